@@ -1,0 +1,34 @@
+import type { z } from 'zod'
+import type { Clock } from './clock.ts'
+import type { Files } from './files.ts'
+import type { Log, Secret } from './log.ts'
+import type { Random } from './random.ts'
+
+/** The ports to the physical world that every driver is opened with. */
+export interface World {
+  readonly clock: Clock
+  readonly random: Random
+  readonly files: Files
+  readonly log: Log
+  readonly secrets: Secrets
+}
+
+/** Where a secret is to be found. Configuration names the place; only `main/config/secrets.ts` looks there. */
+export type SecretReference = { readonly env: string } | { readonly file: string }
+
+export interface Secrets {
+  /** Reads the secret anew at each call (rule V-12). @throws Failure `secret.missing`, `secret.loose-permissions` */
+  read(reference: SecretReference): Promise<Secret>
+}
+
+/**
+ * The shape of every plug-in: its name, the schema of its configuration, an example that the documentation
+ * and the contract suite use, and how to open it. What `open` returns works; there is no `init`.
+ */
+export interface Driver<Port, Config = never, Kind extends string = string> {
+  readonly kind: Kind
+  /** Schema of the configuration without its `kind`. */
+  readonly config: z.ZodType<Config>
+  readonly example: unknown
+  open(config: Config, world: World): Promise<Port>
+}

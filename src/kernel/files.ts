@@ -1,0 +1,106 @@
+import { constants } from 'node:fs'
+import { lstat, mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { Failure } from './failure.ts'
+
+/** The disk, as far as rooms need it. Every write has reached the disk when its promise resolves. */
+export interface Files {
+  /** The whole file, or undefined if there is none. @throws Failure `file.too-large` above 16 MiB */
+  read(path: string): Promise<Uint8Array | undefined>
+  /** Replaces the file in one step, mode 0600: readers see the old content or the new, never a part. */
+  writeAtomically(path: string, content: Uint8Array): Promise<void>
+  /** Opens a file for appending, mode 0600, creating it. */
+  appendTo(path: string): Promise<AppendFile>
+  remove(path: string): Promise<void>
+  /**
+   * Makes a directory that only its owner can enter (0700), or checks that it is one.
+   * @throws Failure `directory.loose-permissions`, `directory.not-a-directory`
+   */
+  privateDirectory(path: string): Promise<void>
+}
+
+export interface AppendFile extends AsyncDisposable {
+  /** The bytes are on the disk when this resolves (fsync). */
+  append(content: Uint8Array): Promise<void>
+}
+
+export const systemFiles: Files = {
+  async read(path) {
+    try {
+      const info = await lstat(path)
+      if (info.size > maxFileBytes) {
+        throw new Failure('failed_precondition', 'file.too-large', { public: `\`${path}\` holds ${info.size} bytes: at most ${maxFileBytes} are read` })
+      }
+      return await readFile(path)
+    } catch (error) {
+      if (isMissing(error)) return undefined
+      throw error
+    }
+  },
+
+  async writeAtomically(path, content) {
+    const folder = dirname(path)
+    const temporary = join(folder, `.${basename(path)}.${process.pid}.${++writes}.tmp`)
+    try {
+      const file = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+      try {
+        await file.writeFile(content)
+        await file.sync()
+      } finally {
+        await file.close()
+      }
+      await rename(temporary, path)
+    } catch (error) {
+      await rm(temporary, { force: true })
+      throw error
+    }
+    await syncDirectory(folder)
+  },
+
+  async appendTo(path) {
+    const isNew = await lstat(path).then(() => false, isMissing)
+    const file = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW, 0o600)
+    if (isNew) await syncDirectory(dirname(path))
+    return {
+      async append(content) {
+        await file.appendFile(content)
+        await file.datasync()
+      },
+      [Symbol.asyncDispose]: () => file.close(),
+    }
+  },
+
+  async remove(path) {
+    await rm(path, { force: true })
+  },
+
+  async privateDirectory(path) {
+    await mkdir(path, { recursive: true, mode: 0o700 })
+    const info = await lstat(path)
+    if (!info.isDirectory()) {
+      throw new Failure('failed_precondition', 'directory.not-a-directory', { public: `\`${path}\` is not a directory: choose another path or remove it` })
+    }
+    const mode = info.mode & 0o777
+    if ((mode & 0o077) === 0) return
+    throw new Failure('failed_precondition', 'directory.loose-permissions', {
+      public: `\`${path}\` can be entered by others (mode ${mode.toString(8).padStart(4, '0')}): expected 0700; run \`chmod 700 ${path}\``,
+    })
+  },
+}
+
+/** True for "no such file or directory". */
+export function isMissing(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ENOENT'
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const folder = await open(path, constants.O_RDONLY)
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}
+
+let writes = 0
+const maxFileBytes = 16 * 1024 * 1024
