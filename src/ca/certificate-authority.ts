@@ -1,0 +1,60 @@
+import type { Instant } from '../kernel/clock.ts'
+import type { Duration } from '../kernel/duration.ts'
+import type { Watched } from '../kernel/watched.ts'
+import type { TrustBundle } from '../spiffe/bundle.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
+import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import type { Certificate } from '../x509/certificate.ts'
+import type { ProvenKey } from '../x509/certificate-request.ts'
+
+/** For whom a certificate is: decides the profile. */
+export type SvidKind = 'workload' | 'agent' | 'server'
+
+export interface X509SvidRequest {
+  readonly kind: SvidKind
+  readonly spiffeId: SpiffeId
+  /** All that a certificate request contributes (R-3, R-4). */
+  readonly key: ProvenKey
+  /** 0 or absent: the default of the profile. Longer than the profile's maximum is refused, not capped. */
+  readonly lifetime?: Duration
+  readonly dnsNames?: readonly string[]
+  /** What is written to the audit trail beside it: entry id and revision, caller. */
+  readonly context: Readonly<Record<string, string>>
+}
+
+export interface IssuedX509Svid {
+  readonly spiffeId: SpiffeId
+  /** Leaf first, then intermediates; no root. */
+  readonly chain: readonly Certificate[]
+  readonly notAfter: Instant
+  /** Lower-case hex. */
+  readonly serial: string
+}
+
+export interface JwtSvidRequest {
+  readonly spiffeId: SpiffeId
+  readonly audience: readonly string[]
+  readonly lifetime?: Duration
+  readonly context: Readonly<Record<string, string>>
+}
+
+export interface IssuedJwtSvid {
+  readonly spiffeId: SpiffeId
+  readonly token: string
+  readonly issuedAt: Instant
+  readonly expiresAt: Instant
+}
+
+/** The CA as the server's deeds use it. The only way to a signature by one of its keys. */
+export interface CertificateAuthority extends AsyncDisposable {
+  readonly trustDomain: TrustDomain
+  /** Our trust bundle: changes before a new authority is used. */
+  readonly bundle: Watched<TrustBundle>
+  /** @throws Failure `ca.*`, `lint.*` */
+  issueX509Svid(request: X509SvidRequest, signal: AbortSignal): Promise<IssuedX509Svid>
+  issueJwtSvid(request: JwtSvidRequest, signal: AbortSignal): Promise<IssuedJwtSvid>
+  /** Rotates keys and certificates for as long as the signal lives. */
+  keepFresh(signal: AbortSignal): Promise<void>
+  /** Why the CA is not well, in words; empty when it is. */
+  complaints(): readonly string[]
+}

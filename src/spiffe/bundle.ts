@@ -1,0 +1,31 @@
+/** Trust bundles: SPIFFE Trust Domain and Bundle, section 4. */
+import type { Instant } from '../kernel/clock.ts'
+import type { Duration } from '../kernel/duration.ts'
+import type { Certificate } from '../x509/certificate.ts'
+import type { TrustDomain } from './trust-domain.ts'
+
+/** A root that X509-SVIDs of the trust domain may chain to. */
+export interface X509Authority {
+  readonly certificate: Certificate
+  /** Announced as distrusted soon: whoever holds an SVID under it asks for a new one now. */
+  readonly tainted: boolean
+}
+
+/** A key that JWT-SVIDs of the trust domain may be signed with. */
+export interface JwtAuthority {
+  readonly keyId: string
+  /** SubjectPublicKeyInfo, DER. */
+  readonly publicKey: Uint8Array
+  readonly expiresAt?: Instant
+  readonly tainted: boolean
+}
+
+/** What is needed to verify the SVIDs of one trust domain. Empty lists trust nothing (B-6). */
+export interface TrustBundle {
+  readonly trustDomain: TrustDomain
+  readonly x509Authorities: readonly X509Authority[]
+  readonly jwtAuthorities: readonly JwtAuthority[]
+  /** Grows with every change of content (B-2). */
+  readonly sequence: bigint
+  readonly refreshHint?: Duration
+}
