@@ -1,0 +1,64 @@
+import type { Instant } from '../kernel/clock.ts'
+import type { RegistrationEntry } from '../registry/entry.ts'
+import type { TrustBundle } from '../spiffe/bundle.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
+import type { Failure } from '../kernel/failure.ts'
+import type { Certificate } from '../x509/certificate.ts'
+import type { NodeProver } from '../attestation/node-attestor.ts'
+
+/** A certificate chain as the server issued it, parsed but not yet verified: `own-identity.ts` and the caches verify. */
+export interface SignedX509Svid {
+  readonly spiffeId: SpiffeId
+  /** Leaf first, no root. */
+  readonly chain: readonly Certificate[]
+  readonly hint: string
+}
+
+export interface SignedJwtSvid {
+  readonly spiffeId: SpiffeId
+  readonly token: string
+  readonly issuedAt: Instant
+  readonly expiresAt: Instant
+}
+
+/** A policy file as it was applied. */
+export interface PolicyDocument {
+  readonly name: string
+  readonly text: string
+}
+
+export interface PolicyDocuments {
+  readonly version: string
+  readonly documents: readonly PolicyDocument[]
+}
+
+/** The agent's certificate and key, to speak to the server with. */
+export interface AgentCredentials {
+  readonly spiffeId: SpiffeId
+  readonly chain: readonly Certificate[]
+  /** PKCS#8 PEM. */
+  readonly privateKeyPem: string
+}
+
+/**
+ * PORT: what an agent needs from a server. Each call has a deadline of its own and throws Failure;
+ * `reason` `server.agent-banned`, `server.agent-not-attested`, `server.agent-not-active`, `server.agent-expired` and
+ * `server.agent-must-reattest` tell the agent that its identity is no longer accepted, any `unavailable` that it should try again.
+ */
+export interface UpstreamServer extends AsyncDisposable {
+  /** First contact: no client certificate. The server must prove itself against `bundle`. */
+  attest(prover: NodeProver, csr: Uint8Array, bundle: TrustBundle, signal: AbortSignal): Promise<{ readonly svid: SignedX509Svid; readonly reattestable: boolean }>
+  /** Uses these credentials and this bundle for all later calls; open connections on older ones are closed. */
+  use(credentials: AgentCredentials, bundle: TrustBundle): void
+  renew(csr: Uint8Array, signal: AbortSignal): Promise<SignedX509Svid>
+  bundle(signal: AbortSignal): Promise<TrustBundle>
+  /** Every entry that this agent may serve. */
+  entries(signal: AbortSignal): Promise<readonly RegistrationEntry[]>
+  /** One answer for each request, in order; at most 500. */
+  signX509(requests: readonly { readonly entryId: string; readonly csr: Uint8Array }[], signal: AbortSignal): Promise<readonly (SignedX509Svid | Failure)[]>
+  signJwt(entryId: string, audience: readonly string[], signal: AbortSignal): Promise<SignedJwtSvid>
+  /** The policies in force, at once and after each change, until the signal aborts or the stream breaks. */
+  policies(signal: AbortSignal): AsyncIterable<PolicyDocuments>
+  /** Tells the server which agent this is. Failing is harmless. */
+  postStatus(status: { readonly agentVersion: string; readonly bundleSequence: bigint }, signal: AbortSignal): Promise<void>
+}
