@@ -1,0 +1,63 @@
+/** What happened, one maker an event. Redacted by construction: a maker takes only what may be kept. */
+import type { Instant } from '../kernel/clock.ts'
+
+/** One thing that happened. `what` is a stable name; `fields` hold names and numbers, never keys, tokens or whole certificates. */
+export interface AuditEvent {
+  readonly what: string
+  readonly outcome: 'done' | 'refused'
+  readonly fields: Readonly<Record<string, string | number | boolean>>
+}
+
+type Context = Readonly<Record<string, string>>
+
+export const x509SvidIssued = (svid: { spiffeId: string; serial: string; notAfter: Instant; authority: string }, context: Context): AuditEvent => ({
+  what: 'x509-svid.issued',
+  outcome: 'done',
+  fields: { ...context, spiffeId: svid.spiffeId, serial: svid.serial, notAfter: svid.notAfter, authority: svid.authority },
+})
+
+export const jwtSvidIssued = (svid: { spiffeId: string; jti: string; expiresAt: Instant; keyId: string; audience: readonly string[] }, context: Context): AuditEvent => ({
+  what: 'jwt-svid.issued',
+  outcome: 'done',
+  fields: { ...context, spiffeId: svid.spiffeId, jti: svid.jti, expiresAt: svid.expiresAt, keyId: svid.keyId, audience: svid.audience.join(' ') },
+})
+
+export const issuanceRefused = (refusal: { spiffeId: string; reason: string }, context: Context): AuditEvent => ({
+  what: 'svid.refused',
+  outcome: 'refused',
+  fields: { ...context, spiffeId: refusal.spiffeId, reason: refusal.reason },
+})
+
+/** An authority was prepared, published, activated or retired. `authority` is the hex subject key id, or the kid of a JWT key. */
+export const authorityChanged = (change: { kind: 'x509' | 'jwt'; step: string; authority: string; slot: string }): AuditEvent => ({
+  what: `authority.${change.step}`,
+  outcome: 'done',
+  fields: { kind: change.kind, authority: change.authority, slot: change.slot },
+})
+
+export const nodeAttested = (node: { id: string; type: string; serial: string; address: string }): AuditEvent => ({
+  what: 'node.attested',
+  outcome: 'done',
+  fields: { id: node.id, type: node.type, serial: node.serial, address: node.address },
+})
+
+export const nodeRenewed = (node: { id: string; serial: string }): AuditEvent => ({ what: 'node.renewed', outcome: 'done', fields: { id: node.id, serial: node.serial } })
+
+export const nodeRefused = (refusal: { type: string; reason: string; address: string }): AuditEvent => ({
+  what: 'node.refused',
+  outcome: 'refused',
+  fields: { type: refusal.type, reason: refusal.reason, address: refusal.address },
+})
+
+/** An administrator changed something: `what` is for example `entry.created`, `subject` its id. */
+export const administered = (change: { what: string; subject: string; caller: string }, context: Context = {}): AuditEvent => ({
+  what: change.what,
+  outcome: 'done',
+  fields: { ...context, subject: change.subject, caller: change.caller },
+})
+
+export const callRefused = (refusal: { method: string; caller: string; reason: string }): AuditEvent => ({
+  what: 'call.refused',
+  outcome: 'refused',
+  fields: { method: refusal.method, caller: refusal.caller, reason: refusal.reason },
+})

@@ -1,0 +1,137 @@
+/** Trust bundles as documents: SPIFFE Trust Domain and Bundle section 4, X509-SVID section 6, JWT-SVID section 6. */
+import { createPublicKey } from 'node:crypto'
+import { base64 } from '../kernel/bytes.ts'
+import { seconds } from '../kernel/duration.ts'
+import { Failure } from '../kernel/failure.ts'
+import { fingerprint, parseCertificate, type Certificate } from '../x509/certificate.ts'
+import { formatPem, parseCertificatesPem } from '../x509/pem.ts'
+import { importPublicKey } from '../x509/signature.ts'
+import type { JwtAuthority, TrustBundle, X509Authority } from './bundle.ts'
+import type { TrustDomain } from './trust-domain.ts'
+
+/** The SPIFFE bundle document: a JWK set with the keys of both kinds, the sequence and the refresh hint. */
+export function formatBundleDocument(bundle: TrustBundle): string {
+  const document = {
+    keys: [...bundle.x509Authorities.map(x509Jwk), ...bundle.jwtAuthorities.map((authority) => jwtJwk(authority, true))],
+    spiffe_sequence: Number(bundle.sequence),
+    ...(bundle.refreshHint === undefined ? {} : { spiffe_refresh_hint: Math.round(bundle.refreshHint / seconds(1)) }),
+  }
+  return JSON.stringify(document, null, 2)
+}
+
+/** The plain JWK set of the JWT authorities, as FetchJWTBundles sends it: no other uses (API-19). */
+export function formatJwtKeySet(bundle: TrustBundle): string {
+  return JSON.stringify({ keys: bundle.jwtAuthorities.map((authority) => jwtJwk(authority, false)) })
+}
+
+/** The X.509 authorities, PEM, one after the other. */
+export function formatBundlePem(bundle: TrustBundle): string {
+  return bundle.x509Authorities.map(({ certificate }) => formatPem('CERTIFICATE', certificate.raw)).join('')
+}
+
+/**
+ * Reads a bundle as an operator keeps it: a SPIFFE bundle document, or certificates in PEM.
+ * @throws Failure `bundle.empty`, `bundle.malformed`, `pem.*`, `x509.*`
+ */
+export function parseBundle(trustDomain: TrustDomain, text: string): TrustBundle {
+  const bundle = text.trimStart().startsWith('{') ? parseBundleDocument(trustDomain, text) : parseBundlePem(trustDomain, text)
+  if (bundle.x509Authorities.length === 0) throw refused('empty', `the bundle of \`${trustDomain}\` has no X.509 authority`)
+  return bundle
+}
+
+/**
+ * Reads a SPIFFE bundle document. Keys of unknown type or use are passed over (B-5, B-8, B-9), the rest must be well formed.
+ * @throws Failure `bundle.malformed`
+ */
+export function parseBundleDocument(trustDomain: TrustDomain, text: string): TrustBundle {
+  const document = object(text)
+  const keys = document['keys']
+  if (!Array.isArray(keys) || keys.length > maxKeys) throw refused('malformed', `a bundle document needs a list \`keys\` of at most ${maxKeys}`)
+  const x509Authorities: X509Authority[] = []
+  const jwtAuthorities: JwtAuthority[] = []
+  for (const jwk of keys as Jwk[]) {
+    if (typeof jwk !== 'object' || jwk === null || !knownTypes.has(jwk['kty'] as string)) continue
+    if (jwk['use'] === 'x509-svid') x509Authorities.push(...readX509(jwk))
+    else if (jwk['use'] === 'jwt-svid') jwtAuthorities.push(readJwt(jwk))
+  }
+  const hint = document['spiffe_refresh_hint']
+  return {
+    trustDomain,
+    x509Authorities,
+    jwtAuthorities,
+    sequence: sequenceIn(text, document['spiffe_sequence']),
+    ...(typeof hint === 'number' && hint > 0 ? { refreshHint: seconds(hint) } : {}),
+  }
+}
+
+/** True if both trust the same keys. The sequence is not compared. */
+export function sameAuthorities(a: TrustBundle, b: TrustBundle): boolean {
+  return a.trustDomain === b.trustDomain && a.refreshHint === b.refreshHint && contentOf(a) === contentOf(b)
+}
+
+function contentOf(bundle: TrustBundle): string {
+  const roots = bundle.x509Authorities.map(({ certificate, tainted }) => `${fingerprint(certificate)}${tainted ? '!' : ''}`)
+  const keys = bundle.jwtAuthorities.map(({ keyId, publicKey, tainted }) => `${keyId}=${base64(publicKey)}${tainted ? '!' : ''}`)
+  return [...roots, ...keys].sort().join(',')
+}
+
+function parseBundlePem(trustDomain: TrustDomain, text: string): TrustBundle {
+  const certificates = parseCertificatesPem(text)
+  return { trustDomain, x509Authorities: certificates.map((certificate) => ({ certificate, tainted: false })), jwtAuthorities: [], sequence: 0n }
+}
+
+type Jwk = Record<string, unknown>
+
+function x509Jwk({ certificate }: X509Authority): Jwk {
+  return { use: 'x509-svid', ...importPublicKey(certificate.spki).export({ format: 'jwk' }), x5c: [base64(certificate.raw)] }
+}
+
+function jwtJwk({ keyId, publicKey }: JwtAuthority, withUse: boolean): Jwk {
+  return { ...(withUse ? { use: 'jwt-svid' } : {}), kid: keyId, ...importPublicKey(publicKey).export({ format: 'jwk' }) }
+}
+
+/** An entry without certificate is passed over, and only the first certificate counts (X-30, X-31). */
+function readX509(jwk: Jwk): X509Authority[] {
+  const chain = jwk['x5c']
+  if (!Array.isArray(chain) || typeof chain[0] !== 'string') return []
+  const certificate: Certificate = parseCertificate(Buffer.from(chain[0], 'base64'))
+  return [{ certificate, tainted: false }]
+}
+
+function readJwt(jwk: Jwk): JwtAuthority {
+  const keyId = jwk['kid']
+  if (typeof keyId !== 'string' || keyId === '') throw refused('malformed', 'a JWT key of a bundle document has no `kid`')
+  try {
+    const publicKey = createPublicKey({ key: jwk, format: 'jwk' }).export({ format: 'der', type: 'spki' })
+    return { keyId, publicKey, tainted: false }
+  } catch (cause) {
+    throw refused('malformed', `the key \`${keyId.slice(0, 80)}\` of a bundle document cannot be read`, cause)
+  }
+}
+
+/** Read from the text: a JSON number has only 53 bits in this language, and the sequence may have 64 (B-2). */
+function sequenceIn(text: string, parsed: unknown): bigint {
+  if (parsed === undefined) return 0n
+  const digits = /"spiffe_sequence"\s*:\s*(\d{1,20})\s*[,}]/.exec(text)?.[1]
+  if (digits === undefined) throw refused('malformed', '`spiffe_sequence` of a bundle document is not a whole number')
+  return BigInt(digits)
+}
+
+function object(text: string): Record<string, unknown> {
+  if (text.length > maxDocumentBytes) throw refused('malformed', `a bundle document has ${text.length} characters: at most ${maxDocumentBytes}`)
+  try {
+    const value: unknown = JSON.parse(text)
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
+  } catch (cause) {
+    throw refused('malformed', 'a bundle document is not JSON', cause)
+  }
+  throw refused('malformed', 'a bundle document is not a JSON object')
+}
+
+function refused(what: string, text: string, cause?: unknown): Failure {
+  return new Failure('invalid_argument', `bundle.${what}`, { public: text, ...(cause === undefined ? {} : { cause }) })
+}
+
+const knownTypes = new Set(['RSA', 'EC'])
+const maxKeys = 1000
+const maxDocumentBytes = 4 * 1024 * 1024
