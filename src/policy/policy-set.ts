@@ -1,0 +1,131 @@
+/** Policies as values: what `language.ts` reads and everything else in this room starts from. */
+import type { Instant } from '../kernel/clock.ts'
+import type { Duration } from '../kernel/duration.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
+import type { AddressBlock, PathMatch, StringMatch, Template } from './matching.ts'
+import type { PathNormalization } from './normalize.ts'
+import type { ServerApiCaller } from './request.ts'
+
+/** `strict`: nothing is allowed unless a rule allows it, whatever is unknown is refused. `istio`: Istio's verdicts, holes included. */
+export type PolicyMode = 'strict' | 'istio'
+
+/** A text that policies are read from; the name is what errors point at. */
+export interface PolicyDocument {
+  readonly name: string
+  readonly text: string
+}
+
+/** Where something stands in the text it was read from; line and column count from 1. */
+export interface Place {
+  readonly document: string
+  readonly line: number
+  readonly column: number
+}
+
+/** Many policies, checked together, immutable. */
+export interface PolicySet {
+  readonly mode: PolicyMode
+  /** The namespace whose policies apply everywhere. */
+  readonly rootNamespace: string
+  readonly pathNormalization: PathNormalization
+  readonly policies: readonly Policy[]
+  /** SHA-256 in hex of mode, options and documents: changes with every change of text. */
+  readonly fingerprint: string
+  readonly documents: readonly PolicyDocument[]
+}
+
+export interface Policy {
+  readonly apiVersion: 'security.istio.io/v1' | 'vidimus.dev/v1'
+  /** Empty where a policy of ours selects by identity alone, and for `serverApi`. */
+  readonly namespace: string
+  readonly name: string
+  readonly action: 'ALLOW' | 'DENY'
+  /** What it gates: a workload, or our own API. */
+  readonly target: 'workload' | 'serverApi'
+  readonly selection: Selection
+  /** A request without a verified peer matches none of its rules. False for Istio's kind, which has no such field. */
+  readonly requirePeer: boolean
+  /** From this moment on it allows and denies nothing. */
+  readonly expires?: Instant
+  /** No rule at all is a policy that matches nothing: an ALLOW that refuses everything. */
+  readonly rules: readonly Rule[]
+  readonly place: Place
+}
+
+/** Which workloads: every part that is given must hold. */
+export interface Selection {
+  /** Absent: of any namespace. The root namespace: of any namespace as well. */
+  readonly namespace?: string
+  readonly matchLabels: readonly { readonly key: string; readonly value: string }[]
+  /** SPIFFE IDs, any of them. Absent: any identity. */
+  readonly identities?: readonly IdMatch[]
+}
+
+/** (one of `from`) and (one of `to`) and (all of `when`). `any` is said, never meant by an empty list (R-11). */
+export interface Rule {
+  readonly from: 'any' | readonly Source[]
+  readonly to: 'any' | readonly Operation[]
+  readonly when: readonly Condition[]
+  readonly place: Place
+}
+
+/** All clauses must hold. */
+export type Source = readonly SourceClause[]
+/** All clauses must hold. */
+export type Operation = readonly OperationClause[]
+
+/** One line of a policy: (one of `anyOf`), or, where `not`, none of them. `field` is how the policy spells it, `notPaths` for example. */
+interface ClauseOf<On, Match> {
+  readonly on: On
+  readonly not: boolean
+  readonly anyOf: readonly Match[]
+  readonly field: string
+  readonly place: Place
+}
+
+export type PeerClause = ClauseOf<'peer', PeerMatch>
+export type AddressClause = ClauseOf<'source.ip' | 'remote.ip' | 'destination.ip', AddressBlock>
+export type PortClause = ClauseOf<'destination.port', number>
+/** Hosts are compared without regard to case. */
+export type HostClause = ClauseOf<'host', StringMatch>
+export type MethodClause = ClauseOf<'method', StringMatch>
+export type PathClause = ClauseOf<'path', PathMatch>
+export type SniClause = ClauseOf<'connection.sni', StringMatch>
+/** `name` in lower case. */
+export type HeaderClause = ClauseOf<'header', StringMatch> & { readonly name: string }
+export type CallerClause = ClauseOf<'caller', ServerApiCaller>
+export type ServerApiIdClause = ClauseOf<'entry.spiffeId' | 'entry.parentId' | 'agent.id', IdMatch>
+export type ServerApiTextClause = ClauseOf<'entry.admin' | 'entry.downstream' | 'trustDomain', string>
+export type ServerApiTtlClause = ClauseOf<'entry.x509Ttl', DurationMatch>
+
+export type SourceClause = PeerClause | AddressClause | CallerClause
+export type OperationClause = HostClause | PortClause | MethodClause | PathClause
+export type Condition = PeerClause | AddressClause | PortClause | SniClause | HeaderClause | ServerApiIdClause | ServerApiTextClause | ServerApiTtlClause
+export type Clause = SourceClause | OperationClause | Condition
+
+/** Typed SPIFFE IDs, by whole segments. */
+export type IdMatch = { readonly kind: 'id'; readonly id: SpiffeId } | Template
+
+/**
+ * Who is on the other end of a verified connection.
+ * - `any`: whoever was verified
+ * - `id`: exactly this SPIFFE ID; a `template` is compared with the whole ID, `spiffe://` included
+ * - `below`: IDs that begin with `prefix`, which ends with a slash; `ending`: IDs that end with `suffix`, which begins with one
+ * - `namespace`: strict: the path is exactly `/ns/<namespace>/sa/<name>`, and `*` in the glob stays inside its segment; istio: `/ns/<glob>/` anywhere in the name, `*` crosses slashes
+ * - `service-account`: strict: the path is exactly `/ns/<namespace>/sa/<name>`; istio: `spiffe://.+/ns/<namespace>/(.+/|)sa/<name>(/.+)?`
+ * - `principal` (istio mode only): Istio's text comparison over what follows `spiffe://`; `present` is any name that is not empty
+ */
+export type PeerMatch =
+  | { readonly kind: 'any' }
+  | IdMatch
+  | { readonly kind: 'below'; readonly prefix: string }
+  | { readonly kind: 'ending'; readonly suffix: string }
+  | { readonly kind: 'namespace'; readonly glob: string }
+  | { readonly kind: 'service-account'; readonly namespace: string; readonly name: string }
+  | { readonly kind: 'principal'; readonly match: StringMatch }
+
+/** `1h`, or `<=1h` and `>=1h`. */
+export interface DurationMatch {
+  readonly comparison: 'equal' | 'at-most' | 'at-least'
+  readonly duration: Duration
+}
