@@ -1,0 +1,74 @@
+/** The pieces that both configurations are made of. */
+import { z } from 'zod'
+import type { Driver } from '../../kernel/driver.ts'
+import { formatDuration, parseDuration, type Duration } from '../../kernel/duration.ts'
+import { Failure } from '../../kernel/failure.ts'
+import { parseSpiffeId } from '../../spiffe/id.ts'
+import { parseTrustDomain } from '../../spiffe/trust-domain.ts'
+import { nearest } from './load.ts'
+
+/** A text that `parse` accepts; its refusal is the message. */
+export function parsed<T>(parse: (text: string) => T): z.ZodType<T, string> {
+  return z.string().transform((text, context) => {
+    try {
+      return parse(text)
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: Failure.from(error).message })
+      return z.NEVER
+    }
+  })
+}
+
+export const trustDomain = parsed(parseTrustDomain)
+export const spiffeId = parsed(parseSpiffeId)
+
+/** A duration between two bounds, both included. */
+export function durationBetween(least: Duration, most: Duration): z.ZodType<Duration, string> {
+  return parsed((text) => {
+    const duration = parseDuration(text)
+    if (duration >= least && duration <= most) return duration
+    throw new Failure('invalid_argument', 'config.out-of-range', {
+      public: `\`${text}\` is out of range: expected ${formatDuration(least)} to ${formatDuration(most)}`,
+    })
+  })
+}
+
+export const log = z
+  .strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info'), format: z.enum(['text', 'json']).default('text') })
+  .prefault({})
+
+/** A driver together with its configuration, ready to be opened. */
+export interface Chosen<Port, World> {
+  readonly kind: string
+  readonly open: (world: World) => Promise<Port>
+  /** As meant, for `config print`. */
+  readonly settings: unknown
+}
+
+/** `{ kind: …, … }`: one of these drivers with its own settings. A wrong kind is told with the choices. */
+export function oneOf<Port, World>(
+  drivers: readonly { readonly kind: string; readonly config: z.ZodType<unknown>; open(config: never, world: World): Promise<Port> }[],
+): z.ZodType<Chosen<Port, World>, unknown> {
+  return z.looseObject({ kind: z.string() }).transform((written, context) => {
+    const { kind, ...rest } = written
+    const driver = drivers.find((one) => one.kind === kind)
+    if (!driver) {
+      const kinds = drivers.map((one) => one.kind)
+      const near = nearest(kind, kinds)
+      context.addIssue({
+        code: 'custom',
+        path: ['kind'],
+        message: `unknown kind \`${kind}\`: ${near ? `did you mean \`${near}\`?` : `expected one of ${kinds.map((one) => `\`${one}\``).join(', ')}`}`,
+      })
+      return z.NEVER
+    }
+    const settings = driver.config.safeParse(rest)
+    if (!settings.success) {
+      for (const issue of settings.error.issues) context.addIssue({ ...issue } as never)
+      return z.NEVER
+    }
+    return { kind, settings: settings.data, open: (world: World) => driver.open(settings.data as never, world) }
+  })
+}
+
+export type AnyDriver<Port> = Driver<Port, never>

@@ -1,0 +1,74 @@
+/** The server's configuration: as written (YAML) → as meant. Every default stands here. */
+import { join } from 'node:path'
+import { z } from 'zod'
+import { days, minutes, seconds, type Duration } from '../../kernel/duration.ts'
+import { auditSinks, keyManagers, nodeAttestors, stores, upstreamAuthorities } from '../builtins.ts'
+import type { ConfigSource } from './load.ts'
+import { loadConfig } from './load.ts'
+import { durationBetween, log, oneOf, spiffeId, trustDomain } from './schema.ts'
+
+const keyType = z.enum(['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096'])
+
+/** As written: unknown keys are refused, every section may be left out except `trustDomain`. */
+export const serverConfigSchema = z.strictObject({
+  trustDomain,
+  serverId: z.string().regex(/^[a-z0-9-]{1,63}$/, 'expected 1 to 63 of `a-z`, `0-9` and `-`').default('server'),
+  dataDirectory: z.string().min(1).default('/var/lib/vidimus/server'),
+  adminSocket: z.string().min(1).default('/run/vidimus/server/private/api.sock'),
+  listen: z
+    .strictObject({
+      host: z.string().min(1).default('0.0.0.0'),
+      port: z.int().min(0).max(65_535).default(8081),
+      maxConnectionAge: durationBetween(seconds(1), days(1)).prefault('3m'),
+    })
+    .prefault({}),
+  ca: z
+    .strictObject({
+      lifetime: durationBetween(seconds(30), days(3650)).prefault('24h'),
+      keyType: keyType.default('ec-p256'),
+      jwtKeyType: keyType.default('ec-p256'),
+    })
+    .prefault({}),
+  svid: z
+    .strictObject({
+      x509: durationBetween(seconds(5), days(30)).prefault('1h'),
+      x509Longest: durationBetween(seconds(5), days(30)).prefault('24h'),
+      jwt: durationBetween(seconds(5), days(1)).prefault('5m'),
+      jwtLongest: durationBetween(seconds(5), days(1)).prefault('1h'),
+      agent: durationBetween(seconds(5), days(30)).prefault('1h'),
+    })
+    .prefault({}),
+  refreshHint: durationBetween(seconds(1), days(1)).prefault('5m'),
+  adminIds: z.array(spiffeId).max(100).default([]),
+  store: oneOf(stores).optional(),
+  keyManager: oneOf(keyManagers).optional(),
+  upstreamAuthority: oneOf(upstreamAuthorities).prefault({ kind: 'self-signed' }),
+  audit: oneOf(auditSinks).optional(),
+  nodeAttestors: z.array(z.enum(nodeAttestors.map((driver) => driver.kind))).min(1).default(['join-token']),
+  log,
+  shutdownGrace: durationBetween(seconds(1), minutes(10)).prefault('10s'),
+})
+
+/** As meant: nothing is optional any more. */
+export type ServerConfig = Readonly<ReturnType<typeof meant>>
+
+/** @throws Failure `config.invalid` */
+export function loadServerConfig(source: ConfigSource, overrides: readonly string[] = []): ServerConfig {
+  return meant(loadConfig(serverConfigSchema, source, overrides))
+}
+
+function meant(written: z.infer<typeof serverConfigSchema>) {
+  const { dataDirectory } = written
+  return {
+    ...written,
+    svid: { ...written.svid, x509Longest: longest(written.svid.x509Longest, written.svid.x509), jwtLongest: longest(written.svid.jwtLongest, written.svid.jwt) },
+    store: written.store ?? chosen(stores, { kind: 'sqlite', path: join(dataDirectory, 'vidimus.sqlite') }),
+    keyManager: written.keyManager ?? chosen(keyManagers, { kind: 'disk', directory: join(dataDirectory, 'keys') }),
+    audit: written.audit ?? chosen(auditSinks, { kind: 'file', path: join(dataDirectory, 'audit.log') }),
+  }
+}
+
+/** The default lifetime is always within the longest one. */
+const longest = (limit: Duration, standard: Duration): Duration => Math.max(limit, standard)
+
+const chosen = <Port, World>(drivers: Parameters<typeof oneOf<Port, World>>[0], settings: object) => oneOf<Port, World>(drivers).parse(settings)

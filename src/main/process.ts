@@ -1,0 +1,34 @@
+/** The only file that knows how this process is told to stop and what it leaves behind. */
+import { Failure, tellChain } from '../kernel/failure.ts'
+
+/** Exit codes of every command. */
+export const exitCodes = { success: 0, failure: 1, usage: 2 } as const
+
+/** Categories that are the caller's mistake in how the command was typed or configured. */
+const usageReasons = /^(config|usage|duration|trust-domain|spiffe-id|selector)\./
+
+/** 2 for what the user has to type or configure differently, 1 for everything else. */
+export function exitCodeFor(thrown: unknown): number {
+  return thrown instanceof Failure && usageReasons.test(thrown.reason) ? exitCodes.usage : exitCodes.failure
+}
+
+/**
+ * Runs `work` with a signal that SIGINT or SIGTERM aborts, and sets the exit code. Never ends the process by force:
+ * what was opened is closed, then the event loop drains. A second signal does end it.
+ */
+export async function runProcess(work: (stop: AbortSignal) => Promise<void>): Promise<void> {
+  const stop = new AbortController()
+  const onSignal = () => {
+    if (stop.signal.aborted) process.exit(exitCodes.failure)
+    stop.abort()
+  }
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  try {
+    await work(stop.signal)
+  } catch (error) {
+    process.exitCode = exitCodeFor(error)
+    process.stderr.write(`vidimus: ${tellChain(error)}\n`)
+  } finally {
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+  }
+}
