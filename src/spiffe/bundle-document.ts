@@ -11,12 +11,10 @@ import type { TrustDomain } from './trust-domain.ts'
 
 /** The SPIFFE bundle document: a JWK set with the keys of both kinds, the sequence and the refresh hint. */
 export function formatBundleDocument(bundle: TrustBundle): string {
-  const document = {
-    keys: [...bundle.x509Authorities.map(x509Jwk), ...bundle.jwtAuthorities.map((authority) => jwtJwk(authority, true))],
-    spiffe_sequence: Number(bundle.sequence),
-    ...(bundle.refreshHint === undefined ? {} : { spiffe_refresh_hint: Math.round(bundle.refreshHint / seconds(1)) }),
-  }
-  return JSON.stringify(document, null, 2)
+  const keys = [...bundle.x509Authorities.map(x509Jwk), ...bundle.jwtAuthorities.map((authority) => jwtJwk(authority, true))]
+  const hint = bundle.refreshHint === undefined ? {} : { spiffe_refresh_hint: Math.round(bundle.refreshHint / seconds(1)) }
+  // The sequence may have 64 bits (B-2), more than a number here can hold, so its digits are put in as text.
+  return JSON.stringify({ keys, spiffe_sequence: 0, ...hint }, null, 2).replace('"spiffe_sequence": 0', `"spiffe_sequence": ${bundle.sequence}`)
 }
 
 /** The plain JWK set of the JWT authorities, as FetchJWTBundles sends it: no other uses (API-19). */

@@ -35,7 +35,7 @@ export interface VerifiedJwtSvid {
  */
 export async function makeJwtSvid(signer: Signer, keyId: string, content: JwtSvidContent, signal?: AbortSignal): Promise<string> {
   if (content.audience.length === 0) throw refused('no-audience', 'a token needs at least one audience')
-  const header = { alg: keyTypes[signer.keyType].jwsAlgorithm, kid: keyId, typ: 'JWT' }
+  const header = { alg: keyTypes[signer.keyType].jws, kid: keyId, typ: 'JWT' }
   const claims = {
     ...(content.issuer === undefined ? {} : { iss: content.issuer }),
     sub: content.spiffeId,
