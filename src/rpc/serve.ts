@@ -1,0 +1,175 @@
+import type {
+  handleBidiStreamingCall,
+  handleServerStreamingCall,
+  handleUnaryCall,
+  MethodDefinition,
+  Server,
+  ServerDuplexStream,
+  ServerUnaryCall,
+  ServerWritableStream,
+  StatusObject,
+} from '@grpc/grpc-js'
+import { Metadata } from '@grpc/grpc-js'
+import type { DescMethod } from '@bufbuild/protobuf'
+import { Failure } from '../kernel/failure.ts'
+import { dispatch, type Treatment } from './dispatch.ts'
+import { type Call, type Mounted, pathOf } from './handler.ts'
+import { incoming } from './incoming.ts'
+import { detailsTrailer, toWireStatus } from './status.ts'
+
+export interface Serving<Peer> extends Treatment<Peer> {
+  /** The peer of the connection that a call came in on; undefined if that connection is gone. */
+  peerOf(token: string): { readonly peer: Peer } | undefined
+}
+
+/** What is being served. */
+export interface Served {
+  /** Ends every open stream with `reason`. Calls that wait for one answer go on. */
+  endStreams(reason: Failure): void
+}
+
+/** Registers services with the gRPC library. Failures become statuses here, as the last step. */
+export function serve<Peer>(server: Server, services: readonly Mounted<Peer>[], serving: Serving<Peer>): Served {
+  const streams = new Set<AbortController>()
+  for (const mounted of services) {
+    const definition: Record<string, MethodDefinition<Buffer, Buffer>> = {}
+    const implementation: Record<string, AnyCallHandler> = {}
+    for (const method of mounted.service.methods) {
+      definition[method.localName] = definitionOf(method)
+      implementation[method.localName] = implement(mounted, method, serving, streams)
+    }
+    server.addService(definition, implementation)
+  }
+  return {
+    endStreams(reason) {
+      for (const stream of streams) stream.abort(reason)
+    },
+  }
+}
+
+type AnyCallHandler = handleUnaryCall<Buffer, Buffer> | handleServerStreamingCall<Buffer, Buffer> | handleBidiStreamingCall<Buffer, Buffer>
+type AnyServerCall = ServerUnaryCall<Buffer, Buffer> | ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>
+
+function implement<Peer>(mounted: Mounted<Peer>, method: DescMethod, serving: Serving<Peer>, streams: Set<AbortController>): AnyCallHandler {
+  switch (method.methodKind) {
+    case 'unary':
+      return answerOne(mounted, method, serving)
+    case 'server_streaming':
+      return (stream: ServerWritableStream<Buffer, Buffer>) => void answerMany(mounted, method, serving, streams, stream, () => stream.request)
+    // A client stream is served as a stream of one answer: on the wire they are the same.
+    case 'client_streaming':
+    case 'bidi_streaming':
+      return (stream: ServerDuplexStream<Buffer, Buffer>) =>
+        void answerMany(mounted, method, serving, streams, stream, (signal) => incoming(stream, signal))
+    default:
+      throw new Error('bug: a method of no kind')
+  }
+}
+
+function answerOne<Peer>(mounted: Mounted<Peer>, method: DescMethod, serving: Serving<Peer>): handleUnaryCall<Buffer, Buffer> {
+  const path = pathOf(method)
+  return (call, callback) => {
+    const ending = new AbortController()
+    call.on('cancelled', () => ending.abort())
+    let answer: Buffer | undefined
+    const send = (message: Uint8Array) => {
+      answer = asBuffer(message)
+      return sent
+    }
+    const finish = (failure: Failure | undefined) => {
+      call.removeAllListeners('cancelled')
+      if (failure) callback(statusOf(failure, serving))
+      else callback(null, answer ?? null)
+    }
+    const seen = seenCall(call, path, serving, ending.signal)
+    if (!seen) finish(connectionGone())
+    else void dispatch(mounted, method, seen, { input: call.request, send }, serving).then(finish)
+  }
+}
+
+async function answerMany<Peer>(
+  mounted: Mounted<Peer>,
+  method: DescMethod,
+  serving: Serving<Peer>,
+  streams: Set<AbortController>,
+  stream: ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>,
+  input: (signal: AbortSignal) => Uint8Array | AsyncIterable<Uint8Array>,
+): Promise<void> {
+  const ending = new AbortController()
+  let stopSending: ((reason: unknown) => void) | undefined
+  let callerIsGone = false
+  ending.signal.addEventListener('abort', () => stopSending?.(ending.signal.reason))
+  stream.on('cancelled', () => {
+    callerIsGone = true
+    ending.abort()
+  })
+  // Each message is awaited, so that at most one is held for a reader that does not read.
+  const send = (message: Uint8Array) =>
+    new Promise<void>((resolve, reject) => {
+      ending.signal.throwIfAborted()
+      stopSending = reject
+      stream.write(asBuffer(message), (error: Error | null | undefined) => (error ? reject(error) : resolve()))
+    })
+  streams.add(ending)
+  const seen = seenCall(stream, pathOf(method), serving, ending.signal)
+  const failure = seen ? await dispatch(mounted, method, seen, { input: input(ending.signal), send }, serving) : connectionGone()
+  streams.delete(ending)
+  stream.removeAllListeners('cancelled')
+  if (callerIsGone) return
+  if (failure) stream.emit('error', statusOf(failure, serving))
+  else stream.end()
+}
+
+function seenCall<Peer>(call: AnyServerCall, method: string, serving: Serving<Peer>, signal: AbortSignal): Call<Peer> | undefined {
+  const known = serving.peerOf(call.getPeer())
+  if (!known) return undefined
+  const deadline = call.getDeadline()
+  return {
+    signal,
+    deadline: typeof deadline === 'number' && Number.isFinite(deadline) ? deadline : undefined,
+    peer: known.peer,
+    metadata: metadataOf(call.metadata),
+    method,
+  }
+}
+
+function connectionGone(): Failure {
+  return new Failure('cancelled', 'rpc.connection-gone', { public: 'the connection is gone' })
+}
+
+function metadataOf(metadata: Metadata): ReadonlyMap<string, readonly string[]> {
+  const map = new Map<string, readonly string[]>()
+  for (const [key, values] of Object.entries(metadata.toJSON())) {
+    map.set(
+      key,
+      values.map((value) => (typeof value === 'string' ? value : value.toString('base64'))),
+    )
+  }
+  return map
+}
+
+function statusOf<Peer>(failure: Failure, { detailsOf }: Treatment<Peer>): Partial<StatusObject> {
+  const status = toWireStatus(failure, detailsOf?.(failure))
+  const metadata = new Metadata()
+  if (status.details) metadata.set(detailsTrailer, asBuffer(status.details))
+  return { code: status.code, details: status.text, metadata }
+}
+
+function definitionOf(method: DescMethod): MethodDefinition<Buffer, Buffer> {
+  return {
+    path: pathOf(method),
+    requestStream: method.methodKind === 'client_streaming' || method.methodKind === 'bidi_streaming',
+    responseStream: method.methodKind !== 'unary',
+    requestSerialize: same,
+    requestDeserialize: same,
+    responseSerialize: same,
+    responseDeserialize: same,
+  }
+}
+
+const same = (bytes: Buffer): Buffer => bytes
+const sent = Promise.resolve()
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}
