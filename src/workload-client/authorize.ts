@@ -1,0 +1,104 @@
+/** The policies that concern this workload, decided here by the same function that decides everywhere. */
+import type { IncomingMessage, RequestListener } from 'node:http'
+import { deadline, systemClock, type Instant } from '../kernel/clock.ts'
+import { seconds } from '../kernel/duration.ts'
+import { Failure } from '../kernel/failure.ts'
+import { firstOf, WatchedValue } from '../kernel/watched.ts'
+import { compileFor, type CompiledPolicies } from '../policy/compile.ts'
+import type { Decision } from '../policy/decision.ts'
+import { decide } from '../policy/evaluate.ts'
+import { parsePolicySet } from '../policy/language.ts'
+import { headerValues, type PolicyRequest } from '../policy/request.ts'
+import { openWorkloadApiClient, type WorkloadPolicyUpdate } from './client.ts'
+import { endpointPath } from './endpoint.ts'
+import { followForever, type SourceOptions } from './source.ts'
+import { peerOf } from './tls.ts'
+
+/** Decides requests at this workload. Follows policy changes for as long as it is open. */
+export interface Authorizer extends AsyncDisposable {
+  /** Version of the policies in force. */
+  readonly version: string
+  /** Total: an error is a denial with a reason. */
+  authorize(request: PolicyRequest): Decision
+  /** The same for a request that came through `serveMtls`. */
+  authorizeHttp(request: IncomingMessage): Decision
+}
+
+/**
+ * Opens an authorizer and resolves when the first policies are there. Until then, and whenever a set does not parse, the last good
+ * one stays in force; without any, everything is refused.
+ * @throws Failure `endpoint.*`, `workload-client.no-policies` after `timeout`
+ */
+export async function openAuthorizer(options: SourceOptions = {}): Promise<Authorizer> {
+  const clock = options.clock ?? systemClock
+  const client = openWorkloadApiClient(endpointPath(options.address), clock)
+  const inForce = new WatchedValue<InForce | undefined>(undefined)
+  /** An exception that has expired ends at its moment, not with the next update. */
+  const now = (): InForce | undefined => {
+    const { current } = inForce
+    if (current?.policies.validUntil === undefined || clock.now() < current.policies.validUntil) return current
+    inForce.set(compiled(current.update, clock.now()))
+    return inForce.current
+  }
+  const stop = new AbortController()
+  const follow = followForever(
+    (signal) => client.watchPolicies(signal),
+    (update) => inForce.set(compiled(update, clock.now())),
+    () => {},
+    { clock, signal: stop.signal },
+  ).catch((error: unknown) => inForce.close(error))
+  const authorizer: Authorizer = {
+    get version() {
+      return inForce.current?.update.version ?? ''
+    },
+    authorize(request) {
+      const policies = now()?.policies
+      return policies ? decide(policies, request) : noPolicies
+    },
+    authorizeHttp: (request) => authorizer.authorize(requestOf(request)),
+    async [Symbol.asyncDispose]() {
+      stop.abort()
+      await follow
+      await client[Symbol.asyncDispose]()
+    },
+  }
+  try {
+    await firstOf(inForce, (value) => value !== undefined, deadline(options.timeout ?? seconds(30)))
+    return authorizer
+  } catch (cause) {
+    await authorizer[Symbol.asyncDispose]()
+    if (cause instanceof Failure) throw cause
+    throw new Failure('unavailable', 'workload-client.no-policies', { public: 'the agent sent no policies in time', cause })
+  }
+}
+
+/** Answers 403 to every request that the policies refuse, and hands the others on. Why it was refused, the caller does not learn. */
+export function guarded(authorizer: Authorizer, listener: RequestListener): RequestListener {
+  return (request, response) => {
+    if (authorizer.authorizeHttp(request).allowed) return listener(request, response)
+    response.writeHead(403, { 'content-type': 'text/plain' }).end('RBAC: access denied\n')
+  }
+}
+
+function requestOf(request: IncomingMessage): PolicyRequest {
+  const lines = request.rawHeaders.flatMap((name, index) => (index % 2 === 0 ? [[name, request.rawHeaders[index + 1] ?? ''] as const] : []))
+  const { remoteAddress, localAddress, localPort } = request.socket
+  return {
+    peer: { spiffeId: peerOf(request) },
+    ...(remoteAddress === undefined ? {} : { sourceIp: remoteAddress, remoteIp: remoteAddress }),
+    ...(localAddress === undefined ? {} : { destinationIp: localAddress }),
+    ...(localPort === undefined ? {} : { destinationPort: localPort }),
+    http: { method: request.method ?? '', path: request.url ?? '', host: request.headers.host ?? '', headers: headerValues(lines) },
+  }
+}
+
+interface InForce {
+  readonly update: WorkloadPolicyUpdate
+  readonly policies: CompiledPolicies
+}
+
+function compiled(update: WorkloadPolicyUpdate, at: Instant): InForce {
+  return { update, policies: compileFor(parsePolicySet(update.documents), update.facts, { at }) }
+}
+
+const noPolicies: Decision = { allowed: false, reason: 'no-policy', decidedBy: [], errors: [] }
