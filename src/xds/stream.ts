@@ -12,19 +12,17 @@ import { type Answer, newSubscription, receive, refresh, repeat, type Step, type
 /** Who speaks, as it says itself: for logs and for choices of format, never for rights. */
 export interface ProxyNode {
   readonly id: string
-  readonly metadata: Readonly<Record<string, unknown>>
+  readonly metadata?: Readonly<Record<string, unknown>> | undefined
 }
 
 /** `envoy.service.discovery.v3.DiscoveryRequest`, the part that is read. */
 export interface DiscoveryRequest {
-  readonly versionInfo: string
   /** Only the first request of a stream is sure to carry it. */
-  readonly node?: ProxyNode
+  readonly node?: ProxyNode | undefined
   readonly resourceNames: readonly string[]
   readonly typeUrl: string
   readonly responseNonce: string
-  /** The text of `error_detail`. */
-  readonly rejection?: string
+  readonly errorDetail?: { readonly message: string } | undefined
 }
 
 /** `envoy.service.discovery.v3.DiscoveryResponse`. */
@@ -32,7 +30,7 @@ export interface DiscoveryResponse {
   readonly versionInfo: string
   readonly typeUrl: string
   readonly nonce: string
-  readonly resources: readonly { readonly typeUrl: string; readonly value: Uint8Array }[]
+  readonly resources: { readonly typeUrl: string; readonly value: Uint8Array }[]
 }
 
 /** How a stream stands: what operators see of a proxy that refuses what it is sent. */
@@ -128,7 +126,7 @@ class Stream {
 
   #open(first: DiscoveryRequest): Watched<Resources> {
     checkType(first, this.#options.typeUrl)
-    const node = first.node ?? { id: '', metadata: {} }
+    const node = first.node ?? { id: '' }
     this.#state = { ...this.#state, node: node.id.slice(0, maxNodeId) }
     this.#log = this.#options.log.with({ node: this.#state.node, type: this.#options.typeUrl })
     return this.#options.resources(node)
@@ -137,7 +135,7 @@ class Stream {
   #onRequest(request: DiscoveryRequest, held: Resources): Answer | undefined {
     this.#limitRequests()
     checkType(request, this.#options.typeUrl)
-    const { rejection } = request
+    const rejection = request.errorDetail?.message
     const step = receive(
       this.#subscription,
       { names: request.resourceNames, nonce: request.responseNonce, ...(rejection !== undefined && { rejection }) },

@@ -54,7 +54,7 @@ describe('serves', () => {
     await using proxy = connect()
     proxy.send({ resourceNames: ['a', 'b'] })
     const first = await proxy.response()
-    proxy.send({ resourceNames: ['a', 'b'], responseNonce: first.nonce, versionInfo: first.versionInfo })
+    proxy.send({ resourceNames: ['a', 'b'], responseNonce: first.nonce })
     proxy.resources.set(held({ a: 'one', b: 'changed' }))
     const second = await proxy.response()
     expect(contents(first)).toEqual(['one', 'two'])
@@ -77,7 +77,7 @@ describe('serves', () => {
   test('resources chosen by what the first request says of its node', async () => {
     const nodes: string[] = []
     await using proxy = connect({ onNode: (id) => nodes.push(id) })
-    proxy.send({ resourceNames: ['a'], node: { id: 'envoy-1', metadata: {} } })
+    proxy.send({ resourceNames: ['a'], node: { id: 'envoy-1' } })
     await proxy.response()
     proxy.send({ resourceNames: ['a', 'b'] })
     await proxy.response()
@@ -88,16 +88,16 @@ describe('serves', () => {
 describe('a proxy that refuses what it was sent', () => {
   test('shows in the log and in the state of the stream, with its own words, until it accepts something', async () => {
     await using proxy = connect()
-    proxy.send({ resourceNames: ['a'], node: { id: 'envoy-1', metadata: {} } })
+    proxy.send({ resourceNames: ['a'], node: { id: 'envoy-1' } })
     const first = await proxy.response()
-    proxy.send({ resourceNames: ['a'], responseNonce: first.nonce, rejection: 'Failed to load private key' })
+    proxy.send({ resourceNames: ['a'], responseNonce: first.nonce, errorDetail: { message: 'Failed to load private key' } })
     await proxy.understood()
     expect(proxy.state()).toMatchObject({ node: 'envoy-1', names: ['a'], rejection: 'Failed to load private key', acceptedVersion: '' })
     expect(proxy.warnings).toContainEqual(expect.objectContaining({ reason: 'xds.rejected', rejection: 'Failed to load private key', node: 'envoy-1' }))
 
     proxy.resources.set(held({ a: 'better' }))
     const second = await proxy.response()
-    proxy.send({ resourceNames: ['a'], responseNonce: second.nonce, versionInfo: second.versionInfo })
+    proxy.send({ resourceNames: ['a'], responseNonce: second.nonce })
     await proxy.understood()
     expect(proxy.state()).toMatchObject({ acceptedVersion: second.versionInfo })
     expect(proxy.state()).not.toHaveProperty('rejection')
@@ -117,7 +117,7 @@ test('one request without a stream gets what is there', () => {
 })
 
 const typeUrl = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret'
-const emptyRequest: DiscoveryRequest = { versionInfo: '', resourceNames: [], typeUrl, responseNonce: '' }
+const emptyRequest: DiscoveryRequest = { resourceNames: [], typeUrl, responseNonce: '' }
 const held = (content: Readonly<Record<string, string>>): Resources =>
   new Map(Object.entries(content).map(([name, text]) => [name, { version: text, value: Buffer.from(text) }]))
 const contents = (response: DiscoveryResponse): string[] => response.resources.map(({ value }) => Buffer.from(value).toString())
