@@ -29,7 +29,7 @@ export interface ProvenKey {
 
 /** @throws Failure `der.*`, `x509.*` */
 export function parseCertificateRequest(der: Uint8Array): CertificateRequest {
-  return readDer(der.length > maxRequestBytes ? der : Uint8Array.from(der), readRequest, { maxBytes: maxRequestBytes })
+  return readDer(der.length > maxRequestBytes ? der : new Uint8Array(der), readRequest, { maxBytes: maxRequestBytes })
 }
 
 /**

@@ -58,7 +58,7 @@ export interface Certificate {
  */
 export function parseCertificate(der: Uint8Array): Certificate {
   // A length above the limit is refused before the copy is made.
-  return readDer(der.length > maxCertificateBytes ? der : Uint8Array.from(der), readCertificate)
+  return readDer(der.length > maxCertificateBytes ? der : new Uint8Array(der), readCertificate)
 }
 
 /** Reads certificates that stand one after the other, as the Workload API sends them; none is an empty list. @throws Failure `der.*`, `x509.*` */

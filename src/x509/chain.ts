@@ -45,7 +45,7 @@ interface Search {
 function extend(chain: readonly Certificate[], search: Search): Certificate[] | undefined {
   const child = chain.at(-1)!
   for (const root of candidates(child, search.roots)) {
-    if (accepted(root, chain, search, true)) return [...chain, root]
+    if (!sameBytes(root.raw, child.raw) && accepted(root, chain, search, true)) return [...chain, root]
   }
   for (const issuer of candidates(child, search.intermediates)) {
     if (chain.some((each) => sameSubject(each, issuer)) || !accepted(issuer, chain, search, false)) continue
@@ -90,9 +90,10 @@ function demandIssuer(issuer: Certificate, chain: readonly Certificate[], at: In
 
 function demandUsable(certificate: Certificate, at: Instant): void {
   const { notBefore, notAfter, unknownCritical } = certificate
-  if (at < notBefore) throw refusal('not-yet-valid', `${tell(certificate)} is valid from ${formatInstant(notBefore)} on`)
+  // Both written so that a moment that is not a number is refused.
+  if (!(at >= notBefore)) throw refusal('not-yet-valid', `${tell(certificate)} is valid from ${formatInstant(notBefore)} on`)
   // Valid through the whole of its last second (RFC 5280 section 4.1.2.5).
-  if (at >= notAfter + 1000) throw refusal('expired', `${tell(certificate)} expired at ${formatInstant(notAfter)}`)
+  if (!(at < notAfter + 1000)) throw refusal('expired', `${tell(certificate)} expired at ${formatInstant(notAfter)}`)
   if (unknownCritical.length > 0) throw refusal('unknown-critical', `${tell(certificate)} has the critical extension \`${unknownCritical[0]}\`, which is not understood`)
 }
 
@@ -131,7 +132,7 @@ function demandName(
 ): void {
   if (permitted.length === 0 && excluded.length === 0) return
   const allowed = permitted.length === 0 || (name !== undefined && permitted.some((each) => matches(name, each)))
-  if (name === undefined || !allowed || excluded.some((each) => matches(name, each))) {
+  if (name === undefined || !allowed || excluded.some((each) => matches(name, each) || wildcardCovers(name, each))) {
     throw refusal('name-constraint', `${tell(certificate)} has a name that its issuer may not certify`)
   }
 }
@@ -153,6 +154,11 @@ function dnsMatches(name: string, constraint: string): boolean {
   return name.endsWith(constraint.startsWith('.') ? constraint : `.${constraint}`)
 }
 
+/** Whether a wildcard certificate would serve a name that is excluded, as `*.a.test` serves `b.a.test`. */
+function wildcardCovers(name: string, excluded: string): boolean {
+  return name.startsWith('*.') && `.${excluded}`.endsWith(name.slice(1))
+}
+
 function hasNameOf(type: number, { subject, subjectAltName }: Certificate): boolean {
   const { ips = [], emails = [], others = 0 } = subjectAltName ?? {}
   if (type === generalName.ip) return ips.length > 0
@@ -167,7 +173,9 @@ function sameSubject(a: Certificate, b: Certificate): boolean {
 
 function tell(certificate: Certificate): string {
   const name = certificate.subjectAltName?.uris[0] ?? certificate.subject.text
-  return name === '' ? `the certificate with serial \`${certificate.serial}\`` : `the certificate of \`${name.slice(0, 128)}\``
+  if (name === '') return `the certificate with serial \`${certificate.serial}\``
+  // The name is whatever its maker wrote; this text is read on terminals.
+  return `the certificate of \`${name.slice(0, 128).replace(/[^ -~]|`/g, '?')}\``
 }
 
 function refusal(what: string, text: string): Failure {

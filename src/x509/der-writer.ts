@@ -96,7 +96,7 @@ export function time(at: Instant): Der {
   const days = Math.floor(seconds / 86_400)
   const left = seconds - days * 86_400
   const { year, month, day } = calendar(days)
-  if (year < 1950 || year > 9999) throw new Error('bug: a certificate cannot hold this moment')
+  if (!(year >= 1950 && year <= 9999)) throw new Error('bug: a certificate cannot hold this moment')
   const rest = `${two(month)}${two(day)}${two(Math.floor(left / 3600))}${two(Math.floor(left / 60) % 60)}${two(left % 60)}Z`
   return year < 2050 ? node(0x17, [ascii(two(year % 100) + rest)]) : node(0x18, [ascii(`${year}${rest}`)])
 }

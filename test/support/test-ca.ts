@@ -70,13 +70,13 @@ export class TestCa {
 
   /** A leaf as an X.509-SVID ought to be, valid for an hour, unless the wishes say otherwise. */
   async leaf(wishes: Wishes = {}): Promise<Issued> {
-    return this.#issue({ uris: [`spiffe://${this.trustDomain}/workload`], ...wishes })
+    return this.#issue({ uris: [`spiffe://${this.trustDomain}/workload`], notAfter: Math.min(this.#at + hours(1) - 1000, this.certificate.notAfter), ...wishes })
   }
 
   /** A CA below this one that may sign leaves only, unless the wishes say otherwise. */
   async intermediate(wishes: Wishes & { readonly name?: string } = {}): Promise<TestCa> {
     const { name = 'test intermediate', ...others } = wishes
-    const issued = await this.#issue({ ...caWishes(this.trustDomain), ca: { pathLength: 0 }, subject: caName(name), notAfter: this.#at + hours(12), ...others })
+    const issued = await this.#issue({ ...caWishes(this.trustDomain), ca: { pathLength: 0 }, subject: caName(name), notAfter: Math.min(this.#at + hours(12), this.certificate.notAfter), ...others })
     return new TestCa(issued, this.trustDomain, this.#at)
   }
 
