@@ -1,6 +1,7 @@
 import { constants } from 'node:crypto'
 import { chmod, lstat, rm } from 'node:fs/promises'
 import { type AddressInfo, connect, createServer, type ListenOptions, type Server as NetServer, type Socket } from 'node:net'
+import { dirname } from 'node:path'
 import { createServer as createTlsServer, type Server as TlsServer, type TLSSocket } from 'node:tls'
 import { Server, ServerCredentials } from '@grpc/grpc-js'
 import { deadline } from '../kernel/clock.ts'
@@ -91,7 +92,7 @@ export interface Listener extends AsyncDisposable {
 
 /**
  * Serves on a Unix socket. The file is there, with its mode, when this returns, and gone when the listener is closed.
- * @throws Failure `listen.socket-path-too-long`, `listen.socket-in-use`, `listen.not-a-socket`, `listen.failed`
+ * @throws Failure `listen.socket-path-too-long`, `listen.socket-in-use`, `listen.not-a-socket`, `listen.no-directory`, `listen.not-permitted`
  */
 export async function listenUnix<Peer>(listening: UnixListening<Peer>): Promise<Listener> {
   const { path, log } = listening
@@ -119,7 +120,7 @@ export async function listenUnix<Peer>(listening: UnixListening<Peer>): Promise<
 
 /**
  * Serves on TCP with TLS; the client's certificate is optional. There is no session resumption: every connection is verified (R-16).
- * @throws Failure `listen.address-in-use`, `listen.not-permitted`, `listen.address-not-available`, `listen.failed`
+ * @throws Failure `listen.address-in-use`, `listen.not-permitted`, `listen.address-not-available`
  */
 export async function listenTls<Peer>(listening: TlsListening<Peer>): Promise<Listener> {
   const { host, port, identity, log } = listening
@@ -196,7 +197,8 @@ function openDoor<Peer>({ services, ...treatment }: ListenCommon<Peer>, limits: 
       closing.abort()
       if (sockets.size > 0) {
         served.endStreams(new Failure('unavailable', 'rpc.server-closing', { public: 'the server is closing' }))
-        injector.drain(limits.grace)
+        // Later than our own end of the grace: the library's tells callers that they cancelled, a closed socket that we are away.
+        injector.drain(limits.grace + seconds(1))
         deadline(limits.grace).addEventListener('abort', () => {
           for (const socket of sockets) socket.destroy()
         })
@@ -258,7 +260,7 @@ async function freeSocketPath(path: string): Promise<void> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw listenFailure(error, `\`${path}\``)
   })
-  if (!there) return
+  if (!there) return await directoryExists(path)
   if (!there.isSocket()) {
     throw new Failure('failed_precondition', 'listen.not-a-socket', { public: `\`${path}\` exists and is not a socket: remove it or choose another path` })
   }
@@ -266,6 +268,13 @@ async function freeSocketPath(path: string): Promise<void> {
     throw new Failure('already_exists', 'listen.socket-in-use', { public: `\`${path}\` is in use: another process listens on it` })
   }
   await rm(path, { force: true })
+}
+
+/** Asked here, because a missing directory is reported as a missing permission later. */
+async function directoryExists(path: string): Promise<void> {
+  await lstat(dirname(path)).catch((error: unknown) => {
+    throw listenFailure(error, `\`${path}\``)
+  })
 }
 
 function somebodyListens(path: string): Promise<boolean> {
@@ -297,8 +306,8 @@ function bind(server: NetServer, where: ListenOptions, named: string): Promise<v
 
 function listenFailure(error: unknown, named: string): Failure {
   const code = (error as NodeJS.ErrnoException).code ?? ''
-  const [category, reason, text] = listenErrors[code] ?? ['internal', 'listen.failed', `cannot listen on ${named}`]
-  return new Failure(category, reason, { public: `${text.replace('$', () => named)}`, internal: { code }, cause: error })
+  const [category, reason, text] = listenErrors[code] ?? ['internal', 'listen.failed', 'cannot listen on $']
+  return new Failure(category, reason, { public: text.replace('$', () => named), internal: { code }, cause: error })
 }
 
 /** What the system says, and what it means to an operator. */

@@ -1,0 +1,180 @@
+import { X509Certificate } from 'node:crypto'
+import { createServer } from 'node:net'
+import { connect, type ConnectionOptions, createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import { describe, expect, test } from 'vitest'
+import { Failure } from '../../src/kernel/failure.ts'
+import { silentLog } from '../../src/kernel/log.ts'
+import { WatchedValue } from '../../src/kernel/watched.ts'
+import { clientOf, connectTls, type TlsConnecting } from '../../src/rpc/client.ts'
+import { PolicyAdministration } from '../../src/rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
+import { mount } from '../../src/rpc/handler.ts'
+import { listenTls, type TlsConnection, type TlsListening } from '../../src/rpc/listen.ts'
+import { keptLog, pemOf, testCa } from './carriers.ts'
+
+describe('a TLS listener', () => {
+  test('names the address that is taken', async () => {
+    const holder = createServer().listen(0, '127.0.0.1')
+    await new Promise((resolve) => holder.once('listening', resolve))
+    const { port } = holder.address() as { port: number }
+    const failure = await listen({ port }).catch((error: unknown) => error as Failure)
+    expect(failure).toMatchObject({ category: 'already_exists', reason: 'listen.address-in-use', message: expect.stringContaining(`127.0.0.1:${port}`) as string })
+    holder.close()
+  })
+
+  test('refuses an address that is not this machine’s', async () => {
+    await expect(listen({ host: '192.0.2.1' })).rejects.toMatchObject({ reason: 'listen.address-not-available' })
+  })
+
+  test('R-16 resumes no session, in TLS 1.2 and 1.3', async () => {
+    await using listener = await listen({})
+    for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+      const options: ConnectionOptions = { port: listener.port, ALPNProtocols: ['h2'], rejectUnauthorized: false, minVersion: version, maxVersion: version }
+      const first = await handshake(options)
+      const session = first.getSession()
+      first.destroy()
+      const second = await handshake({ ...options, ...(session && { session }) })
+      expect(second.getProtocol()).toBe(version)
+      expect(second.isSessionReused()).toBe(false)
+      second.destroy()
+    }
+  })
+
+  test('refuses TLS 1.1 and clients that do not speak HTTP/2', async () => {
+    await using listener = await listen({})
+    const old = { port: listener.port, rejectUnauthorized: false, ALPNProtocols: ['h2'], maxVersion: 'TLSv1.1', minVersion: 'TLSv1.1', ciphers: 'ALL:@SECLEVEL=0' } as const
+    await expect(handshake(old)).rejects.toThrow()
+    const silent = await handshake({ port: listener.port, rejectUnauthorized: false })
+    await new Promise((resolve) => silent.once('close', resolve).on('error', () => {}).resume())
+  })
+
+  test('agrees on a post-quantum key exchange', async () => {
+    await using listener = await listen({})
+    const socket = await handshake({ port: listener.port, rejectUnauthorized: false, ALPNProtocols: ['h2'], ecdhCurve: 'X25519MLKEM768' })
+    expect(socket.getProtocol()).toBe('TLSv1.3')
+    socket.destroy()
+  })
+
+  test('closes a connection whose peer is refused, before a byte of HTTP', async () => {
+    const log = keptLog()
+    const peerOf = () => Promise.reject(new Failure('unauthenticated', 'test.stranger', { public: 'stranger' }))
+    await using listener = await listen({ peerOf, log })
+    await expect(versionFrom(listener.port)).rejects.toMatchObject({ category: 'unavailable' })
+    expect(log.lines.find(({ level }) => level === 'warn')).toMatchObject({ message: 'a connection was refused', fields: { error: 'stranger' } })
+  })
+
+  test('gives up on a peer that is not known in time', async () => {
+    const peerOf = (_connection: TlsConnection, signal: AbortSignal) =>
+      new Promise<string>((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)))
+    await using listener = await listen({ peerOf, limits: { handshake: 50 } })
+    await expect(versionFrom(listener.port)).rejects.toMatchObject({ category: 'unavailable' })
+  })
+
+  test('tells callers with and without a certificate apart on one port', async () => {
+    const ca = await testCa()
+    const intermediate = await ca.intermediate()
+    const leaf = await intermediate.leaf({ uris: ['spiffe://example.org/agent'] })
+    const peerOf = ({ chain }: TlsConnection) => chain.map((der) => new X509Certificate(der).subjectAltName ?? 'ca').join(' < ')
+    await using listener = await listen({ peerOf })
+    const identity = pemOf(leaf, intermediate)
+    const [with1, without, with2] = await Promise.all([
+      versionFrom(listener.port, { identity: () => identity }),
+      versionFrom(listener.port),
+      versionFrom(listener.port, { identity: () => identity }),
+    ])
+    expect(with1).toBe('URI:spiffe://example.org/agent < URI:spiffe://example.org')
+    expect(with2).toBe(with1)
+    expect(without).toBe('')
+  })
+
+  test('shows a new certificate to new connections, and keeps the old ones', async () => {
+    const ca = await testCa()
+    const [first, second] = [await ca.leaf(), await ca.leaf()]
+    const identity = new WatchedValue(pemOf(first))
+    await using listener = await listen({ identity })
+    const shown: string[] = []
+    const verify = ([leaf]: readonly Uint8Array[]) => void shown.push(new X509Certificate(leaf!).serialNumber)
+    await using old = connectTls({ host: '127.0.0.1', port: listener.port, verify })
+    await clientOf(PolicyAdministration, old).listPolicies({})
+    identity.set(pemOf(second))
+    await new Promise((resolve) => setImmediate(resolve))
+    await clientOf(PolicyAdministration, old).listPolicies({})
+    await versionFrom(listener.port, { verify })
+    expect(shown).toEqual([first, second].map(({ certificate }) => new X509Certificate(certificate.raw).serialNumber))
+  })
+})
+
+describe('a TLS channel', () => {
+  test('sends a server that it does not accept not one byte', async () => {
+    const leaf = pemOf(await (await testCa()).leaf({ uris: ['spiffe://example.org/impostor'] }))
+    const received: Buffer[] = []
+    const ended = Promise.withResolvers<void>()
+    const server = createTlsServer({ cert: leaf.cert, key: leaf.key as string, ALPNProtocols: ['h2'] }, (socket) => {
+      socket.on('data', (chunk: Buffer) => received.push(chunk)).on('error', () => {})
+    }).listen(0, '127.0.0.1')
+    server.on('connection', (socket) => socket.on('close', () => ended.resolve()))
+    await new Promise((resolve) => server.once('listening', resolve))
+    const { port } = server.address() as { port: number }
+    const verify = async ([leaf]: readonly Uint8Array[]) => {
+      if (new X509Certificate(leaf!).subjectAltName === 'URI:spiffe://example.org/spire/server') return
+      throw new Failure('unauthenticated', 'test.wrong-server', { public: 'the server is somebody else' })
+    }
+    await expect(versionFrom(port, { verify })).rejects.toMatchObject({ category: 'unavailable', cause: { reason: 'test.wrong-server' } })
+    await ended.promise
+    expect(Buffer.concat(received)).toHaveLength(0)
+    server.close()
+  })
+
+  test('refuses a server that does not speak HTTP/2', async () => {
+    const { cert, key } = pemOf(await (await testCa()).leaf())
+    const server = createTlsServer({ cert, key: key as string }, (socket) => socket.on('error', () => {})).listen(0, '127.0.0.1')
+    await new Promise((resolve) => server.once('listening', resolve))
+    const { port } = server.address() as { port: number }
+    await expect(versionFrom(port)).rejects.toMatchObject({ cause: { reason: 'tls.no-http2' } })
+    server.close()
+  })
+
+  test('tells its caller that nobody listens, and its log where', async () => {
+    const failure = await versionFrom(1).catch((error: unknown) => error as Failure)
+    expect(failure).toMatchObject({ reason: 'rpc.unavailable', message: 'the other side cannot be reached' })
+    expect(String((failure as Failure).internal['text'])).toContain('127.0.0.1:1')
+  })
+
+  test('reaches a server by name, and by IPv6 address where there is one', async () => {
+    await using listener = await listen({ host: 'localhost' })
+    expect(await versionFrom(listener.port, { host: 'localhost' })).toBe('somebody')
+  })
+})
+
+async function listen(wanted: Partial<TlsListening<string>>) {
+  return await listenTls<string>({
+    host: '127.0.0.1',
+    port: 0,
+    identity: new WatchedValue(pemOf(await (await testCa()).leaf())),
+    peerOf: () => 'somebody',
+    log: silentLog,
+    services: [
+      mount<typeof PolicyAdministration, string>(PolicyAdministration, {
+        applyPolicies: async () => ({}),
+        listPolicies: async (_request, { peer }) => ({ version: peer }),
+      }),
+    ],
+    ...wanted,
+  })
+}
+
+async function versionFrom(port: number, wanted: Partial<TlsConnecting> = {}): Promise<string> {
+  await using channel = connectTls({ host: '127.0.0.1', port, verify: () => {}, ...wanted })
+  return (await clientOf(PolicyAdministration, channel).listPolicies({})).version
+}
+
+function handshake(options: ConnectionOptions): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host: '127.0.0.1', ...options })
+    socket.once('error', reject)
+    socket.once('secureConnect', () => {
+      // Session tickets of TLS 1.3 come after the handshake, with the first data: the server's HTTP/2 settings.
+      if (socket.alpnProtocol === 'h2') socket.once('data', () => resolve(socket))
+      else resolve(socket)
+    })
+  })
+}
