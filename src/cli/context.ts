@@ -1,0 +1,86 @@
+/** What commands work with. Everything that needs another room is handed in by `main/cli.ts`. */
+import type { Clock, Instant } from '../kernel/clock.ts'
+import type { PolicyDocument } from '../policy/policy-set.ts'
+import type { Terminal } from './output.ts'
+
+export interface Context {
+  readonly terminal: Terminal
+  /** Aborts when the user interrupts. */
+  readonly stop: AbortSignal
+  readonly clock: Clock
+  readonly disk: Disk
+  readonly programs: Programs
+  /** The agent's socket as a workload sees it; the address as `unix:///path`, or what `SPIFFE_ENDPOINT_SOCKET` says. */
+  openWorkloadApi(address: string | undefined): WorkloadApi
+  /** The agent's private socket. */
+  openOperatorApi(socketPath: string): OperatorApi
+}
+
+/** Files as commands need them. */
+export interface Disk {
+  /** A text file; `-` is standard input. @throws Failure `usage.no-file` */
+  read(path: string): Promise<string>
+  /** Every `.yaml` and `.yml` file under these paths, in order of name. @throws Failure `usage.no-file` */
+  yamlFiles(paths: readonly string[]): Promise<readonly PolicyDocument[]>
+  /** Mode 0600 for secrets, 0644 for the rest; the directory is made. */
+  write(path: string, content: string, secret: boolean): Promise<void>
+}
+
+/** How a configuration was chosen on the command line. */
+export interface ConfigChoice {
+  readonly path: string | undefined
+  /** `key.path=value` */
+  readonly overrides: readonly string[]
+}
+
+export type ProgramKind = 'server' | 'agent'
+
+export interface Programs {
+  run(kind: ProgramKind, config: ConfigChoice, stop: AbortSignal): Promise<void>
+  /** The configuration as meant, with every default. @throws Failure `config.invalid` */
+  effectiveConfig(kind: ProgramKind, config: ConfigChoice): Promise<object>
+}
+
+export interface HeldX509Svid {
+  readonly spiffeId: string
+  readonly hint: string
+  readonly serial: string
+  readonly notBefore: Instant
+  readonly notAfter: Instant
+  readonly chainPem: string
+  readonly privateKeyPem: string
+}
+
+export interface WorkloadApi extends AsyncDisposable {
+  /** The first answer. `bundles` are PEM by trust domain. */
+  fetchX509(signal: AbortSignal): Promise<{ readonly svids: readonly HeldX509Svid[]; readonly bundles: ReadonlyMap<string, string> }>
+  /** PEM by trust domain, and JWK sets by trust domain. */
+  fetchBundles(signal: AbortSignal): Promise<{ readonly x509: ReadonlyMap<string, string>; readonly jwt: ReadonlyMap<string, unknown> }>
+  fetchJwt(audience: readonly string[], spiffeId: string | undefined, signal: AbortSignal): Promise<readonly { readonly spiffeId: string; readonly token: string; readonly hint: string }[]>
+  validateJwt(audience: string, token: string, signal: AbortSignal): Promise<{ readonly spiffeId: string; readonly claims: Readonly<Record<string, unknown>> }>
+}
+
+export interface ConsideredEntry {
+  readonly entryId: string
+  readonly spiffeId: string
+  readonly missingSelectors: readonly string[]
+  readonly matches: boolean
+  readonly note: string
+}
+
+export interface AgentStatus {
+  readonly spiffeId: string
+  readonly ready: boolean
+  readonly complaints: readonly string[]
+  /** Further facts, in the order they are shown. */
+  readonly facts: readonly (readonly [name: string, value: string])[]
+}
+
+export interface OperatorApi extends AsyncDisposable {
+  explainWorkload(pid: number, signal: AbortSignal): Promise<{
+    readonly selectors: readonly string[]
+    readonly considered: readonly ConsideredEntry[]
+    readonly verdict: string
+  }>
+  status(signal: AbortSignal): Promise<AgentStatus>
+}
