@@ -16,6 +16,8 @@ const watched: Readonly<Record<string, string>> = {
   Timeout: 'timer',
 }
 
+// Node opens the standard input when anybody, be it a library, imports `node:process`: it is the process's own and never closed.
+void process.stdin
 const before = counted()
 
 afterAll(async () => {
