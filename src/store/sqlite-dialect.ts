@@ -1,0 +1,115 @@
+/** Kysely on `node:sqlite`: one connection, used by one transaction or one statement at a time. */
+import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
+import {
+  CompiledQuery,
+  SqliteAdapter,
+  SqliteIntrospector,
+  SqliteQueryCompiler,
+  type DatabaseConnection,
+  type Dialect,
+  type Driver,
+  type QueryResult,
+} from 'kysely'
+
+/** @param open called once, when the first query comes; what it returns is closed with the Kysely that uses it */
+export function sqliteDialect(open: () => DatabaseSync): Dialect {
+  return {
+    createAdapter: () => new SqliteAdapter(),
+    createDriver: () => new SqliteDriver(open),
+    createIntrospector: (db) => new SqliteIntrospector(db),
+    createQueryCompiler: () => new SqliteQueryCompiler(),
+  }
+}
+
+class SqliteDriver implements Driver {
+  readonly #open: () => DatabaseSync
+  #database: DatabaseSync | undefined
+  #connection: SqliteConnection | undefined
+  #free: Promise<void> = Promise.resolve()
+  #release: () => void = () => {}
+
+  constructor(open: () => DatabaseSync) {
+    this.#open = open
+  }
+
+  async init(): Promise<void> {
+    this.#database = this.#open()
+    this.#connection = new SqliteConnection(this.#database)
+  }
+
+  /** Waits for its turn: a second statement never lands in somebody else's transaction. */
+  async acquireConnection(): Promise<DatabaseConnection> {
+    const before = this.#free
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#free = before.then(() => promise)
+    await before
+    this.#release = resolve
+    if (!this.#connection) throw new Error('bug: a query came before the database was opened')
+    return this.#connection
+  }
+
+  async releaseConnection(): Promise<void> {
+    this.#release()
+  }
+
+  /** Takes the write lock at once: a transaction that began by reading could not be made to wait for it. */
+  beginTransaction = (connection: DatabaseConnection): Promise<void> => run(connection, 'begin immediate')
+  commitTransaction = (connection: DatabaseConnection): Promise<void> => run(connection, 'commit')
+  rollbackTransaction = (connection: DatabaseConnection): Promise<void> => run(connection, 'rollback')
+  savepoint = (connection: DatabaseConnection, name: string): Promise<void> => run(connection, `savepoint "${name}"`)
+  rollbackToSavepoint = (connection: DatabaseConnection, name: string): Promise<void> => run(connection, `rollback to "${name}"`)
+  releaseSavepoint = (connection: DatabaseConnection, name: string): Promise<void> => run(connection, `release "${name}"`)
+
+  async destroy(): Promise<void> {
+    this.#database?.close()
+    this.#database = undefined
+  }
+}
+
+class SqliteConnection implements DatabaseConnection {
+  readonly #database: DatabaseSync
+  /** Statements by their text, the least recently used first. */
+  readonly #prepared = new Map<string, Prepared>()
+
+  constructor(database: DatabaseSync) {
+    this.#database = database
+  }
+
+  async executeQuery<Row>(query: CompiledQuery): Promise<QueryResult<Row>> {
+    const { statement, returnsRows } = this.#prepare(query.sql)
+    const parameters = query.parameters as readonly SQLInputValue[]
+    if (returnsRows) return { rows: statement.all(...parameters) as Row[] }
+    const { changes, lastInsertRowid } = statement.run(...parameters)
+    return { rows: [], numAffectedRows: BigInt(changes), insertId: BigInt(lastInsertRowid) }
+  }
+
+  // eslint-disable-next-line require-yield
+  async *streamQuery<Row>(): AsyncIterableIterator<QueryResult<Row>> {
+    throw new Error('bug: rows are read in pages, not streamed')
+  }
+
+  #prepare(sql: string): Prepared {
+    const known = this.#prepared.get(sql)
+    if (known) this.#prepared.delete(sql)
+    else if (this.#prepared.size >= maxPrepared) this.#prepared.delete(this.#prepared.keys().next().value!)
+    const prepared = known ?? prepare(this.#database, sql)
+    this.#prepared.set(sql, prepared)
+    return prepared
+  }
+}
+
+interface Prepared {
+  readonly statement: StatementSync
+  readonly returnsRows: boolean
+}
+
+function prepare(database: DatabaseSync, sql: string): Prepared {
+  const statement = database.prepare(sql)
+  return { statement, returnsRows: statement.columns().length > 0 }
+}
+
+async function run(connection: DatabaseConnection, sql: string): Promise<void> {
+  await connection.executeQuery(CompiledQuery.raw(sql))
+}
+
+const maxPrepared = 200
