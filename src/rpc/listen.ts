@@ -14,12 +14,15 @@ import type { Mounted } from './handler.ts'
 import { serve } from './serve.ts'
 import { presentedChain, tlsDefaults, type TlsIdentity, tlsKeyPair } from './tls-material.ts'
 
-/** What a listener holds at most. Header blocks are limited to 64 KiB and 128 fields by the HTTP/2 library. */
+/** What a listener holds at most. Header blocks are limited to 64 KiB and 128 fields by the HTTP/2 library (R-26). */
 export interface Limits {
   /** Bytes of one message in, after decompression; larger ones are refused at their length prefix (R-27). */
   readonly messageBytes: number
   readonly streamsPerConnection: number
   readonly connections: number
+  /** How many calls a second one connection may cancel on average, and how many at once; one that cancels more is closed (R-26, rapid reset). */
+  readonly cancelsPerSecond: number
+  readonly cancelsAtOnce: number
   /** From accepting a TLS connection to knowing who it is. */
   readonly handshake: Duration
   /** A connection without a call is closed after this time. */
@@ -34,14 +37,17 @@ const usualLimits: Limits = {
   messageBytes: 4 * 1024 * 1024, // what gRPC clients expect, and SPIRE's page sizes are made for
   streamsPerConnection: 250,
   connections: 1000,
+  // A workload that asks for one answer of a stream cancels every call: nothing that answering it would not cost as well.
+  cancelsPerSecond: 10_000,
+  cancelsAtOnce: 20_000,
   handshake: seconds(10),
   idle: minutes(10),
   connectionAge: undefined,
   grace: seconds(10),
 }
 
-/** SPIRE closes agents' connections after three minutes, so that they spread over its servers. */
-const usualTlsLimits: Limits = { ...usualLimits, connections: 10_000, connectionAge: minutes(3) }
+/** Cancelling as the HTTP/2 library allows it by itself. SPIRE closes agents' connections after three minutes, so that they spread over its servers. */
+const usualTlsLimits: Limits = { ...usualLimits, connections: 10_000, cancelsPerSecond: 33, cancelsAtOnce: 1000, connectionAge: minutes(3) }
 
 interface ListenCommon<Peer> extends Treatment<Peer> {
   readonly services: readonly Mounted<Peer>[]
@@ -165,6 +171,7 @@ function openDoor<Peer>({ services, ...treatment }: ListenCommon<Peer>, limits: 
       'grpc.max_connection_age_grace_ms': limits.grace,
     }),
   })
+  limitCancels(server, limits)
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure())
   const peers = new Map<string, { readonly peer: Peer }>()
   const sockets = new Set<Socket>()
@@ -208,6 +215,16 @@ function openDoor<Peer>({ services, ...treatment }: ListenCommon<Peer>, limits: 
       server.forceShutdown()
     },
   }
+}
+
+/**
+ * The gRPC library hands these options to the HTTP/2 library and has no public way to name this one.
+ * A test cancels more calls than the HTTP/2 library allows by itself, and so notices if the library stops doing so.
+ */
+function limitCancels(server: Server, { cancelsPerSecond, cancelsAtOnce }: Limits): void {
+  const { commonServerOptions } = server as unknown as { readonly commonServerOptions?: object }
+  if (!commonServerOptions) throw new Error('bug: the gRPC library keeps its HTTP/2 options elsewhere')
+  Object.assign(commonServerOptions, { streamResetRate: cancelsPerSecond, streamResetBurst: cancelsAtOnce })
 }
 
 async function admitTls<Peer>(door: Door<Peer>, listening: TlsListening<Peer>, socket: TLSSocket, limit: Duration): Promise<void> {

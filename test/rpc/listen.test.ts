@@ -11,7 +11,7 @@ import { silentLog } from '../../src/kernel/log.ts'
 import { clientOf, connectUnix } from '../../src/rpc/client.ts'
 import { PolicyAdministration, PolicyDistribution } from '../../src/rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
 import { type Call, mount, type Mounted } from '../../src/rpc/handler.ts'
-import { type Listener, listenUnix, type UnixListening } from '../../src/rpc/listen.ts'
+import { type Limits, type Listener, listenUnix, type UnixListening } from '../../src/rpc/listen.ts'
 import { keptLog, temporaryFolder } from './carriers.ts'
 
 let folder: ReturnType<typeof temporaryFolder>
@@ -146,6 +146,25 @@ describe('a connection', () => {
       await stream.return()
     }
     expect(most).toBeLessThanOrEqual(3)
+  })
+
+  test('R-26 may cancel as many calls as its listener allows, and is closed for one that cancels more', async () => {
+    const service = mount<typeof PolicyDistribution, string>(PolicyDistribution, {
+      async *watchPolicies() {
+        yield { version: '1' }
+        yield { version: '2' }
+      },
+    })
+    const cancelled = async (limits: Partial<Limits>): Promise<number> => {
+      await using _listener = await listen({ path: at('s'), services: [service], limits })
+      await using channel = connectUnix(at('s'))
+      for (let count = 0; count < 1500; count++) {
+        for await (const _set of clientOf(PolicyDistribution, channel).watchPolicies({})) break
+      }
+      return 1500
+    }
+    expect(await cancelled({})).toBe(1500)
+    await expect(cancelled({ cancelsAtOnce: 100, cancelsPerSecond: 1 })).rejects.toMatchObject({ category: expect.any(String) as string })
   })
 
   test('ends by itself when nothing is called on it', async () => {
