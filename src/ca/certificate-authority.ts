@@ -1,3 +1,4 @@
+/** The CA as the server's deeds use it. */
 import type { Instant } from '../kernel/clock.ts'
 import type { Duration } from '../kernel/duration.ts'
 import type { Watched } from '../kernel/watched.ts'
@@ -50,8 +51,9 @@ export interface CertificateAuthority extends AsyncDisposable {
   readonly trustDomain: TrustDomain
   /** Our trust bundle: changes before a new authority is used. */
   readonly bundle: Watched<TrustBundle>
-  /** @throws Failure `ca.*`, `lint.*` */
+  /** @throws Failure `ca.*`, `lint.*`, `issuance.*`, `audit.*` */
   issueX509Svid(request: X509SvidRequest, signal: AbortSignal): Promise<IssuedX509Svid>
+  /** @throws Failure `ca.*`, `issuance.*`, `audit.*` */
   issueJwtSvid(request: JwtSvidRequest, signal: AbortSignal): Promise<IssuedJwtSvid>
   /** Rotates keys and certificates for as long as the signal lives. */
   keepFresh(signal: AbortSignal): Promise<void>

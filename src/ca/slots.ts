@@ -56,10 +56,9 @@ export function nextStep<M>(slots: Slots<M>, now: Instant, rules: RotationRules)
   if (next && next.stage !== 'intended' && now > next.authority.until) return { do: 'discard' }
   if (next?.stage === 'published' && now >= takeover(active, next.since, rules)) return { do: 'activate' }
   if (next?.stage === 'made') return { do: 'publish' }
-  const outlived = slots.old.find((one) => now > one.until + rules.keepExpired)
-  if (outlived) return { do: 'forget', keyId: outlived.keyId }
   if (next?.stage !== 'published' && now >= preparation(active, rules)) return { do: 'prepare' }
-  return undefined
+  const outlived = slots.old.find((one) => now > one.until + rules.keepExpired)
+  return outlived && { do: 'forget', keyId: outlived.keyId }
 }
 
 /** When {@link nextStep} may next have something new to say; Infinity if never. */

@@ -1,0 +1,90 @@
+/** The JWT authority of this moment, and the JWT-SVIDs it signs (C-14). */
+import { calculateJwkThumbprint } from 'jose'
+import { jwtSvidIssued } from '../audit/event.ts'
+import type { AuditTrail } from '../audit/trail.ts'
+import type { Clock } from '../kernel/clock.ts'
+import { seconds } from '../kernel/duration.ts'
+import { Failure } from '../kernel/failure.ts'
+import { uuid, type Random } from '../kernel/random.ts'
+import { bundleSet } from '../spiffe/bundle-set.ts'
+import { makeJwtSvid, verifyJwtSvid } from '../spiffe/jwt-svid.ts'
+import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import { importPublicKey } from '../x509/signature.ts'
+import type { IssuedJwtSvid, JwtSvidRequest } from './certificate-authority.ts'
+import type { JwtMaterial } from './journal.ts'
+import { lifetimeFor, type IssuanceProfile } from './profile.ts'
+import { demandOurs, demandTimeLeft, type Signing } from './x509-authority.ts'
+
+/** What {@link issueJwtSvid} stands on. */
+export interface JwtPorts {
+  readonly clock: Clock
+  readonly random: Random
+  readonly audit: AuditTrail
+  readonly profile: IssuanceProfile
+  readonly trustDomain: TrustDomain
+  /** The authority of this moment. @throws Failure `ca.no-authority` */
+  signing(): Signing<JwtMaterial>
+}
+
+/**
+ * Issues one JWT-SVID. It was verified with the published key, and is in the audit trail, before it is handed out.
+ * @throws Failure `ca.foreign-trust-domain`, `ca.no-path`, `ca.audience`, `ca.lifetime-too-short`, `ca.lifetime-too-long`,
+ *   `ca.no-authority`, `ca.ending`, `issuance.bad-token`, `audit.*`
+ */
+export async function issueJwtSvid(request: JwtSvidRequest, ports: JwtPorts, signal: AbortSignal): Promise<IssuedJwtSvid> {
+  const { spiffeId, audience, context } = request
+  const { clock, random, profile, trustDomain } = ports
+  demandOurs(spiffeId, trustDomain)
+  demandAudience(audience)
+  const lifetime = lifetimeFor(profile.jwt, request.lifetime)
+  const { authority, key } = ports.signing()
+  const now = clock.now()
+  demandTimeLeft(authority, now)
+
+  const { kid, publicKey } = authority.material
+  const issuedAt = wholeSecond(now)
+  const expiresAt = wholeSecond(Math.min(now + lifetime, authority.until))
+  const jti = uuid(random)
+  const token = await makeJwtSvid(key, kid, { spiffeId, audience, issuedAt, expiresAt, jti }, signal)
+  await demandValid(token, { audience: audience[0]!, at: issuedAt, trustDomain, kid, publicKey })
+  await ports.audit.append(jwtSvidIssued({ spiffeId, jti, expiresAt, keyId: kid, audience }, context))
+  return { spiffeId, token, issuedAt, expiresAt }
+}
+
+/** The `kid` of a key: the beginning of its RFC 7638 thumbprint, so that one key has one name wherever it turns up. */
+export async function keyIdOf(publicKey: Uint8Array): Promise<string> {
+  const thumbprint = await calculateJwkThumbprint(importPublicKey(publicKey).export({ format: 'jwk' }), 'sha256')
+  return thumbprint.slice(0, keyIdLength)
+}
+
+function demandAudience(audience: readonly string[]): void {
+  const problem =
+    audience.length === 0
+      ? 'a token needs at least one audience'
+      : audience.length > maxAudiences
+        ? `${audience.length} audiences are too many: at most ${maxAudiences}`
+        : audience.some((one) => one === '' || one.length > maxAudienceLength)
+          ? `an audience is empty or has more than ${maxAudienceLength} characters`
+          : undefined
+  if (problem !== undefined) throw new Failure('invalid_argument', 'ca.audience', { public: problem })
+}
+
+/** C-21: read and verified as a stranger would. */
+async function demandValid(
+  token: string,
+  told: { readonly audience: string; readonly at: number; readonly trustDomain: TrustDomain; readonly kid: string; readonly publicKey: Uint8Array },
+): Promise<void> {
+  const { audience, at, trustDomain, kid, publicKey } = told
+  const bundle = { trustDomain, x509Authorities: [], jwtAuthorities: [{ keyId: kid, publicKey, tainted: false }], sequence: 0n }
+  try {
+    await verifyJwtSvid(token, bundleSet([bundle]), audience, at)
+  } catch (cause) {
+    throw new Failure('internal', 'issuance.bad-token', { public: 'nothing was issued: a token does not verify', cause })
+  }
+}
+
+const wholeSecond = (moment: number): number => Math.floor(moment / seconds(1)) * seconds(1)
+/** 192 bits: enough that two keys never share a name. */
+const keyIdLength = 32
+const maxAudiences = 32
+const maxAudienceLength = 1024

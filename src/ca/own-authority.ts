@@ -1,0 +1,99 @@
+/** Opens our own CA: authorities kept fresh, and SVIDs signed by them. */
+import { issuanceRefused } from '../audit/event.ts'
+import type { AuditTrail } from '../audit/trail.ts'
+import { deadline, type Clock } from '../kernel/clock.ts'
+import { minutes, type Duration } from '../kernel/duration.ts'
+import { Failure } from '../kernel/failure.ts'
+import type { Log } from '../kernel/log.ts'
+import type { Random } from '../kernel/random.ts'
+import type { Watched } from '../kernel/watched.ts'
+import type { TrustBundle } from '../spiffe/bundle.ts'
+import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import type { CertificateAuthority, IssuedJwtSvid, IssuedX509Svid, JwtSvidRequest, X509SvidRequest } from './certificate-authority.ts'
+import type { CaJournal } from './journal.ts'
+import { issueJwtSvid, type JwtPorts } from './jwt-authority.ts'
+import { checked as checkedKeys, type KeyManager } from './key-manager.ts'
+import type { IssuanceProfile } from './profile.ts'
+import { openRotation, type Rotation } from './rotation.ts'
+import { Serials } from './serial.ts'
+import { checked as checkedUpstream, type UpstreamAuthority } from './upstream-authority.ts'
+import { issueX509Svid, type X509Ports } from './x509-authority.ts'
+
+/** What a CA is made of. Keys, upstream, journal and trail stay their openers' to dispose of. */
+export interface CertificateAuthorityPorts {
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+  readonly keys: KeyManager
+  readonly upstream: UpstreamAuthority
+  readonly audit: AuditTrail
+  readonly journal: CaJournal
+  readonly profile: IssuanceProfile
+  readonly trustDomain: TrustDomain
+  /** Under which the journal is kept: no two servers may share it. */
+  readonly serverId: string
+  readonly refreshHint: Duration
+}
+
+/**
+ * Opens the CA: when it is there, it can issue. A first start needs the upstream; a later one only what the journal and the key manager hold.
+ * @throws Failure `journal.*`, `keys.*`, `upstream.*`, `audit.*`
+ */
+export async function openCertificateAuthority(ports: CertificateAuthorityPorts, signal: AbortSignal = deadline(minutes(3))): Promise<CertificateAuthority> {
+  const serials = new Serials(ports.random)
+  const keys = checkedKeys(ports.keys)
+  const upstream = checkedUpstream(ports.upstream, ports)
+  const rotation = await openRotation({ ...ports, keys, upstream, serials }, signal)
+  return new OwnAuthority(ports, serials, rotation)
+}
+
+class OwnAuthority implements CertificateAuthority {
+  readonly trustDomain: TrustDomain
+  readonly #rotation: Rotation
+  readonly #x509: X509Ports
+  readonly #jwt: JwtPorts
+  readonly #audit: AuditTrail
+
+  constructor(ports: CertificateAuthorityPorts, serials: Serials, rotation: Rotation) {
+    this.trustDomain = ports.trustDomain
+    this.#rotation = rotation
+    this.#x509 = { ...ports, serials, signing: () => rotation.x509(), authorityKeys: () => rotation.authorityKeys() }
+    this.#jwt = { ...ports, signing: () => rotation.jwt() }
+    this.#audit = ports.audit
+  }
+
+  get bundle(): Watched<TrustBundle> {
+    return this.#rotation.bundle
+  }
+
+  issueX509Svid(request: X509SvidRequest, signal: AbortSignal): Promise<IssuedX509Svid> {
+    return this.#recorded(request, () => issueX509Svid(request, this.#x509, signal))
+  }
+
+  issueJwtSvid(request: JwtSvidRequest, signal: AbortSignal): Promise<IssuedJwtSvid> {
+    return this.#recorded(request, () => issueJwtSvid(request, this.#jwt, signal))
+  }
+
+  keepFresh(signal: AbortSignal): Promise<void> {
+    return this.#rotation.keepFresh(signal)
+  }
+
+  complaints(): readonly string[] {
+    return this.#rotation.complaints()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#rotation[Symbol.asyncDispose]()
+  }
+
+  /** A refusal is recorded too; where even that fails, the refusal is what the caller hears of. */
+  async #recorded<T>(request: X509SvidRequest | JwtSvidRequest, issue: () => Promise<T>): Promise<T> {
+    try {
+      return await issue()
+    } catch (error) {
+      const { reason } = Failure.from(error)
+      await this.#audit.append(issuanceRefused({ spiffeId: request.spiffeId, reason }, request.context)).catch(() => {})
+      throw error
+    }
+  }
+}
