@@ -5,7 +5,14 @@ import { type Extension, readExtensions, readSubjectAltName, writeExtension, wri
 import { keyTypes, type PublicKeyInfo, type PublicKeyType, readPublicKeyInfo } from './key-type.ts'
 import { encodeName, type Name, type NameAttribute, readName } from './name.ts'
 import { oid } from './oid.ts'
-import { importPublicKey, readSignatureAlgorithm, type SignatureAlgorithm, type Signer, verifySignature, verifySignatureAsync } from './signature.ts'
+import {
+  importPublicKey,
+  readSignatureAlgorithm,
+  type SignatureAlgorithm,
+  type Signer,
+  verifySignature,
+  verifySignatureAsync,
+} from './signature.ts'
 
 /** A PKCS #10 request as its bytes say (RFC 2986). Only {@link proven} makes its key usable; nothing else of it is ever believed (rule R-3). */
 export interface CertificateRequest {
@@ -38,13 +45,21 @@ export function parseCertificateRequest(der: Uint8Array): CertificateRequest {
  */
 export async function proven(request: CertificateRequest): Promise<ProvenKey> {
   const info = strongKey(request.spki)
-  return withProof(request, info, await verifySignatureAsync(importPublicKey(request.spki), request.signatureAlgorithm, request.signedPart, request.signature))
+  return withProof(
+    request,
+    info,
+    await verifySignatureAsync(importPublicKey(request.spki), request.signatureAlgorithm, request.signedPart, request.signature),
+  )
 }
 
 /** {@link proven} on this thread whatever the key. */
 export function provenSync(request: CertificateRequest): ProvenKey {
   const info = strongKey(request.spki)
-  return withProof(request, info, verifySignature(importPublicKey(request.spki), request.signatureAlgorithm, request.signedPart, request.signature))
+  return withProof(
+    request,
+    info,
+    verifySignature(importPublicKey(request.spki), request.signatureAlgorithm, request.signedPart, request.signature),
+  )
 }
 
 export interface RequestContents {
@@ -56,7 +71,9 @@ export interface RequestContents {
 
 /** A signed request, DER (RFC 2986 section 4). */
 export async function createCertificateRequest({ signer, subject = [], uris = [], dnsNames = [] }: RequestContents): Promise<Uint8Array> {
-  const signedPart = encodeDer(sequence(tinyInteger(0), encodeName(subject), signer.publicKey, tagged(0, ...requestAttributes(subject, uris, dnsNames))))
+  const signedPart = encodeDer(
+    sequence(tinyInteger(0), encodeName(subject), signer.publicKey, tagged(0, ...requestAttributes(subject, uris, dnsNames))),
+  )
   const signature = await signer.sign(signedPart)
   return encodeDer(sequence(signedPart, keyTypes[signer.keyType].signatureAlgorithm, bitString(signature)))
 }
@@ -104,11 +121,13 @@ function readAttributes(reader: DerReader): ReadonlyMap<string, Extension> {
 
 function strongKey(spki: Uint8Array): PublicKeyInfo {
   const info = readPublicKeyInfo(spki)
-  if (info.family === 'ed25519') throw new Failure('invalid_argument', 'x509.unsupported-key', { public: 'a request has an Ed25519 key: expected RSA, P-256 or P-384' })
+  if (info.family === 'ed25519')
+    throw new Failure('invalid_argument', 'x509.unsupported-key', { public: 'a request has an Ed25519 key: expected RSA, P-256 or P-384' })
   if (info.exponent !== undefined && (info.exponent < 65_537n || info.exponent > 0xffff_ffffn)) {
     throw malformed('weak-key', `an RSA key has the exponent ${info.exponent}: expected 65537`)
   }
-  if (info.modulus && looksLikeRoca(info.modulus)) throw malformed('weak-key', 'an RSA key was made by a generator whose keys can be factored')
+  if (info.modulus && looksLikeRoca(info.modulus))
+    throw malformed('weak-key', 'an RSA key was made by a generator whose keys can be factored')
   return info
 }
 

@@ -131,7 +131,8 @@ function readToBeSigned(reader: DerReader) {
   const spki = reader.peek()
   reader.skip()
   for (const uniqueId of [contextPrimitive(1), contextPrimitive(2)]) if (version > 1 && reader.nextIs(uniqueId)) reader.skip()
-  const extensions = version === 3 && reader.nextIs(contextConstructed(3)) ? reader.inside(contextConstructed(3), readExtensions) : noExtensions
+  const extensions =
+    version === 3 && reader.nextIs(contextConstructed(3)) ? reader.inside(contextConstructed(3), readExtensions) : noExtensions
   return { version, serial, algorithm, issuer, notBefore, notAfter, subject, spki, extensions, ...readKnown(extensions) }
 }
 

@@ -25,7 +25,13 @@ export function buildChain({ leaf, intermediates, roots, at }: ChainQuestion): C
     throw refusal('too-many-certificates', `${intermediates.length} intermediate certificates are too many: at most ${maxIntermediates}`)
   }
   demandUsable(leaf, at)
-  const search: Search = { at, roots, intermediates: intermediates.filter((each) => !roots.some((root) => sameBytes(root.raw, each.raw))), checks: 0, refused: undefined }
+  const search: Search = {
+    at,
+    roots,
+    intermediates: intermediates.filter((each) => !roots.some((root) => sameBytes(root.raw, each.raw))),
+    checks: 0,
+    refused: undefined,
+  }
   const chain = extend([leaf], search)
   if (chain) return chain
   throw search.refused ?? refusal('no-path', 'no trusted certificate signed this chain')
@@ -67,7 +73,8 @@ function rank({ authorityKeyId }: Certificate, { subjectKeyId }: Certificate): n
 }
 
 function accepted(issuer: Certificate, chain: readonly Certificate[], search: Search, isRoot: boolean): boolean {
-  if (++search.checks > maxSignatureChecks) throw refusal('too-many-certificates', `a path takes more than ${maxSignatureChecks} signature checks to find`)
+  if (++search.checks > maxSignatureChecks)
+    throw refusal('too-many-certificates', `a path takes more than ${maxSignatureChecks} signature checks to find`)
   if (!signedBy(chain.at(-1)!, issuer)) return false
   try {
     demandIssuer(issuer, chain, search.at, isRoot)
@@ -85,7 +92,8 @@ function demandIssuer(issuer: Certificate, chain: readonly Certificate[], at: In
   demandUsable(issuer, at)
   demandCa(issuer, isRoot)
   demandPathLength(issuer, chain)
-  if (issuer.nameConstraints) for (const [place, each] of chain.entries()) if (place === 0 || !isSelfIssued(each)) demandNames(issuer.nameConstraints, each)
+  if (issuer.nameConstraints)
+    for (const [place, each] of chain.entries()) if (place === 0 || !isSelfIssued(each)) demandNames(issuer.nameConstraints, each)
 }
 
 function demandUsable(certificate: Certificate, at: Instant): void {
@@ -94,7 +102,8 @@ function demandUsable(certificate: Certificate, at: Instant): void {
   if (!(at >= notBefore)) throw refusal('not-yet-valid', `${tell(certificate)} is valid from ${formatInstant(notBefore)} on`)
   // Valid through the whole of its last second (RFC 5280 section 4.1.2.5).
   if (!(at < notAfter + 1000)) throw refusal('expired', `${tell(certificate)} expired at ${formatInstant(notAfter)}`)
-  if (unknownCritical.length > 0) throw refusal('unknown-critical', `${tell(certificate)} has the critical extension \`${unknownCritical[0]}\`, which is not understood`)
+  if (unknownCritical.length > 0)
+    throw refusal('unknown-critical', `${tell(certificate)} has the critical extension \`${unknownCritical[0]}\`, which is not understood`)
 }
 
 function demandCa(issuer: Certificate, isRoot: boolean): void {
@@ -109,7 +118,8 @@ function demandCa(issuer: Certificate, isRoot: boolean): void {
 function demandPathLength(issuer: Certificate, chain: readonly Certificate[]): void {
   const allowed = issuer.basicConstraints?.pathLength
   const between = chain.slice(1).filter((each) => !isSelfIssued(each)).length
-  if (allowed !== undefined && between > allowed) throw refusal('path-too-long', `${tell(issuer)} allows ${allowed} CAs below it: found ${between}`)
+  if (allowed !== undefined && between > allowed)
+    throw refusal('path-too-long', `${tell(issuer)} allows ${allowed} CAs below it: found ${between}`)
 }
 
 /** RFC 5280 section 4.2.1.10, rules R-44 and X-14. */
@@ -137,9 +147,9 @@ function demandName(
   }
 }
 
-/** The host of a URI in lower case; nothing where there is none by name, which no constraint can then allow. */
+/** The host of a URI in lower case; nothing where there is none by name, or a user before it: no constraint then allows it. */
 function hostOf(uri: string): string | undefined {
-  const host = /^[A-Za-z][A-Za-z0-9+.-]*:\/\/(?:[^/?#@]*@)?([A-Za-z0-9._-]+)(?::[0-9]*)?(?:[/?#]|$)/.exec(uri)?.[1]
+  const host = /^[A-Za-z][A-Za-z0-9+.-]*:\/\/([A-Za-z0-9._-]+)(?::[0-9]*)?(?:[/?#]|$)/.exec(uri)?.[1]
   return host === undefined || /^[0-9.]+$/.test(host) ? undefined : host.toLowerCase()
 }
 

@@ -151,7 +151,8 @@ export class DerReader {
     if (content.length > 1) {
       const first = content[0]!
       const second = content[1]!
-      if ((first === 0 && second < 0x80) || (first === 0xff && second >= 0x80)) throw refusal('value', 'an integer is not in its shortest form')
+      if ((first === 0 && second < 0x80) || (first === 0xff && second >= 0x80))
+        throw refusal('value', 'an integer is not in its shortest form')
     }
     return content
   }
@@ -271,9 +272,10 @@ export const contextPrimitive = (number: number): number => 0x80 | number
 export const contextConstructed = (number: number): number => 0xa0 | number
 
 function dotted(content: Uint8Array): string {
-  if (content.length === 0 || content.length > maxOidBytes || content[content.length - 1]! >= 0x80) throw refusal('value', 'an object identifier is malformed')
+  if (content.length === 0 || content.length > maxOidBytes || content[content.length - 1]! >= 0x80)
+    throw refusal('value', 'an object identifier is malformed')
   let text = ''
-  for (let at = 0; at < content.length; ) {
+  for (let at = 0; at < content.length;) {
     if (content[at] === 0x80) throw refusal('value', 'an object identifier is not in its shortest form')
     let arc = 0
     let byte: number
@@ -298,7 +300,8 @@ function longArc(octets: Uint8Array): bigint {
 
 function moment(text: Uint8Array, general: boolean): Instant {
   const yearDigits = general ? 4 : 2
-  if (text.length !== yearDigits + 11 || text[text.length - 1] !== zulu) throw refusal('value', 'a time is not in the form that RFC 5280 demands')
+  if (text.length !== yearDigits + 11 || text[text.length - 1] !== zulu)
+    throw refusal('value', 'a time is not in the form that RFC 5280 demands')
   const two = (at: number): number => {
     const tens = text[at]! - zero
     const ones = text[at + 1]! - zero

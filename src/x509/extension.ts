@@ -259,7 +259,8 @@ function readSubtrees(reader: DerReader, number: number): Subtrees | undefined {
 
 /** A constraint on URIs names a host, or with a leading dot every host below a domain; what is no host would match nothing. */
 function host(text: string): string {
-  if (!/^\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$/.test(text)) throw malformed('name-constraints', 'a name constraint on URIs is not the name of a host')
+  if (!/^\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$/.test(text))
+    throw malformed('name-constraints', 'a name constraint on URIs is not the name of a host')
   return text.toLowerCase()
 }
 

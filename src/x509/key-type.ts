@@ -33,8 +33,24 @@ export interface KeyTypeRow {
 
 /** One row a key type; whoever adds one adds it here alone. */
 export const keyTypes: Readonly<Record<KeyType, KeyTypeRow>> = {
-  'ec-p256': ec('ec-p256', { bits: 256, hash: 'sha256', jws: 'ES256', half: 32, curve: 'prime256v1', curveOid: oid.prime256v1, signature: oid.ecdsaWithSHA256 }),
-  'ec-p384': ec('ec-p384', { bits: 384, hash: 'sha384', jws: 'ES384', half: 48, curve: 'secp384r1', curveOid: oid.secp384r1, signature: oid.ecdsaWithSHA384 }),
+  'ec-p256': ec('ec-p256', {
+    bits: 256,
+    hash: 'sha256',
+    jws: 'ES256',
+    half: 32,
+    curve: 'prime256v1',
+    curveOid: oid.prime256v1,
+    signature: oid.ecdsaWithSHA256,
+  }),
+  'ec-p384': ec('ec-p384', {
+    bits: 384,
+    hash: 'sha384',
+    jws: 'ES384',
+    half: 48,
+    curve: 'secp384r1',
+    curveOid: oid.secp384r1,
+    signature: oid.ecdsaWithSHA384,
+  }),
   'rsa-2048': rsa('rsa-2048', 2048),
   'rsa-3072': rsa('rsa-3072', 3072),
   'rsa-4096': rsa('rsa-4096', 4096),
@@ -111,7 +127,8 @@ function readKeyAlgorithm(reader: DerReader): (key: Uint8Array) => PublicKeyInfo
 
 /** Uncompressed points only, as everybody writes them (RFC 5480 section 2.2). */
 function ecKey(type: KeyType, key: Uint8Array): PublicKeyInfo {
-  if (key.length !== 1 + 2 * (keyTypes[type].half ?? 0) || key[0] !== 0x04) throw malformedKey('a public key is not an uncompressed point of its curve')
+  if (key.length !== 1 + 2 * (keyTypes[type].half ?? 0) || key[0] !== 0x04)
+    throw malformedKey('a public key is not an uncompressed point of its curve')
   return { type, family: 'ec', key, modulus: undefined, exponent: undefined }
 }
 
@@ -191,8 +208,14 @@ function malformedKey(text: string): Failure {
   return new Failure('invalid_argument', 'x509.public-key', { public: text })
 }
 
-const generateRsa = promisify(generate) as (type: 'rsa', options: { modulusLength: number; publicExponent: number }) => Promise<{ publicKey: KeyObject; privateKey: KeyObject }>
-const generateEc = promisify(generate) as (type: 'ec', options: { namedCurve: string }) => Promise<{ publicKey: KeyObject; privateKey: KeyObject }>
+const generateRsa = promisify(generate) as (
+  type: 'rsa',
+  options: { modulusLength: number; publicExponent: number },
+) => Promise<{ publicKey: KeyObject; privateKey: KeyObject }>
+const generateEc = promisify(generate) as (
+  type: 'ec',
+  options: { namedCurve: string },
+) => Promise<{ publicKey: KeyObject; privateKey: KeyObject }>
 
 const curveOids: ReadonlyMap<string, string> = new Map([
   ['prime256v1', oid.prime256v1],

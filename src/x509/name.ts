@@ -27,7 +27,9 @@ export function readName(reader: DerReader): Name {
 
 /** The bytes of a name, each attribute in a relative name of its own, in this order. */
 export function encodeName(attributes: readonly NameAttribute[]): Uint8Array {
-  return encodeDer(sequence(...attributes.map(({ oid: type, value }) => setOf([sequence(objectIdentifier(type), attributeValue(type, value))]))))
+  return encodeDer(
+    sequence(...attributes.map(({ oid: type, value }) => setOf([sequence(objectIdentifier(type), attributeValue(type, value))]))),
+  )
 }
 
 function readAttribute(reader: DerReader): NameAttribute {

@@ -28,7 +28,8 @@ export function parsePem(text: string, { label, max = 256 }: PemExpectation = {}
       const boundary = boundaryPattern.exec(line)
       if (!boundary) throw refusal('malformed', 'a line begins with dashes and is neither BEGIN nor END of a PEM block')
       const [, verb, name] = boundary as unknown as [string, 'BEGIN' | 'END', string]
-      if ((verb === 'BEGIN') === (open !== undefined) || (open && open.label !== name)) throw refusal('malformed', 'BEGIN and END of PEM blocks do not match')
+      if ((verb === 'BEGIN') === (open !== undefined) || (open && open.label !== name))
+        throw refusal('malformed', 'BEGIN and END of PEM blocks do not match')
       if (open) {
         blocks.push({ label: name, der: decode(open.body.join('')) })
         open = undefined
@@ -58,7 +59,7 @@ export function parseCertificatesPem(text: string): Certificate[] {
 }
 
 function* lines(text: string): Generator<string, void, void> {
-  for (let at = 0; at < text.length; ) {
+  for (let at = 0; at < text.length;) {
     const found = text.indexOf('\n', at)
     const end = found === -1 ? text.length : found
     yield text.slice(at, end).trimEnd()

@@ -26,7 +26,9 @@ export async function signatureOf(privateKey: KeyObject, keyType: KeyType, messa
   const { family, hash } = keyTypes[keyType]
   // An ECDSA signature takes less time than the way to another thread and back; an RSA one would hold up everybody else.
   if (family === 'ec') return signWith(hash, message, privateKey)
-  return new Promise((resolve, reject) => signWith(hash, message, privateKey, (error, signature) => (error ? reject(error) : resolve(signature))))
+  return new Promise((resolve, reject) =>
+    signWith(hash, message, privateKey, (error, signature) => (error ? reject(error) : resolve(signature))),
+  )
 }
 
 /** Whether `signature` is this key's over `message`. An algorithm that is unknown, weak or not the key's own is a no. */
@@ -41,7 +43,12 @@ export function verifySignature(publicKey: KeyObject, algorithm: SignatureAlgori
 }
 
 /** {@link verifySignature}, on another thread where a stranger's key may be large: RSA. */
-export async function verifySignatureAsync(publicKey: KeyObject, algorithm: SignatureAlgorithm, message: Uint8Array, signature: Uint8Array): Promise<boolean> {
+export async function verifySignatureAsync(
+  publicKey: KeyObject,
+  algorithm: SignatureAlgorithm,
+  message: Uint8Array,
+  signature: Uint8Array,
+): Promise<boolean> {
   const row = usable(publicKey, algorithm)
   // As with signing, the way to another thread costs more than an elliptic curve does.
   if (row?.family !== 'rsa') return verifySignature(publicKey, algorithm, message, signature)
@@ -152,7 +159,10 @@ const algorithms: ReadonlyMap<string, AlgorithmRow> = new Map(
       [oid.sha512WithRSAEncryption, 'rsa', 'sha512'],
       [oid.ed25519, 'ed25519', null],
     ] as const
-  ).map(([type, family, hash]) => [type, { family, hash, raw: encodeDer(sequence(objectIdentifier(type), ...(family === 'rsa' ? [nullValue] : []))) }]),
+  ).map(([type, family, hash]) => [
+    type,
+    { family, hash, raw: encodeDer(sequence(objectIdentifier(type), ...(family === 'rsa' ? [nullValue] : []))) },
+  ]),
 )
 
 const ownAlgorithms = Object.fromEntries(

@@ -80,7 +80,8 @@ function extensions(template: CertificateTemplate): Der[] {
   list.push(writeExtension(oid.subjectKeyIdentifier, false, writeSubjectKeyIdentifier(subjectKeyId)))
   if (authorityKeyId) list.push(writeExtension(oid.authorityKeyIdentifier, false, writeAuthorityKeyIdentifier(authorityKeyId)))
   // Critical exactly where it is the only name there is (RFC 5280 section 4.2.1.6, rule X-5).
-  if (uris.length + dnsNames.length > 0) list.push(writeExtension(oid.subjectAltName, subject.length === 0, writeSubjectAltName({ uris, dnsNames })))
+  if (uris.length + dnsNames.length > 0)
+    list.push(writeExtension(oid.subjectAltName, subject.length === 0, writeSubjectAltName({ uris, dnsNames })))
   if (nameConstraints) list.push(writeExtension(oid.nameConstraints, nameConstraints.critical, writeNameConstraints(nameConstraints)))
   return list
 }

@@ -60,23 +60,45 @@ export class TestCa {
   }
 
   /** A self-signed root, 24 h when nothing is said. */
-  static async create({ name = 'test root', trustDomain = 'example.org', keyType = 'ec-p256', at, lifetime = hours(24) }: TestCaOptions): Promise<TestCa> {
+  static async create({
+    name = 'test root',
+    trustDomain = 'example.org',
+    keyType = 'ec-p256',
+    at,
+    lifetime = hours(24),
+  }: TestCaOptions): Promise<TestCa> {
     const { signer, keyPem } = await newKey(keyType)
     const subject = caName(name)
     const wishes: Wishes = { ...caWishes(trustDomain), subject, spki: signer.publicKey, notBefore: at - 60_000, notAfter: at + lifetime }
-    const certificate = await issue(wishes, { issuer: subject, issuerSigner: signer, at, spki: signer.publicKey, authorityKeyId: undefined })
+    const certificate = await issue(wishes, {
+      issuer: subject,
+      issuerSigner: signer,
+      at,
+      spki: signer.publicKey,
+      authorityKeyId: undefined,
+    })
     return new TestCa({ certificate, signer, keyPem }, trustDomain, at)
   }
 
   /** A leaf as an X.509-SVID ought to be, valid for an hour, unless the wishes say otherwise. */
   async leaf(wishes: Wishes = {}): Promise<Issued> {
-    return this.#issue({ uris: [`spiffe://${this.trustDomain}/workload`], notAfter: Math.min(this.#at + hours(1) - 1000, this.certificate.notAfter), ...wishes })
+    return this.#issue({
+      uris: [`spiffe://${this.trustDomain}/workload`],
+      notAfter: Math.min(this.#at + hours(1) - 1000, this.certificate.notAfter),
+      ...wishes,
+    })
   }
 
   /** A CA below this one that may sign leaves only, unless the wishes say otherwise. */
   async intermediate(wishes: Wishes & { readonly name?: string } = {}): Promise<TestCa> {
     const { name = 'test intermediate', ...others } = wishes
-    const issued = await this.#issue({ ...caWishes(this.trustDomain), ca: { pathLength: 0 }, subject: caName(name), notAfter: Math.min(this.#at + hours(12), this.certificate.notAfter), ...others })
+    const issued = await this.#issue({
+      ...caWishes(this.trustDomain),
+      ca: { pathLength: 0 },
+      subject: caName(name),
+      notAfter: Math.min(this.#at + hours(12), this.certificate.notAfter),
+      ...others,
+    })
     return new TestCa(issued, this.trustDomain, this.#at)
   }
 
@@ -86,7 +108,9 @@ export class TestCa {
   }
 
   async #issue(wishes: Wishes): Promise<Issued> {
-    const { signer, keyPem } = wishes.spki ? { signer: strangersSigner(wishes.spki), keyPem: '' } : await newKey(wishes.keyType ?? 'ec-p256')
+    const { signer, keyPem } = wishes.spki
+      ? { signer: strangersSigner(wishes.spki), keyPem: '' }
+      : await newKey(wishes.keyType ?? 'ec-p256')
     const certificate = await issue(wishes, {
       issuer: this.certificate.subject.raw,
       issuerSigner: this.signer,
@@ -140,7 +164,7 @@ interface Circumstances {
   readonly authorityKeyId: Uint8Array | undefined
 }
 
-async function issue({ without = [], extra = [], keyType: _, ...wishes }: Wishes, around: Circumstances): Promise<Certificate> {
+async function issue({ without = [], extra = [], ...wishes }: Wishes, around: Circumstances): Promise<Certificate> {
   const template: CertificateTemplate = {
     serial: positive(randomBytes(16)),
     issuer: around.issuer instanceof Uint8Array ? around.issuer : encodeName(around.issuer),

@@ -21,13 +21,16 @@ async function requestWith(signer: Signer, attributes: readonly der.Der[], versi
   const signedPart = der.encodeDer(der.sequence(der.tinyInteger(version), encodeName([]), signer.publicKey, der.tagged(0, ...attributes)))
   return der.encodeDer(der.sequence(signedPart, keyTypes[signer.keyType].signatureAlgorithm, der.bitString(await signer.sign(signedPart))))
 }
-const extensionRequest = (...extensions: der.Der[]) => der.sequence(der.objectIdentifier(oid.extensionRequest), der.setOf([der.sequence(...extensions)]))
+const extensionRequest = (...extensions: der.Der[]) =>
+  der.sequence(der.objectIdentifier(oid.extensionRequest), der.setOf([der.sequence(...extensions)]))
 const names = (uri: string) => writeExtension(oid.subjectAltName, false, writeSubjectAltName({ uris: [uri], dnsNames: [] }))
 
 describe('R-4 a request proves nothing', () => {
   test('when another key signed it', async () => {
     const [signer, other] = await Promise.all([newSigner(), newSigner()])
-    const forged = parseCertificateRequest(await createCertificateRequest({ signer: { ...signer, sign: (message) => other.sign(message) } }))
+    const forged = parseCertificateRequest(
+      await createCertificateRequest({ signer: { ...signer, sign: (message) => other.sign(message) } }),
+    )
     await expect(proven(forged)).rejects.toThrow(refusedFor('x509.request-signature'))
     expect(() => provenSync(forged)).toThrow(refusedFor('x509.request-signature'))
   })
@@ -43,7 +46,11 @@ describe('R-4 a request proves nothing', () => {
 
   const weak: readonly [string, string, () => Signer][] = [
     ['an RSA key of 1024 bits', 'x509.weak-key', () => pretending(generateKeyPairSync('rsa', { modulusLength: 1024 }))],
-    ['an RSA key with exponent 3', 'x509.weak-key', () => pretending(generateKeyPairSync('rsa', { modulusLength: 2048, publicExponent: 3 }))],
+    [
+      'an RSA key with exponent 3',
+      'x509.weak-key',
+      () => pretending(generateKeyPairSync('rsa', { modulusLength: 2048, publicExponent: 3 })),
+    ],
     ['a P-224 key', 'x509.unsupported-key', () => pretending(generateKeyPairSync('ec', { namedCurve: 'P-224' }))],
     ['a P-521 key', 'x509.unsupported-key', () => pretending(generateKeyPairSync('ec', { namedCurve: 'P-521' }))],
     ['an Ed25519 key', 'x509.unsupported-key', () => pretending(generateKeyPairSync('ed25519'))],
@@ -85,7 +92,9 @@ describe('refused', () => {
     }
     fc.assert(fc.property(fc.uint8Array({ maxLength: 300 }), tried), { numRuns: 500 })
     fc.assert(
-      fc.property(fc.nat(good.length - 1), fc.nat(255), (place, byte) => tried(Uint8Array.from(good, (old, at) => (at === place ? byte : old)))),
+      fc.property(fc.nat(good.length - 1), fc.nat(255), (place, byte) =>
+        tried(Uint8Array.from(good, (old, at) => (at === place ? byte : old))),
+      ),
       { numRuns: 1000 },
     )
   })
@@ -96,11 +105,21 @@ test('R-3 a proof holds the key and nothing of what else was asked for', async (
   const wishes = [
     { signer },
     { signer, uris: ['spiffe://example.org/admin'] },
-    { signer, uris: Array.from({ length: 50 }, (_, number) => `spiffe://example.org/${number}`), dnsNames: ['a.test'], subject: [{ oid: oid.commonName, value: 'root' }] },
+    {
+      signer,
+      uris: Array.from({ length: 50 }, (_, number) => `spiffe://example.org/${number}`),
+      dnsNames: ['a.test'],
+      subject: [{ oid: oid.commonName, value: 'root' }],
+    },
   ]
   const requests = await Promise.all([
     ...wishes.map(createCertificateRequest),
-    requestWith(signer, [extensionRequest(writeExtension('1.2.3.4', true, der.nullValue), writeExtension(oid.basicConstraints, true, der.sequence(der.booleanTrue)))]),
+    requestWith(signer, [
+      extensionRequest(
+        writeExtension('1.2.3.4', true, der.nullValue),
+        writeExtension(oid.basicConstraints, true, der.sequence(der.booleanTrue)),
+      ),
+    ]),
   ])
   for (const request of requests) {
     const proof = await proven(parseCertificateRequest(request))
@@ -110,7 +129,12 @@ test('R-3 a proof holds the key and nothing of what else was asked for', async (
 })
 
 test('what was asked for can be read, to be compared', async () => {
-  const wish = { signer: await newSigner(), uris: ['spiffe://example.org/a', 'spiffe://example.org/b'], dnsNames: ['a.test'], subject: [{ oid: oid.commonName, value: 'me' }] }
+  const wish = {
+    signer: await newSigner(),
+    uris: ['spiffe://example.org/a', 'spiffe://example.org/b'],
+    dnsNames: ['a.test'],
+    subject: [{ oid: oid.commonName, value: 'me' }],
+  }
   expect(parseCertificateRequest(await createCertificateRequest(wish))).toMatchObject({
     requestedUris: wish.uris,
     requestedDnsNames: wish.dnsNames,
@@ -123,13 +147,30 @@ const noOpenssl = openssl.status === 0 ? '' : ' (skipped: needs the program `ope
 
 test.skipIf(noOpenssl !== '')(`openssl verifies our request, and we verify its${noOpenssl}`, async () => {
   const request = await createCertificateRequest({ signer: await newSigner(), uris: ['spiffe://example.org/a'] })
-  const told = spawnSync('openssl', ['req', '-inform', 'DER', '-verify', '-noout', '-text'], { input: request, encoding: 'utf8', timeout: 20_000 })
+  const told = spawnSync('openssl', ['req', '-inform', 'DER', '-verify', '-noout', '-text'], {
+    input: request,
+    encoding: 'utf8',
+    timeout: 20_000,
+  })
   expect(told.stderr).toMatch(/verify OK/i)
   expect(told.stdout).toContain('URI:spiffe://example.org/a')
 
   const theirs = spawnSync(
     'openssl',
-    ['req', '-newkey', 'rsa:2048', '-nodes', '-keyout', '/dev/null', '-subj', '/CN=theirs', '-addext', 'subjectAltName=URI:spiffe://example.org/b', '-outform', 'DER'],
+    [
+      'req',
+      '-newkey',
+      'rsa:2048',
+      '-nodes',
+      '-keyout',
+      '/dev/null',
+      '-subj',
+      '/CN=theirs',
+      '-addext',
+      'subjectAltName=URI:spiffe://example.org/b',
+      '-outform',
+      'DER',
+    ],
     { timeout: 20_000 },
   ).stdout
   const parsed = parseCertificateRequest(theirs)
@@ -140,7 +181,11 @@ test.skipIf(noOpenssl !== '')(`openssl verifies our request, and we verify its${
 
 /** A Signer that says it is of a common type and holds another key. */
 function pretending({ publicKey }: { publicKey: import('node:crypto').KeyObject }): Signer {
-  return { keyType: 'ec-p256', publicKey: new Uint8Array(publicKey.export({ type: 'spki', format: 'der' })), sign: () => Promise.resolve(Uint8Array.of(0)) }
+  return {
+    keyType: 'ec-p256',
+    publicKey: new Uint8Array(publicKey.export({ type: 'spki', format: 'der' })),
+    sign: () => Promise.resolve(Uint8Array.of(0)),
+  }
 }
 
 /** A modulus that is a power of 65537 modulo the primorial that gave the weakness away, of 2048 bits. */

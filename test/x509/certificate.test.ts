@@ -3,12 +3,29 @@ import fc from 'fast-check'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { concat, fromHex, hex, sameBytes, utf8 } from '../../src/kernel/bytes.ts'
 import { Failure } from '../../src/kernel/failure.ts'
-import { type Certificate, fingerprint, isSelfIssued, parseCertificate, parseCertificates, publicKeyOf, signedBy } from '../../src/x509/certificate.ts'
+import {
+  type Certificate,
+  fingerprint,
+  isSelfIssued,
+  parseCertificate,
+  parseCertificates,
+  publicKeyOf,
+  signedBy,
+} from '../../src/x509/certificate.ts'
 import * as der from '../../src/x509/der-writer.ts'
 import { keyTypeOf } from '../../src/x509/key-type.ts'
 import { encodeName } from '../../src/x509/name.ts'
 import { oid } from '../../src/x509/oid.ts'
-import { type Issued, TestCa, truncated, type Wishes, withFlippedBit, withOtherOuterAlgorithm, withTrailingByte, withWrongSignature } from '../support/test-ca.ts'
+import {
+  type Issued,
+  TestCa,
+  truncated,
+  type Wishes,
+  withFlippedBit,
+  withOtherOuterAlgorithm,
+  withTrailingByte,
+  withWrongSignature,
+} from '../support/test-ca.ts'
 
 const at = Date.UTC(2026, 0, 1)
 let ca: TestCa
@@ -20,7 +37,9 @@ beforeAll(async () => {
 })
 
 const refusedFor = (reason: string | RegExp) =>
-  typeof reason === 'string' ? expect.objectContaining({ name: 'Failure', reason }) : expect.objectContaining({ name: 'Failure', reason: expect.stringMatching(reason) as unknown })
+  typeof reason === 'string'
+    ? expect.objectContaining({ name: 'Failure', reason })
+    : expect.objectContaining({ name: 'Failure', reason: expect.stringMatching(reason) as unknown })
 
 describe('refused', () => {
   test('every truncation of a certificate', () => {
@@ -29,7 +48,8 @@ describe('refused', () => {
   })
 
   test('every byte that trails a certificate', () => {
-    for (let byte = 0; byte < 256; byte++) expect(() => parseCertificate(withTrailingByte(leaf.certificate.raw, byte))).toThrow(refusedFor('der.trailing-bytes'))
+    for (let byte = 0; byte < 256; byte++)
+      expect(() => parseCertificate(withTrailingByte(leaf.certificate.raw, byte))).toThrow(refusedFor('der.trailing-bytes'))
   })
 
   test('a certificate whose signature algorithm differs inside and outside', () => {
@@ -48,20 +68,44 @@ describe('refused', () => {
   const badExtensions: readonly [string, string, Wishes][] = [
     ['an extension that occurs twice', 'x509.duplicate-extension', { extra: [extension(oid.keyUsage, der.namedBits(0x8000))] }],
     ['a key usage without a use', 'x509.key-usage', { keyUsage: [], extra: [extension(oid.keyUsage, der.namedBits(0))] }],
-    ['a path length for what is not a CA', 'x509.basic-constraints', { without: [oid.basicConstraints], extra: [extension(oid.basicConstraints, der.sequence(der.tinyInteger(0)))] }],
+    [
+      'a path length for what is not a CA',
+      'x509.basic-constraints',
+      { without: [oid.basicConstraints], extra: [extension(oid.basicConstraints, der.sequence(der.tinyInteger(0)))] },
+    ],
     ['purposes without a purpose', 'der.value', { extKeyUsage: [], extra: [extension(oid.extKeyUsage, der.sequence())] }],
     ['alternative names without a name', 'der.value', { uris: [], extra: [extension(oid.subjectAltName, der.sequence())] }],
-    ['a URI that is not ASCII', 'der.value', { uris: [], extra: [extension(oid.subjectAltName, der.sequence(uri('spiffe://exämple.org/a')))] }],
-    ['a URI tagged as constructed', 'x509.subject-alt-name', { uris: [], extra: [extension(oid.subjectAltName, der.sequence(der.tagged(6, der.nullValue)))] }],
-    ['an IP address of five octets', 'x509.subject-alt-name', { uris: [], extra: [extension(oid.subjectAltName, der.sequence(der.taggedPrimitive(7, new Uint8Array(5))))] }],
-    ['an empty key identifier', 'x509.key-identifier', { without: [oid.subjectKeyIdentifier], extra: [extension(oid.subjectKeyIdentifier, der.octetString())] }],
+    [
+      'a URI that is not ASCII',
+      'der.value',
+      { uris: [], extra: [extension(oid.subjectAltName, der.sequence(uri('spiffe://exämple.org/a')))] },
+    ],
+    [
+      'a URI tagged as constructed',
+      'x509.subject-alt-name',
+      { uris: [], extra: [extension(oid.subjectAltName, der.sequence(der.tagged(6, der.nullValue)))] },
+    ],
+    [
+      'an IP address of five octets',
+      'x509.subject-alt-name',
+      { uris: [], extra: [extension(oid.subjectAltName, der.sequence(der.taggedPrimitive(7, new Uint8Array(5))))] },
+    ],
+    [
+      'an empty key identifier',
+      'x509.key-identifier',
+      { without: [oid.subjectKeyIdentifier], extra: [extension(oid.subjectKeyIdentifier, der.octetString())] },
+    ],
     ['name constraints that constrain nothing', 'x509.name-constraints', { extra: [extension(oid.nameConstraints, der.sequence())] }],
     [
       'a name constraint on URIs that is a URI',
       'x509.name-constraints',
       { extra: [extension(oid.nameConstraints, der.sequence(der.tagged(0, der.sequence(uri('spiffe://example.org')))))] },
     ],
-    ['an extension with something behind it', 'der.trailing-bytes', { extKeyUsage: [], extra: [{ oid: oid.extKeyUsage, critical: false, value: fromHex('300a06082b060105050703010500') }] }],
+    [
+      'an extension with something behind it',
+      'der.trailing-bytes',
+      { extKeyUsage: [], extra: [{ oid: oid.extKeyUsage, critical: false, value: fromHex('300a06082b060105050703010500') }] },
+    ],
   ]
   test.each(badExtensions)('%s', async (_, reason, wishes) => {
     await expect(ca.leaf(wishes)).rejects.toThrow(refusedFor(reason))
@@ -70,7 +114,14 @@ describe('refused', () => {
   test('a serial number of 21 octets, and a negative one', () => {
     const { tbs } = leaf.certificate
     const [before, after] = around(tbs, fromHex(`0210${leaf.certificate.serial}`))
-    const withSerial = (serial: Uint8Array) => der.encodeDer(der.sequence(der.sequence(before, serial, after), leaf.certificate.signatureAlgorithm.raw, der.bitString(leaf.certificate.signature)))
+    const withSerial = (serial: Uint8Array) =>
+      der.encodeDer(
+        der.sequence(
+          der.sequence(before, serial, after),
+          leaf.certificate.signatureAlgorithm.raw,
+          der.bitString(leaf.certificate.signature),
+        ),
+      )
     expect(parseCertificate(withSerial(fromHex(`0214${'7f'.repeat(20)}`))).serial).toBe('7f'.repeat(20))
     expect(() => parseCertificate(withSerial(fromHex(`0215${'7f'.repeat(21)}`)))).toThrow(refusedFor('x509.serial'))
     expect(() => parseCertificate(withSerial(fromHex('0201ff')))).toThrow(refusedFor('der.value'))
@@ -124,10 +175,25 @@ test('a certificate keeps what it was read from, whatever happens to the buffer'
 
 describe('R-12 what is missing is missing, and nothing breaks', () => {
   test('no extensions at all', async () => {
-    const all = [oid.basicConstraints, oid.keyUsage, oid.extKeyUsage, oid.subjectAltName, oid.subjectKeyIdentifier, oid.authorityKeyIdentifier]
+    const all = [
+      oid.basicConstraints,
+      oid.keyUsage,
+      oid.extKeyUsage,
+      oid.subjectAltName,
+      oid.subjectKeyIdentifier,
+      oid.authorityKeyIdentifier,
+    ]
     const { certificate } = await ca.leaf({ without: all })
     expect(certificate.extensions.size).toBe(0)
-    for (const field of ['basicConstraints', 'keyUsage', 'extKeyUsage', 'subjectAltName', 'subjectKeyId', 'authorityKeyId', 'nameConstraints']) {
+    for (const field of [
+      'basicConstraints',
+      'keyUsage',
+      'extKeyUsage',
+      'subjectAltName',
+      'subjectKeyId',
+      'authorityKeyId',
+      'nameConstraints',
+    ]) {
       expect(certificate).not.toHaveProperty(field)
     }
     expect(certificate.unknownCritical).toEqual([])

@@ -23,8 +23,12 @@ beforeAll(async () => {
 })
 
 const refusedFor = (what: string) => expect.objectContaining({ name: 'Failure', reason: `chain.${what}` })
-const chainOf = (subject: Certificate, intermediates: readonly (TestCa | Certificate)[] = [middle], roots: readonly (TestCa | Certificate)[] = [root], when = at) =>
-  buildChain({ leaf: subject, intermediates: intermediates.map(certificateOf), roots: roots.map(certificateOf), at: when })
+const chainOf = (
+  subject: Certificate,
+  intermediates: readonly (TestCa | Certificate)[] = [middle],
+  roots: readonly (TestCa | Certificate)[] = [root],
+  when = at,
+) => buildChain({ leaf: subject, intermediates: intermediates.map(certificateOf), roots: roots.map(certificateOf), at: when })
 const certificateOf = (each: TestCa | Certificate) => (each instanceof TestCa ? each.certificate : each)
 
 describe('nobody trusted signed it', () => {
@@ -197,8 +201,13 @@ describe('R-44 name constraints', () => {
   const refusals: readonly Row[] = [
     ['a URI of another host', { permittedUris: ['example.org'] }, { uris: ['spiffe://example.com/a'] }],
     ['a URI of a host below the permitted one', { permittedUris: ['example.org'] }, { uris: ['spiffe://a.example.org/a'] }],
-    ['a URI of the domain itself where hosts below are permitted', { permittedUris: ['.example.org'] }, { uris: ['spiffe://example.org/a'] }],
+    [
+      'a URI of the domain itself where hosts below are permitted',
+      { permittedUris: ['.example.org'] },
+      { uris: ['spiffe://example.org/a'] },
+    ],
     ['a host that ends like the permitted one', { permittedUris: ['.example.org'] }, { uris: ['spiffe://notexample.org/a'] }],
+    ['a user at the permitted host', { permittedUris: ['example.org'] }, { uris: ['spiffe://me@example.org/a'] }],
     ['the permitted host as user name', { permittedUris: ['example.org'] }, { uris: ['spiffe://example.org@example.com/a'] }],
     ['the permitted host in the path', { permittedUris: ['example.org'] }, { uris: ['spiffe://example.com/example.org'] }],
     ['a URI without a host', { permittedUris: ['example.org'] }, { uris: ['urn:example.org'] }],
@@ -236,8 +245,17 @@ describe('R-44 name constraints', () => {
     expect(() => chainOf(certificate, [top, below])).toThrow(refusedFor('name-constraint'))
   })
 
+  test('they hold for the names of the CAs below as well', async () => {
+    const top = await root.intermediate({ name: 'top', ca: {}, nameConstraints: { critical: true, permittedUris: ['example.org'] } })
+    const below = await top.intermediate({ name: 'below', uris: ['spiffe://example.com'] })
+    const { certificate } = await below.leaf({ uris: ['spiffe://example.org/a'] })
+    expect(() => chainOf(certificate, [top, below])).toThrow(refusedFor('name-constraint'))
+  })
+
   test('a constraint that is not evaluated refuses the names it is about', async () => {
-    const onAddresses = der.encodeDer(der.sequence(der.tagged(0, der.sequence(der.taggedPrimitive(7, Uint8Array.of(10, 0, 0, 0, 255, 0, 0, 0))))))
+    const onAddresses = der.encodeDer(
+      der.sequence(der.tagged(0, der.sequence(der.taggedPrimitive(7, Uint8Array.of(10, 0, 0, 0, 255, 0, 0, 0))))),
+    )
     const constrained = await root.intermediate({ extra: [{ oid: oid.nameConstraints, critical: true, value: onAddresses }] })
     const address = der.encodeDer(der.sequence(der.taggedPrimitive(7, Uint8Array.of(10, 0, 0, 1))))
     const withAddress = await constrained.leaf({ uris: [], extra: [{ oid: oid.subjectAltName, critical: true, value: address }] })
@@ -263,14 +281,17 @@ describe('critical extensions that nobody here understands', () => {
 describe('a path is found', () => {
   test('from leaf to root, whatever the order and whatever else is there', async () => {
     const [other, twin] = await Promise.all([TestCa.create({ at, name: 'other' }), TestCa.create({ at })])
-    const deeper = await root.intermediate({ name: 'first', ca: {} }).then((first) => first.intermediate({ name: 'second' }).then((second) => ({ first, second })))
+    const deeper = await root
+      .intermediate({ name: 'first', ca: {} })
+      .then((first) => first.intermediate({ name: 'second' }).then((second) => ({ first, second })))
     const { certificate } = await deeper.second.leaf()
     const chain = chainOf(certificate, [deeper.first, other, twin, middle, deeper.second], [other, twin, root])
     expect(chain).toEqual([certificate, deeper.second.certificate, deeper.first.certificate, root.certificate])
   })
 
   test('where one of several certificates of an issuer has expired', async () => {
-    const expired = (await root.leaf({ ...caAs('test intermediate', middle), notBefore: at - hours(2), notAfter: at - hours(1) })).certificate
+    const expired = (await root.leaf({ ...caAs('test intermediate', middle), notBefore: at - hours(2), notAfter: at - hours(1) }))
+      .certificate
     expect(chainOf(leaf.certificate, [expired, middle])).toEqual([leaf.certificate, middle.certificate, root.certificate])
     expect(() => chainOf(leaf.certificate, [expired])).toThrow(refusedFor('expired'))
   })
@@ -307,11 +328,34 @@ describe.skipIf(noOpenssl !== '')(`openssl verify says the same${noOpenssl}`, ()
     ['an issuer that is no CA', false, async () => ({ chain: await root.intermediate({ ca: false }) })],
     ['an issuer that may not sign', false, async () => ({ chain: await root.intermediate({ keyUsage: ['cRLSign'] }) })],
     ['an expired issuer', false, async () => ({ chain: await root.intermediate({ notAfter: at - 1000 }) })],
-    ['an unknown critical extension', false, async () => ({ chain: await root.intermediate({ extra: [{ oid: '1.2.3.4', critical: true, value: Uint8Array.of(5, 0) }] }) })],
-    ['a permitted URI', true, async () => ({ chain: await root.intermediate({ nameConstraints: { critical: true, permittedUris: ['example.org'] } }) })],
-    ['a URI that is not permitted', false, async () => ({ chain: await root.intermediate({ nameConstraints: { critical: true, permittedUris: ['example.com'] } }) })],
-    ['a URI below the permitted host', false, async () => ({ chain: await root.intermediate({ nameConstraints: { critical: true, permittedUris: ['org'] } }) })],
-    ['an excluded DNS name', false, async () => ({ chain: await root.intermediate({ nameConstraints: { critical: true, excludedDns: ['a.test'] } }), wishes: { dnsNames: ['x.a.test'] } })],
+    [
+      'an unknown critical extension',
+      false,
+      async () => ({ chain: await root.intermediate({ extra: [{ oid: '1.2.3.4', critical: true, value: Uint8Array.of(5, 0) }] }) }),
+    ],
+    [
+      'a permitted URI',
+      true,
+      async () => ({ chain: await root.intermediate({ nameConstraints: { critical: true, permittedUris: ['example.org'] } }) }),
+    ],
+    [
+      'a URI that is not permitted',
+      false,
+      async () => ({ chain: await root.intermediate({ nameConstraints: { critical: true, permittedUris: ['example.com'] } }) }),
+    ],
+    [
+      'a URI below the permitted host',
+      false,
+      async () => ({ chain: await root.intermediate({ nameConstraints: { critical: true, permittedUris: ['org'] } }) }),
+    ],
+    [
+      'an excluded DNS name',
+      false,
+      async () => ({
+        chain: await root.intermediate({ nameConstraints: { critical: true, excludedDns: ['a.test'] } }),
+        wishes: { dnsNames: ['x.a.test'] },
+      }),
+    ],
   ]
   test.each(cases)('of %s', async (_, good, make) => {
     const { chain, wishes } = await make()
@@ -338,7 +382,16 @@ function verifiedByOpenssl(subject: Certificate, intermediates: readonly Certifi
     return path
   }
   try {
-    const args = ['verify', '-attime', `${at / 1000}`, '-CAfile', file('roots', roots), '-untrusted', file('middle', intermediates), file('leaf', [subject])]
+    const args = [
+      'verify',
+      '-attime',
+      `${at / 1000}`,
+      '-CAfile',
+      file('roots', roots),
+      '-untrusted',
+      file('middle', intermediates),
+      file('leaf', [subject]),
+    ]
     return spawnSync('openssl', args, { timeout: 20_000 }).status === 0
   } finally {
     rmSync(folder, { recursive: true, force: true })
@@ -358,5 +411,7 @@ function caAs(name: string, ca: TestCa): Wishes {
 }
 
 test('a certificate read from bytes is as good as the one that was made', () => {
-  expect(chainOf(parseCertificate(leaf.certificate.raw), [parseCertificate(middle.certificate.raw)], [parseCertificate(root.certificate.raw)])).toHaveLength(3)
+  expect(
+    chainOf(parseCertificate(leaf.certificate.raw), [parseCertificate(middle.certificate.raw)], [parseCertificate(root.certificate.raw)]),
+  ).toHaveLength(3)
 })

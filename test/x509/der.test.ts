@@ -114,6 +114,9 @@ describe('what the writer writes the reader reads', () => {
         expect(BigInt(`0x${hex(back)}`)).toBe(BigInt(`0x${hex(magnitude)}`))
       }),
     )
+    expect(hex(write.encodeDer(write.unsignedInteger(Uint8Array.of(0, 0x80))))).toBe('02020080')
+    expect(hex(write.encodeDer(write.unsignedInteger(Uint8Array.of(0, 0x7f))))).toBe('02017f')
+    expect(hex(write.encodeDer(write.unsignedInteger(new Uint8Array(0))))).toBe('020100')
   })
 
   test('octet strings of any length', () => {
@@ -125,10 +128,14 @@ describe('what the writer writes the reader reads', () => {
   test('object identifiers, also those made of UUIDs', () => {
     const arc = fc.bigInt({ min: 0n, max: 2n ** 128n })
     fc.assert(
-      fc.property(fc.constantFrom('0.0', '0.39', '1.0', '1.39', '2.0', '2.39', '2.40', '2.999'), fc.array(arc, { maxLength: 3 }), (root, arcs) => {
-        const dotted = [root, ...arcs].join('.')
-        expect(roundTrip(write.objectIdentifier(dotted), (reader) => reader.oid())).toBe(dotted)
-      }),
+      fc.property(
+        fc.constantFrom('0.0', '0.39', '1.0', '1.39', '2.0', '2.39', '2.40', '2.999'),
+        fc.array(arc, { maxLength: 3 }),
+        (root, arcs) => {
+          const dotted = [root, ...arcs].join('.')
+          expect(roundTrip(write.objectIdentifier(dotted), (reader) => reader.oid())).toBe(dotted)
+        },
+      ),
     )
     const uuid = '2.25.329800735698586629295641978511506172918'
     expect(roundTrip(write.objectIdentifier(uuid), (reader) => reader.oid())).toBe(uuid)
@@ -144,9 +151,15 @@ describe('what the writer writes the reader reads', () => {
     const first = Date.UTC(1950, 0, 1)
     const last = Date.UTC(9999, 11, 31, 23, 59, 59)
     fc.assert(
-      fc.property(fc.oneof(fc.integer({ min: first, max: last }), fc.constantFrom(first, last, Date.UTC(2049, 11, 31, 23, 59, 59), Date.UTC(2050, 0, 1), Date.UTC(2000, 1, 29))), (at) => {
-        expect(roundTrip(write.time(at), (reader) => reader.time())).toBe(Math.floor(at / 1000) * 1000)
-      }),
+      fc.property(
+        fc.oneof(
+          fc.integer({ min: first, max: last }),
+          fc.constantFrom(first, last, Date.UTC(2049, 11, 31, 23, 59, 59), Date.UTC(2050, 0, 1), Date.UTC(2000, 1, 29)),
+        ),
+        (at) => {
+          expect(roundTrip(write.time(at), (reader) => reader.time())).toBe(Math.floor(at / 1000) * 1000)
+        },
+      ),
       { numRuns: 2000 },
     )
     expect(hex(write.encodeDer(write.time(Date.UTC(2049, 11, 31, 23, 59, 59, 999))))).toBe(`170d${hex(Buffer.from('491231235959Z'))}`)

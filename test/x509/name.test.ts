@@ -8,7 +8,8 @@ import { encodeName, readName } from '../../src/x509/name.ts'
 import { oid } from '../../src/x509/oid.ts'
 import { TestCa } from '../support/test-ca.ts'
 
-const nameOf = (...values: readonly der.Der[]) => der.encodeDer(der.sequence(...values.map((value) => der.setOf([der.sequence(der.objectIdentifier(oid.commonName), value)]))))
+const nameOf = (...values: readonly der.Der[]) =>
+  der.encodeDer(der.sequence(...values.map((value) => der.setOf([der.sequence(der.objectIdentifier(oid.commonName), value)]))))
 const read = (bytes: Uint8Array) => readDer(bytes, readName)
 const primitive = (tag: number, content: string) => Uint8Array.of(tag, content.length / 2, ...fromHex(content))
 
@@ -18,7 +19,13 @@ describe('refused', () => {
     ['UTF-16 with half a pair', 'x509.name', nameOf(primitive(0x1e, 'd800'))],
     ['a printable text that is not ASCII', 'der.value', nameOf(primitive(0x13, 'e4'))],
     ['a relative name without an attribute', 'der.value', fromHex('30023100')],
-    ['an attribute with two values', 'der.trailing-bytes', der.encodeDer(der.sequence(der.setOf([der.sequence(der.objectIdentifier(oid.commonName), der.utf8String('a'), der.utf8String('b'))])))],
+    [
+      'an attribute with two values',
+      'der.trailing-bytes',
+      der.encodeDer(
+        der.sequence(der.setOf([der.sequence(der.objectIdentifier(oid.commonName), der.utf8String('a'), der.utf8String('b'))])),
+      ),
+    ],
   ]
   test.each(names)('%s', (_, reason, bytes) => {
     expect(() => read(bytes)).toThrow(expect.objectContaining({ name: 'Failure', reason }))
@@ -26,12 +33,22 @@ describe('refused', () => {
 })
 
 test('every string type that names are written in is read', () => {
-  const values = [der.utf8String('ä'), der.printableString('b'), der.ia5String('c'), primitive(0x14, 'e4'), primitive(0x1e, '00e40031'), primitive(0x03, '0001')]
+  const values = [
+    der.utf8String('ä'),
+    der.printableString('b'),
+    der.ia5String('c'),
+    primitive(0x14, 'e4'),
+    primitive(0x1e, '00e40031'),
+    primitive(0x03, '0001'),
+  ]
   expect(read(nameOf(...values)).attributes.map(({ value }) => value)).toEqual(['ä', 'b', 'c', 'ä', 'ä1', '#03020001'])
 })
 
 test('what is written is read again, byte for byte', () => {
-  const attribute = fc.record({ oid: fc.constantFrom(oid.commonName, oid.organizationName, '1.2.3.4'), value: fc.string({ unit: 'grapheme', maxLength: 20 }) })
+  const attribute = fc.record({
+    oid: fc.constantFrom(oid.commonName, oid.organizationName, '1.2.3.4'),
+    value: fc.string({ unit: 'grapheme', maxLength: 20 }),
+  })
   fc.assert(
     fc.property(fc.array(attribute, { maxLength: 5 }), (attributes) => {
       const name = read(encodeName(attributes))

@@ -6,7 +6,15 @@ import { Failure } from '../../src/kernel/failure.ts'
 import * as der from '../../src/x509/der-writer.ts'
 import { generateKeyPair, type KeyType, keyTypeOf, keyTypes, publicKeyTypeOf, readPublicKeyInfo } from '../../src/x509/key-type.ts'
 import { oid } from '../../src/x509/oid.ts'
-import { fromJoseSignature, importPublicKey, joseSignature, signatureAlgorithmOf, signerOf, verifySignature, verifySignatureAsync } from '../../src/x509/signature.ts'
+import {
+  fromJoseSignature,
+  importPublicKey,
+  joseSignature,
+  signatureAlgorithmOf,
+  signerOf,
+  verifySignature,
+  verifySignatureAsync,
+} from '../../src/x509/signature.ts'
 import { withFlippedBit, withTrailingByte } from '../support/test-ca.ts'
 
 const message = utf8('to be signed')
@@ -18,10 +26,9 @@ const rsaSpki = (modulus: Uint8Array, exponent: Uint8Array) =>
       der.bitString(der.encodeDer(der.sequence(der.unsignedInteger(modulus), der.unsignedInteger(exponent)))),
     ),
   )
-const modulusOf = (bits: number) => {
-  const modulus = new Uint8Array(bits / 8).fill(0xff)
-  return modulus
-}
+const modulusOf = (bits: number) => new Uint8Array(bits / 8).fill(0xff)
+/** The uncompressed point with a first octet that repeats the parity of its second half. */
+const hybrid = (spki: Uint8Array) => spki.map((byte, place) => (place === spki.length - 65 ? 6 + (spki.at(-1)! & 1) : byte))
 const refusedFor = (reason: string) => expect.objectContaining({ name: 'Failure', reason })
 
 describe('R-29 keys that are refused before anything is computed with them', () => {
@@ -38,13 +45,39 @@ describe('R-29 keys that are refused before anything is computed with them', () 
     ['P-224', 'x509.unsupported-key', () => spkiOf(generateKeyPairSync('ec', { namedCurve: 'P-224' }).publicKey)],
     ['P-521', 'x509.unsupported-key', () => spkiOf(generateKeyPairSync('ec', { namedCurve: 'P-521' }).publicKey)],
     ['secp256k1', 'x509.unsupported-key', () => spkiOf(generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).publicKey)],
-    ['a curve given by its parameters', 'x509.unsupported-key', () => new Uint8Array(generateKeyPairSync('ec', { namedCurve: 'P-256', paramEncoding: 'explicit' }).publicKey.export({ type: 'spki', format: 'der' }))],
+    [
+      'a curve given by its parameters',
+      'x509.unsupported-key',
+      () =>
+        new Uint8Array(
+          generateKeyPairSync('ec', { namedCurve: 'P-256', paramEncoding: 'explicit' }).publicKey.export({ type: 'spki', format: 'der' }),
+        ),
+    ],
     ['X25519', 'x509.unsupported-key', () => spkiOf(generateKeyPairSync('x25519').publicKey)],
     ['ML-DSA', 'x509.unsupported-key', () => spkiOf(generateKeyPairSync('ml-dsa-44').publicKey)],
-    ['a point that is not on its curve', 'x509.public-key', () => der.encodeDer(der.sequence(keyTypes['ec-p256'].publicKeyAlgorithm, der.bitString(Uint8Array.of(4, ...new Uint8Array(64).fill(1)))))],
-    ['a compressed point', 'x509.public-key', () => der.encodeDer(der.sequence(keyTypes['ec-p256'].publicKeyAlgorithm, der.bitString(Uint8Array.of(2, ...new Uint8Array(32).fill(1)))))],
-    ['a P-384 point under the name of P-256', 'x509.public-key', () => der.encodeDer(der.sequence(keyTypes['ec-p256'].publicKeyAlgorithm, der.bitString(Uint8Array.of(4, ...new Uint8Array(96)))))],
-    ['a key with a trailing byte', 'der.trailing-bytes', () => withTrailingByte(spkiOf(generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey))],
+    [
+      'a point that is not on its curve',
+      'x509.public-key',
+      () =>
+        der.encodeDer(der.sequence(keyTypes['ec-p256'].publicKeyAlgorithm, der.bitString(Uint8Array.of(4, ...new Uint8Array(64).fill(1))))),
+    ],
+    [
+      'a compressed point',
+      'x509.public-key',
+      () =>
+        der.encodeDer(der.sequence(keyTypes['ec-p256'].publicKeyAlgorithm, der.bitString(Uint8Array.of(2, ...new Uint8Array(32).fill(1))))),
+    ],
+    ['a point in the hybrid form', 'x509.public-key', () => hybrid(spkiOf(generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey))],
+    [
+      'a P-384 point under the name of P-256',
+      'x509.public-key',
+      () => der.encodeDer(der.sequence(keyTypes['ec-p256'].publicKeyAlgorithm, der.bitString(Uint8Array.of(4, ...new Uint8Array(96))))),
+    ],
+    [
+      'a key with a trailing byte',
+      'der.trailing-bytes',
+      () => withTrailingByte(spkiOf(generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey)),
+    ],
     ['nothing', 'der.truncated', () => new Uint8Array(0)],
   ]
   test.each(keys)('%s', (_, reason, spki) => {
@@ -111,7 +144,9 @@ describe('signatures as JOSE wants them', () => {
   })
 
   test('there and back again, also where a half begins with zeros', () => {
-    const half = fc.tuple(fc.nat(32), fc.uint8Array({ minLength: 32, maxLength: 32 })).map(([zeros, bytes]) => Uint8Array.from(bytes, (byte, place) => (place < zeros ? 0 : byte)))
+    const half = fc
+      .tuple(fc.nat(32), fc.uint8Array({ minLength: 32, maxLength: 32 }))
+      .map(([zeros, bytes]) => Uint8Array.from(bytes, (byte, place) => (place < zeros ? 0 : byte)))
     fc.assert(
       fc.property(half, half, (r, s) => {
         const raw = Uint8Array.from([...r, ...s])

@@ -39,7 +39,8 @@ const templateOf = (changes: Partial<CertificateTemplate>): CertificateTemplate 
   signatureKeyType: 'ec-p256',
   ...changes,
 })
-const issued = async (changes: Partial<CertificateTemplate>) => parseCertificate(await signedAgain(toBeSigned(templateOf(changes)), ca.signer))
+const issued = async (changes: Partial<CertificateTemplate>) =>
+  parseCertificate(await signedAgain(toBeSigned(templateOf(changes)), ca.signer))
 
 describe('cannot be written', () => {
   test('a serial number of more than 20 octets, its sign octet included', () => {
@@ -105,10 +106,17 @@ describe('C-7 everybody reads the same in what we write', () => {
         expect(certificate.subject.attributes).toEqual(wish.subject)
         expect(certificate).toMatchObject({ notBefore: wish.notBefore, notAfter: wish.notAfter })
         expect(certificate.basicConstraints).toEqual({ critical: true, ca: wish.ca !== false, ...(wish.ca === false ? {} : wish.ca) })
-        expect(Object.entries(certificate.keyUsage ?? {}).filter(([name, set]) => set && name !== 'critical').map(([name]) => name).toSorted()).toEqual([...wish.keyUsage!].toSorted())
+        expect(
+          Object.entries(certificate.keyUsage ?? {})
+            .filter(([name, set]) => set && name !== 'critical')
+            .map(([name]) => name)
+            .toSorted(),
+        ).toEqual([...wish.keyUsage!].toSorted())
         expect(certificate.extKeyUsage?.purposes ?? []).toEqual(wish.extKeyUsage!.map((purpose) => oid[purpose]))
         expect(certificate.subjectAltName).toEqual(
-          names ? { critical: wish.subject!.length === 0, uris: wish.uris, dnsNames: wish.dnsNames, ips: [], emails: [], others: 0 } : undefined,
+          names
+            ? { critical: wish.subject!.length === 0, uris: wish.uris, dnsNames: wish.dnsNames, ips: [], emails: [], others: 0 }
+            : undefined,
         )
       }),
       { numRuns: 200 },
@@ -162,7 +170,8 @@ describe.skipIf(noOpenssl !== '')(`C-7 openssl agrees${noOpenssl}`, () => {
   const folder = mkdtempSync(join(tmpdir(), 'x509-'))
   afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-  const run = (args: readonly string[], input?: Uint8Array) => spawnSync('openssl', args, { encoding: 'utf8', timeout: 20_000, ...(input ? { input } : {}) })
+  const run = (args: readonly string[], input?: Uint8Array) =>
+    spawnSync('openssl', args, { encoding: 'utf8', timeout: 20_000, ...(input ? { input } : {}) })
   const pemFile = (name: string, der: Uint8Array) => {
     const path = join(folder, `${name}.pem`)
     writeFileSync(path, formatPem('CERTIFICATE', der))
@@ -177,7 +186,13 @@ describe.skipIf(noOpenssl !== '')(`C-7 openssl agrees${noOpenssl}`, () => {
 
     const verified = run([
       ...['verify', '-x509_strict', '-attime', `${at / 1000}`, '-purpose', 'sslserver'],
-      ...['-CAfile', pemFile(`${keyType}-root`, root.certificate.raw), '-untrusted', pemFile(`${keyType}-middle`, middle.certificate.raw), pemFile(`${keyType}-leaf`, leaf.certificate.raw)],
+      ...[
+        '-CAfile',
+        pemFile(`${keyType}-root`, root.certificate.raw),
+        '-untrusted',
+        pemFile(`${keyType}-middle`, middle.certificate.raw),
+        pemFile(`${keyType}-leaf`, leaf.certificate.raw),
+      ],
     ])
     expect(verified.stdout + verified.stderr).toContain(': OK')
 
