@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config'
 
 /** Envoy asks the kernel to die with the thread that started it, so every file has a process of its own. */
-const common = { pool: 'forks', setupFiles: ['test/support/leaks.ts'] } as const
+const common = { pool: 'forks' as const, setupFiles: ['test/support/leaks.ts'] }
 
 const folder = (name: string) => `test/${name}/**/*.test.ts`
 
@@ -9,7 +9,14 @@ export default defineConfig({
   test: {
     reporters: ['default', './test/support/closing-line-reporter.ts'],
     projects: [
-      { test: { ...common, name: 'unit', include: ['test/**/*.test.ts'], exclude: ['contract', 'conformance', 'scenario', 'e2e'].map(folder) } },
+      {
+        test: {
+          ...common,
+          name: 'unit',
+          include: ['test/**/*.test.ts'],
+          exclude: ['contract', 'conformance', 'scenario', 'e2e'].map(folder),
+        },
+      },
       { test: { ...common, name: 'contract', include: [folder('contract')] } },
       { test: { ...common, name: 'conformance', include: [folder('conformance')] } },
       { test: { ...common, name: 'scenario', include: [folder('scenario')], testTimeout: 30_000, hookTimeout: 30_000 } },

@@ -77,7 +77,10 @@ test('the versions of the table are those that the programs are built with', asy
 })
 
 function runTests(env: Readonly<Record<string, string>>) {
-  return run(join(repository, 'node_modules', '.bin', 'vitest'), ['run', '--root', checkout], { env: { NO_COLOR: '1', ...env }, deadlineMs: 25_000 })
+  return run(join(repository, 'node_modules', '.bin', 'vitest'), ['run', '--root', checkout], {
+    env: { NO_COLOR: '1', ...env },
+    deadlineMs: 25_000,
+  })
 }
 
 function runPeers(args: readonly string[], env: Readonly<Record<string, string>> = {}) {

@@ -16,11 +16,13 @@ afterAll(() => rm(base, { recursive: true, force: true }))
 
 describe('the closing line', { timeout: 60_000 }, () => {
   test('counts what passed, failed and was skipped, alone on the last line', async () => {
-    const { code, lines } = await runTests({ a: `
+    const { code, lines } = await runTests({
+      a: `
       test('good', () => {})
       test('bad', () => { throw new Error('bad') })
       test.skip('off', () => {})
-    ` })
+    `,
+    })
     expect(lines.at(-1)).toBe('1 passed, 1 failed, 1 skipped')
     expect(code).toBe(1)
   })
@@ -32,22 +34,26 @@ describe('the closing line', { timeout: 60_000 }, () => {
   })
 
   test('counts a hook that throws and a rejection nobody caught', async () => {
-    const { lines } = await runTests({ a: `
+    const { lines } = await runTests({
+      a: `
       describe('with a broken hook', () => {
         beforeAll(() => { throw new Error('hook') })
         test('never runs', () => {})
       })
       test('lets a promise float', async () => { void Promise.reject(new Error('lost')); await new Promise((r) => setTimeout(r, 20)) })
-    ` })
+    `,
+    })
     expect(lines.at(-1)).toBe('1 passed, 2 failed, 1 skipped')
     expect(lines).toContainEqual(expect.stringContaining('never runs: a hook before it failed'))
   })
 
   test('names every skipped test with its reason', async () => {
-    const { code, lines } = await runTests({ a: `
+    const { code, lines } = await runTests({
+      a: `
       describe.skip('needs a peer', { meta: { skipReason: 'it is missing: run \`npm run peers\`' } }, () => { test('asks it', () => {}) })
       test('looks first', (context) => context.skip('no such device'))
-    ` })
+    `,
+    })
     expect(lines).toContainEqual(expect.stringContaining('needs a peer > asks it: it is missing: run `npm run peers`'))
     expect(lines).toContainEqual(expect.stringContaining('looks first: no such device'))
     expect(lines.at(-1)).toBe('0 passed, 0 failed, 2 skipped')
@@ -73,7 +79,8 @@ test('a file that leaves something open fails, and says what', { timeout: 60_000
         server.close()
       })`,
   })
-  for (const what of ['TCP server', 'Unix socket or pipe', 'child process', 'timer']) expect(output).toContain(`left open by this file: 1 × ${what}\n`)
+  for (const what of ['TCP server', 'Unix socket or pipe', 'child process', 'timer'])
+    expect(output).toContain(`left open by this file: 1 × ${what}\n`)
   expect(lines.at(-1)).toBe('5 passed, 4 failed, 0 skipped')
   expect(code).toBe(1)
 })

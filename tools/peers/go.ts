@@ -22,7 +22,9 @@ export function goProgram(row: { readonly name: string; readonly purpose: string
       if (built.code === 0) return
       throw new CannotProvide(
         `go build: ${lastWords(built)}`,
-        built.failure?.includes('PATH') === true ? 'install Go 1.25 or newer and put `go` on PATH' : `(cd ${source} && go build -o /dev/null .)`,
+        built.failure?.includes('PATH') === true
+          ? 'install Go 1.25 or newer and put `go` on PATH'
+          : `(cd ${source} && go build -o /dev/null .)`,
       )
     },
   }

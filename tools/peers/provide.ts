@@ -51,7 +51,11 @@ async function install(row: Peer, folder: string): Promise<void> {
   try {
     await row.provide(building)
     const proof = await probe(row, building)
-    if (proof !== undefined) throw new CannotProvide(`installed ${row.source}, but \`${row.program}\` does not start: ${proof}`, 'look for a library or processor feature that this machine lacks')
+    if (proof !== undefined)
+      throw new CannotProvide(
+        `installed ${row.source}, but \`${row.program}\` does not start: ${proof}`,
+        'look for a library or processor feature that this machine lacks',
+      )
     await putInPlace(row, building, folder)
   } finally {
     await rm(building, { recursive: true, force: true })
@@ -79,7 +83,13 @@ async function works(row: Peer, folder: string): Promise<boolean> {
 /** Undefined if the program starts and ends well, else what it said. */
 async function probe(row: Peer, folder: string): Promise<string | undefined> {
   const program = join(folder, row.program)
-  if (!(await access(program).then(() => true, () => false))) return `\`${row.program}\` is not there`
+  if (
+    !(await access(program).then(
+      () => true,
+      () => false,
+    ))
+  )
+    return `\`${row.program}\` is not there`
   const outcome = await run(program, row.probe, { deadlineMs: 30_000 })
   return outcome.code === 0 ? undefined : lastWords(outcome)
 }
@@ -98,7 +108,10 @@ async function sweep(): Promise<void> {
   for (const entry of await readdir(cacheFolder())) {
     if (!entry.startsWith(unfinished)) continue
     const path = join(cacheFolder(), entry)
-    const age = await stat(path).then((info) => Date.now() - info.mtimeMs, () => 0)
+    const age = await stat(path).then(
+      (info) => Date.now() - info.mtimeMs,
+      () => 0,
+    )
     if (age > abandonedAfterMs) await rm(path, { recursive: true, force: true })
   }
 }

@@ -58,11 +58,15 @@ export function pythonProgram(row: { readonly name: string; readonly purpose: st
  */
 async function pipInstall(what: readonly string[], into: string): Promise<void> {
   await using pip = await findPip()
-  const done = await run(pip.python, ['-m', 'pip', 'install', '--no-input', '--no-compile', '--quiet', '--only-binary', ':all:', '--target', into, ...what], {
-    // A user's own `--user` or `--target` default would contradict ours.
-    env: { PIP_USER: '0', PIP_DISABLE_PIP_VERSION_CHECK: '1', PIP_NO_WARN_SCRIPT_LOCATION: '1', PIP_ROOT_USER_ACTION: 'ignore' },
-    deadlineMs: 10 * 60_000,
-  })
+  const done = await run(
+    pip.python,
+    ['-m', 'pip', 'install', '--no-input', '--no-compile', '--quiet', '--only-binary', ':all:', '--target', into, ...what],
+    {
+      // A user's own `--user` or `--target` default would contradict ours.
+      env: { PIP_USER: '0', PIP_DISABLE_PIP_VERSION_CHECK: '1', PIP_NO_WARN_SCRIPT_LOCATION: '1', PIP_ROOT_USER_ACTION: 'ignore' },
+      deadlineMs: 10 * 60_000,
+    },
+  )
   if (done.code !== 0) throw new CannotProvide(`pip install: ${lastWords(done)}`, `python3 -m pip download --no-deps ${what.at(-1)}`)
 }
 
@@ -70,7 +74,8 @@ async function pipInstall(what: readonly string[], into: string): Promise<void> 
 async function findPip(): Promise<{ readonly python: string } & AsyncDisposable> {
   const own = await run('python3', ['-m', 'pip', '--version'], { deadlineMs: 60_000 })
   if (own.code === 0) return { python: 'python3', async [Symbol.asyncDispose]() {} }
-  if (own.failure !== undefined) throw new CannotProvide(own.failure, 'install Python 3.10 or newer (Debian: apt-get install python3 python3-venv)')
+  if (own.failure !== undefined)
+    throw new CannotProvide(own.failure, 'install Python 3.10 or newer (Debian: apt-get install python3 python3-venv)')
   const folder = await mkdtemp(join(tmpdir(), 'vidimus-pip-'))
   const dispose = () => rm(folder, { recursive: true, force: true })
   const made = await run('python3', ['-m', 'venv', folder], { deadlineMs: 120_000 })

@@ -14,7 +14,11 @@ export function sourceFolder(name: string): string {
 export function fingerprint(folder: string): string {
   const hash = createHash('sha256')
   for (const entry of readdirSync(folder, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    if (entry.isFile()) hash.update(`${entry.name}\0`).update(readFileSync(join(folder, entry.name))).update('\0')
+    if (entry.isFile())
+      hash
+        .update(`${entry.name}\0`)
+        .update(readFileSync(join(folder, entry.name)))
+        .update('\0')
   }
   return hash.digest('hex').slice(0, 12)
 }
