@@ -22,25 +22,20 @@ export interface PemExpectation {
 export function parsePem(text: string, { label, max = 256 }: PemExpectation = {}): PemBlock[] {
   if (text.length > maxTextLength) throw refusal('too-long', `a PEM text has ${text.length} characters: at most ${maxTextLength}`)
   const blocks: PemBlock[] = []
-  let open: { label: string; body: string[] } | undefined
-  for (const line of lines(text)) {
-    if (line.startsWith('-----')) {
-      const boundary = boundaryPattern.exec(line)
-      if (!boundary) throw refusal('malformed', 'a line begins with dashes and is neither BEGIN nor END of a PEM block')
-      const [, verb, name] = boundary as unknown as [string, 'BEGIN' | 'END', string]
-      if ((verb === 'BEGIN') === (open !== undefined) || (open && open.label !== name))
-        throw refusal('malformed', 'BEGIN and END of PEM blocks do not match')
-      if (open) {
-        blocks.push({ label: name, der: decode(open.body.join('')) })
-        open = undefined
-        continue
-      }
-      if (label !== undefined && name !== label) throw refusal('unexpected-label', `found a PEM block \`${name}\`: expected \`${label}\``)
-      if (blocks.length >= max) throw refusal('too-many-blocks', `there are more than ${max} PEM blocks`)
-      open = { label: name, body: [] }
-    } else if (open) {
-      open.body.push(line)
+  let open: Boundary | undefined
+  for (let line = nextBoundary(text, 0); line; line = nextBoundary(text, line.end)) {
+    if ((line.verb === 'BEGIN') === (open !== undefined) || (open && open.label !== line.label)) {
+      throw refusal('malformed', 'BEGIN and END of PEM blocks do not match')
     }
+    if (open) {
+      blocks.push({ label: open.label, der: decode(text.slice(open.end, line.start)) })
+      open = undefined
+      continue
+    }
+    if (label !== undefined && line.label !== label)
+      throw refusal('unexpected-label', `found a PEM block \`${line.label}\`: expected \`${label}\``)
+    if (blocks.length >= max) throw refusal('too-many-blocks', `there are more than ${max} PEM blocks`)
+    open = line
   }
   if (open) throw refusal('malformed', 'a PEM block does not end')
   if (blocks.length === 0) throw refusal('no-block', label === undefined ? 'there is no PEM block' : `there is no PEM block \`${label}\``)
@@ -58,17 +53,36 @@ export function parseCertificatesPem(text: string): Certificate[] {
   return parsePem(text, { label: 'CERTIFICATE' }).map(({ der }) => parseCertificate(der))
 }
 
-function* lines(text: string): Generator<string, void, void> {
-  for (let at = 0; at < text.length;) {
-    const found = text.indexOf('\n', at)
-    const end = found === -1 ? text.length : found
-    yield text.slice(at, end).trimEnd()
-    at = end + 1
-  }
+interface Boundary {
+  readonly verb: 'BEGIN' | 'END'
+  readonly label: string
+  readonly start: number
+  /** Of the line, without its end. */
+  readonly end: number
 }
 
-/** Base64 of RFC 4648 section 4 in its one canonical form: padded, and no bits set that stand for nothing. */
-function decode(body: string): Uint8Array {
+/** The next line that begins with five dashes, which must then be a boundary. Dashes within a line are text like any other. */
+function nextBoundary(text: string, from: number): Boundary | undefined {
+  for (let start = text.indexOf(dashes, from); start !== -1; start = text.indexOf(dashes, start)) {
+    const lineEnd = text.indexOf('\n', start)
+    const end = lineEnd === -1 ? text.length : lineEnd
+    if (start === 0 || text[start - 1] === '\n') return boundary(text.slice(start, end), start, end)
+    start = end
+  }
+  return undefined
+}
+
+function boundary(line: string, start: number, end: number): Boundary {
+  const [, verb, label] = boundaryPattern.exec(line) ?? []
+  if ((verb !== 'BEGIN' && verb !== 'END') || label === undefined) {
+    throw refusal('malformed', 'a line begins with dashes and is neither BEGIN nor END of a PEM block')
+  }
+  return { verb, label, start, end }
+}
+
+/** Base64 of RFC 4648 section 4 in its one canonical form: padded, and no bits set that stand for nothing. Line ends may stand anywhere. */
+function decode(lines: string): Uint8Array {
+  const body = lines.replaceAll('\r\n', '\n').replaceAll('\n', '')
   const der = Buffer.from(body, 'base64')
   if (body === '' || der.toString('base64') !== body) throw refusal('malformed', 'a PEM block holds something else than base64')
   return new Uint8Array(der)
@@ -78,6 +92,7 @@ function refusal(what: string, text: string): Failure {
   return new Failure('invalid_argument', `pem.${what}`, { public: text })
 }
 
-const boundaryPattern = /^-----(BEGIN|END) ([A-Z0-9](?:[A-Z0-9 ]{0,62}[A-Z0-9])?)-----$/
+const boundaryPattern = /^-----(BEGIN|END) ([A-Z0-9](?:[A-Z0-9 ]{0,62}[A-Z0-9])?)-----\r?$/
+const dashes = '-----'
 /** 256 certificates of the largest size are not expected; a bundle of system roots takes 250,000 characters. */
 const maxTextLength = 4 * 1024 * 1024

@@ -22,6 +22,8 @@ describe('refused', () => {
     ['base64 with bits that stand for nothing', `${begin}\nAB==\n${end}\n`, 'pem.malformed'],
     ['base64 of URLs', `${begin}\n-_-_\n${end}\n`, 'pem.malformed'],
     ['base64 with a blank', `${begin}\nAA AA\n${end}\n`, 'pem.malformed'],
+    ['dashes within a line of base64', `${begin}\nAA-----AA\n${end}\n`, 'pem.malformed'],
+    ['base64 on the line of the boundary', `${begin}AAAA\n${end}\n`, 'pem.malformed'],
     ['another label', '-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n', 'pem.unexpected-label'],
   ]
   test.each(texts)('%s', (_, text, reason) => {
@@ -56,7 +58,7 @@ test('whatever the text, it is read or fails with a reason', () => {
 test('what is written is read again, with text around it and either line end', () => {
   fc.assert(
     fc.property(fc.uint8Array({ minLength: 1, maxLength: 300 }), fc.constantFrom('\n', '\r\n'), (der, lineEnd) => {
-      const text = `# a comment\n${formatPem('X509 CRL', der)}\n`.replaceAll('\n', lineEnd)
+      const text = `# ----- a comment -----\n${formatPem('X509 CRL', der)}\n`.replaceAll('\n', lineEnd)
       expect(parsePem(text)).toEqual([{ label: 'X509 CRL', der }])
     }),
   )
