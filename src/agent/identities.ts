@@ -1,3 +1,4 @@
+import type { RegistrationEntry } from '../registry/entry.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import type { Selector } from '../spiffe/selector.ts'
@@ -38,6 +39,12 @@ export interface WorkloadPolicies {
   readonly selectors: readonly Selector[]
 }
 
+/** An entry, and what a process lacks to match it. */
+export interface ConsideredEntry {
+  readonly entry: RegistrationEntry
+  readonly missing: readonly Selector[]
+}
+
 /** A local caller after attestation: all local doors work with this and nothing else. */
 export interface Workload {
   readonly pid: number
@@ -45,4 +52,6 @@ export interface Workload {
   /** Shared by all callers with the same selectors. */
   readonly identities: Watched<WorkloadIdentities>
   readonly policies: Watched<WorkloadPolicies>
+  /** How entries compare with this workload, the nearest first: for the log and for `explain`, never for the caller. */
+  readonly considered?: () => readonly ConsideredEntry[]
 }

@@ -2,6 +2,7 @@ import type { Instant } from '../kernel/clock.ts'
 import type { RegistrationEntry } from '../registry/entry.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
+import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Failure } from '../kernel/failure.ts'
 import type { Certificate } from '../x509/certificate.ts'
 import type { NodeProver } from '../attestation/node-attestor.ts'
@@ -52,6 +53,8 @@ export interface UpstreamServer extends AsyncDisposable {
   use(credentials: AgentCredentials, bundle: TrustBundle): void
   renew(csr: Uint8Array, signal: AbortSignal): Promise<SignedX509Svid>
   bundle(signal: AbortSignal): Promise<TrustBundle>
+  /** The bundle of a federated trust domain; undefined if the server has none. Absent where federation is not spoken. */
+  federatedBundle?(trustDomain: TrustDomain, signal: AbortSignal): Promise<TrustBundle | undefined>
   /** Every entry that this agent may serve. */
   entries(signal: AbortSignal): Promise<readonly RegistrationEntry[]>
   /** One answer for each request, in order; at most 500. */

@@ -1,0 +1,132 @@
+/** The agent, put together. */
+import type { Collection } from '../attestation/collect.ts'
+import type { NodeProver } from '../attestation/node-attestor.ts'
+import type { PeerCredentials } from '../attestation/peer-credentials.ts'
+import type { WorkloadAttestor } from '../attestation/workload-attestor.ts'
+import { fromUtf8 } from '../kernel/bytes.ts'
+import type { World } from '../kernel/driver.ts'
+import { type Duration, seconds } from '../kernel/duration.ts'
+import { Failure, tellChain } from '../kernel/failure.ts'
+import type { Files } from '../kernel/files.ts'
+import { Scope } from '../kernel/scope.ts'
+import type { TrustBundle } from '../spiffe/bundle.ts'
+import { parseBundle } from '../spiffe/bundle-document.ts'
+import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import type { Agent } from './agent.ts'
+import { explain, type Explanation } from './explain.ts'
+import { agentStatus, type AgentStatus } from './health.ts'
+import { identifier } from './identify.ts'
+import { IdentityCache } from './identity-cache.ts'
+import { JwtCache } from './jwt-cache.ts'
+import { jwtSvidsOf } from './jwt-svids.ts'
+import { openKeptState } from './kept-state.ts'
+import { OwnIdentity } from './own-identity.ts'
+import { PolicyFeed } from './policies.ts'
+import { isRejection } from './rejection.ts'
+import { Sync } from './sync.ts'
+import type { UpstreamServer } from './upstream-server.ts'
+
+export interface AgentParts extends Pick<World, 'clock' | 'random' | 'files' | 'log'> {
+  readonly trustDomain: TrustDomain
+  readonly upstream: UpstreamServer
+  /** What this node proves itself with at its first start; without it, only a kept identity will do. */
+  readonly prover?: NodeProver | undefined
+  /** What the server must prove itself against at first contact: a file, or the bundle itself. */
+  readonly trustBundle: { readonly path: string } | { readonly bundle: TrustBundle }
+  /** Where the agent keeps its key, its SVID, the bundle and the policies. Nobody else may enter it. */
+  readonly dataDirectory: string
+  /** By kind. */
+  readonly attestors: ReadonlyMap<string, WorkloadAttestor>
+  /** To look at a process by its number, when an operator asks. */
+  readonly peers: Pick<PeerCredentials, 'ofPid'>
+  /** How often the server is asked for entries and bundles; 5 s when left out. */
+  readonly syncInterval?: Duration
+  readonly agentVersion: string
+}
+
+/** An agent that has an identity. It serves what it knows; {@link run} keeps that fresh. */
+export interface OpenAgent extends Agent {
+  /**
+   * Works until the signal aborts.
+   * @throws Failure `agent.rejected` when the server does not accept this agent any more; it serves nobody from then on
+   */
+  run(signal: AbortSignal): Promise<void>
+  /** @throws Failure `peer.no-such-process`, `workload.attestation-failed`, `workload.gone` */
+  explain(pid: number, signal: AbortSignal): Promise<Explanation>
+  status(): AgentStatus
+}
+
+/**
+ * Resolves when the agent has an identity: at once after a restart, after attestation at the first start.
+ * @throws Failure `agent.no-evidence`, `agent.bad-identity`, `agent.state-damaged`, `agent.other-trust-domain`, `agent.no-trust-bundle`,
+ *   `directory.*`, and whatever the server refuses the evidence with
+ */
+export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise<OpenAgent> {
+  const { trustDomain, upstream, prover, dataDirectory: directory, files, clock, random, log } = parts
+  const kept = await openKeptState(directory, trustDomain, files)
+  const own = await OwnIdentity.open({ kept, upstream, prover, firstBundle: () => firstBundle(parts), clock, random, log }, signal)
+  const policies = await PolicyFeed.open({ upstream, directory, files, clock, random, log })
+  const cache = new IdentityCache({ upstream, bundle: own.bundle.current, clock, random, log })
+  const jwts = new JwtCache({ upstream, bundle: own.bundle, clock, random, log })
+  const sync = new Sync({ upstream, own, into: cache, interval: parts.syncInterval ?? seconds(5), agentVersion: parts.agentVersion, clock, random, log })
+  const collection: Collection = { attestors: parts.attestors, log, timeout: attestationTimeout }
+
+  const work = async (stop: AbortSignal): Promise<void> => {
+    await using scope = new Scope(stop)
+    scope.run('sync', (each) => sync.run(each))
+    scope.run('signing', (each) => cache.run(each))
+    scope.run('own identity', (each) => own.keepFresh(each))
+    scope.run('policies', (each) => policies.run(each))
+    await scope.finished
+  }
+
+  return {
+    trustDomain,
+    clock,
+    log,
+    bundle: own.bundle,
+    identify: identifier({ collection, cache, documents: policies.documents, clock }),
+    jwtSvids: (workload, audience, spiffeId, caller) => jwtSvidsOf(jwts, workload, { audience, spiffeId }, caller),
+    explain: (pid, caller) => explain({ peers: parts.peers, collection, cache, clock }, pid, caller),
+    status: () => agentStatus({ own, sync, cache, policies, clock }),
+    async run(stop) {
+      while (!stop.aborted) {
+        try {
+          await work(stop)
+        } catch (error) {
+          const failure = Failure.from(error)
+          if (!isRejection(failure)) throw error
+          await own.forget()
+          if (!mayRejoin(failure, own, parts)) {
+            cache.clear()
+            throw rejected(failure)
+          }
+          log.warn('the server does not know this agent any more; joining again', { reason: failure.reason })
+          await own.rejoin(stop)
+        }
+      }
+    },
+  }
+}
+
+function mayRejoin({ reason }: Failure, own: OwnIdentity, { prover }: AgentParts): boolean {
+  return prover !== undefined && own.state.current.reattestable && reason !== 'server.agent-banned'
+}
+
+function rejected(cause: Failure): Failure {
+  return new Failure('permission_denied', 'agent.rejected', {
+    public: `the server does not accept this agent any more (${tellChain(cause)}): it serves nobody until it joins again, with a new join token`,
+    cause,
+  })
+}
+
+async function firstBundle({ trustBundle, trustDomain, files }: Pick<AgentParts, 'trustBundle' | 'trustDomain'> & { readonly files: Files }): Promise<TrustBundle> {
+  if ('bundle' in trustBundle) return trustBundle.bundle
+  const content = await files.read(trustBundle.path)
+  if (content) return parseBundle(trustDomain, fromUtf8(content))
+  throw new Failure('failed_precondition', 'agent.no-trust-bundle', {
+    public: `the trust bundle \`${trustBundle.path}\` does not exist: write it with \`vidimus bundle show\` on the server`,
+  })
+}
+
+const attestationTimeout: Duration = seconds(10)

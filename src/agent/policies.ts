@@ -1,0 +1,156 @@
+/** The policies in force, from the server's stream; kept on disk, so that a restart without the server still enforces them. */
+import { createHash } from 'node:crypto'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { backoff } from '../kernel/backoff.ts'
+import { fromUtf8, utf8 } from '../kernel/bytes.ts'
+import type { Clock } from '../kernel/clock.ts'
+import { seconds } from '../kernel/duration.ts'
+import { Failure, tellChain } from '../kernel/failure.ts'
+import type { Files } from '../kernel/files.ts'
+import type { Log } from '../kernel/log.ts'
+import type { Random } from '../kernel/random.ts'
+import { type Watched, WatchedValue } from '../kernel/watched.ts'
+import type { RegistrationEntry } from '../registry/entry.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
+import { formatSelector } from '../spiffe/selector.ts'
+import type { WorkloadPolicies } from './identities.ts'
+import { isRejection } from './rejection.ts'
+import type { SelectorGroup } from './selector-group.ts'
+import type { PolicyDocuments, UpstreamServer } from './upstream-server.ts'
+
+export interface PolicyFeedParts {
+  readonly upstream: Pick<UpstreamServer, 'policies'>
+  readonly directory: string
+  readonly files: Files
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+}
+
+/** The policies of the whole trust domain as this agent knows them. */
+export class PolicyFeed {
+  readonly #parts: PolicyFeedParts
+  readonly #documents: WatchedValue<PolicyDocuments>
+
+  private constructor(parts: PolicyFeedParts, documents: PolicyDocuments) {
+    this.#parts = parts
+    this.#documents = new WatchedValue(documents)
+  }
+
+  /** Begins with what was kept on disk, or with no policy at all, which allows nothing. */
+  static async open(parts: PolicyFeedParts): Promise<PolicyFeed> {
+    return new PolicyFeed(parts, (await load(parts)) ?? { version: '', documents: [] })
+  }
+
+  get documents(): Watched<PolicyDocuments> {
+    return this.#documents
+  }
+
+  /** Follows the server's stream, and takes it up again when it breaks. @throws Failure the server's rejection of this agent */
+  async run(signal: AbortSignal): Promise<void> {
+    const { upstream, clock, log } = this.#parts
+    let delays = this.#delays()
+    for (;;) {
+      try {
+        for await (const documents of upstream.policies(signal)) {
+          await this.#take(documents)
+          delays = this.#delays()
+        }
+      } catch (error) {
+        signal.throwIfAborted()
+        const failure = Failure.from(error)
+        if (isRejection(failure)) throw failure
+        log.warn('the stream of policies broke; what is known stays in force', { reason: failure.reason, error: tellChain(failure) })
+      }
+      await clock.sleep(delays.next().value ?? 0, signal)
+    }
+  }
+
+  /** In force at once; the disk follows, and a disk that fails does not keep a policy from being enforced. */
+  async #take(documents: PolicyDocuments): Promise<void> {
+    if (JSON.stringify(documents) === JSON.stringify(this.#documents.current)) return
+    this.#documents.set(documents)
+    this.#parts.log.info('policies are in force', { version: documents.version, documents: documents.documents.length })
+    try {
+      await this.#parts.files.writeAtomically(pathIn(this.#parts.directory), utf8(JSON.stringify(documents)))
+    } catch (error) {
+      this.#parts.log.error('the policies cannot be kept on disk', { error: tellChain(error) })
+    }
+  }
+
+  #delays() {
+    return backoff(this.#parts.random, { first: seconds(1), longest: seconds(60) })
+  }
+}
+
+/** The policies that one workload is judged by, with the facts that they select on: its attested selectors and the IDs of its entries. */
+export function policiesOf(group: SelectorGroup, documents: Watched<PolicyDocuments>): Watched<WorkloadPolicies> {
+  let last: { readonly from: PolicyDocuments; readonly entries: readonly RegistrationEntry[]; readonly value: WorkloadPolicies } | undefined
+  // Asked for each request that a proxy has decided here, so nothing is computed twice.
+  const now = (): WorkloadPolicies => {
+    const [from, { entries }] = [documents.current, group]
+    if (last?.from === from && last.entries === entries) return last.value
+    const spiffeIds = [...new Set(entries.map((one) => one.spiffeId))]
+    const version = versionOf(from, spiffeIds, group)
+    const value = last?.from === from && last.value.version === version ? last.value : { version, documents: from.documents, spiffeIds, selectors: group.selectors }
+    last = { from, entries, value }
+    return value
+  }
+  return {
+    get current() {
+      return now()
+    },
+    async *changes(signal) {
+      let told: WorkloadPolicies | undefined
+      for await (const _ of eitherChanges(group, documents, signal)) {
+        const value = now()
+        if (value !== told) yield value
+        told = value
+      }
+    },
+  }
+}
+
+/** The same for the same documents and the same facts, so that nobody is sent what he has. */
+function versionOf({ version }: PolicyDocuments, spiffeIds: readonly SpiffeId[], group: SelectorGroup): string {
+  const facts = createHash('sha256').update(JSON.stringify([spiffeIds, group.selectors.map(formatSelector)])).digest('hex')
+  return `${version}+${facts.slice(0, 12)}`
+}
+
+/** One value now, and one after each change of the group or the documents. */
+async function* eitherChanges(group: SelectorGroup, documents: Watched<unknown>, signal: AbortSignal): AsyncGenerator<void, void, void> {
+  const changed = new WatchedValue(0)
+  const over = new AbortController()
+  const both = AbortSignal.any([signal, over.signal])
+  const follow = async (changes: AsyncIterable<unknown>) => {
+    for await (const _ of changes) changed.set(changed.current + 1)
+  }
+  const following = Promise.all([follow(group.entryChanges(both)), follow(documents.changes(both))]).catch((error: unknown) => changed.close(error))
+  try {
+    for await (const _ of changed.changes(both)) yield
+  } finally {
+    over.abort()
+    await following
+  }
+}
+
+async function load({ directory, files, log }: PolicyFeedParts): Promise<PolicyDocuments | undefined> {
+  const content = await files.read(pathIn(directory))
+  if (!content) return undefined
+  const kept = format.safeParse(parsed(content))
+  if (kept.success) return kept.data
+  log.error('the policies that were kept on disk cannot be read; nothing is allowed until the server sends them', { path: pathIn(directory) })
+  return undefined
+}
+
+function parsed(content: Uint8Array): unknown {
+  try {
+    return JSON.parse(fromUtf8(content))
+  } catch {
+    return undefined
+  }
+}
+
+const pathIn = (directory: string): string => join(directory, 'policies.json')
+const format = z.strictObject({ version: z.string(), documents: z.array(z.strictObject({ name: z.string(), text: z.string() })) })

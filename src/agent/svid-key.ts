@@ -1,0 +1,27 @@
+import { createPrivateKey, type KeyObject } from 'node:crypto'
+import { generateKeyPair } from '../x509/key-type.ts'
+import { formatPem } from '../x509/pem.ts'
+import { type Signer, signerOf } from '../x509/signature.ts'
+
+/** The key of an SVID: made here, and going no further than to the process whose identity it proves. */
+export interface SvidKey {
+  readonly signer: Signer
+  /** PKCS#8, unencrypted. */
+  readonly privateKeyDer: Uint8Array
+  readonly privateKeyPem: string
+}
+
+/** A new P-256 key. */
+export async function makeSvidKey(): Promise<SvidKey> {
+  return svidKey((await generateKeyPair('ec-p256')).privateKey)
+}
+
+/** The key in a PKCS#8 PEM text. Throws if there is none. */
+export function readSvidKey(pem: string): SvidKey {
+  return svidKey(createPrivateKey(pem))
+}
+
+function svidKey(privateKey: KeyObject): SvidKey {
+  const privateKeyDer = privateKey.export({ type: 'pkcs8', format: 'der' })
+  return { signer: signerOf(privateKey), privateKeyDer, privateKeyPem: formatPem('PRIVATE KEY', privateKeyDer) }
+}

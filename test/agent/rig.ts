@@ -1,0 +1,103 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Workload } from '../../src/agent/identities.ts'
+import { type AgentParts, openAgent, type OpenAgent } from '../../src/agent/open-agent.ts'
+import { joinToken } from '../../src/attestation/node/join-token.ts'
+import type { NodeProver } from '../../src/attestation/node-attestor.ts'
+import type { Peer } from '../../src/attestation/peer.ts'
+import type { WorkloadAttestor } from '../../src/attestation/workload-attestor.ts'
+import { seconds } from '../../src/kernel/duration.ts'
+import { Failure } from '../../src/kernel/failure.ts'
+import { systemFiles } from '../../src/kernel/files.ts'
+import { type Log, Secret, silentLog } from '../../src/kernel/log.ts'
+import { parseSelector } from '../../src/spiffe/selector.ts'
+import { FakeClock } from '../fakes/clock.ts'
+import { seededRandom } from '../fakes/random.ts'
+import { type FakeServerOptions, FakeUpstreamServer } from '../fakes/upstream-server.ts'
+
+/** A process that says of itself, through the attestor below, which selectors it has. */
+export interface FakeProcess extends Peer {
+  selectors: readonly string[]
+  alive: boolean
+}
+
+export function fakeProcess(...selectors: string[]): FakeProcess {
+  const made: FakeProcess = { pid: ++pids, uid: 1, gid: 1, selectors, alive: true, stillThere: () => made.alive, [Symbol.dispose]() {} }
+  return made
+}
+
+export const never = new AbortController().signal
+
+export interface Rig extends AsyncDisposable {
+  readonly clock: FakeClock
+  readonly server: FakeUpstreamServer
+  readonly directory: string
+  readonly agent: OpenAgent
+  /** Settles when `run` does: undefined after a stop, otherwise the failure. */
+  readonly ended: Promise<unknown>
+  identify(process: Peer): Promise<Workload>
+  stop(): Promise<void>
+}
+
+export type RigOptions = Partial<Omit<FakeServerOptions, 'clock'>> & { server?: FakeUpstreamServer; clock?: FakeClock; directory?: string; log?: Log; run?: boolean; prover?: NodeProver | undefined }
+
+/** An agent beside a server with real crypto, on a clock that the test moves. */
+export async function startAgent(options: RigOptions = {}): Promise<Rig> {
+  const clock = options.clock ?? options.server?.clock as FakeClock ?? new FakeClock()
+  const server = options.server ?? (await FakeUpstreamServer.start({ clock, ...options }))
+  const directory = options.directory ?? mkdtempSync(join(tmpdir(), 'va-'))
+  const stopping = new AbortController()
+  const parts = await agentParts({ clock, server, directory, log: options.log ?? silentLog })
+  const agent = await openAgent('prover' in options ? { ...parts, prover: options.prover } : parts, stopping.signal)
+  const ended = options.run === false ? Promise.resolve(undefined) : agent.run(stopping.signal).catch((error: unknown) => error)
+  const stop = async () => {
+    stopping.abort()
+    await ended
+  }
+  return {
+    clock, server, directory, agent, ended, stop,
+    identify: (process) => agent.identify(process, never),
+    async [Symbol.asyncDispose]() {
+      await stop()
+      if (!options.directory) rmSync(directory, { recursive: true, force: true })
+    },
+  }
+}
+
+export async function agentParts({ clock, server, directory, log = silentLog, token = 'token-1' }: { clock: FakeClock; server: FakeUpstreamServer; directory: string; log?: Log; token?: string }): Promise<AgentParts> {
+  const random = seededRandom(directory)
+  const world = { clock, random, files: systemFiles, log, secrets: { read: async () => new Secret(token) } }
+  return {
+    clock, random, files: systemFiles, log,
+    trustDomain: server.trustDomain,
+    upstream: server,
+    prover: await joinToken.openProver({ token: { env: 'X' } }, world),
+    trustBundle: { bundle: server.currentBundle },
+    dataDirectory: join(directory, 'data'),
+    attestors: new Map([['test', attestor]]),
+    peers: {
+      ofPid(pid) {
+        if (pid === 1) return fakeProcess('test:name:init')
+        throw new Failure('not_found', 'peer.no-such-process', { public: `there is no process \`${pid}\`` })
+      },
+    },
+    syncInterval: seconds(5),
+    agentVersion: 'test',
+  }
+}
+
+/** Waits, in real time, for what real keys and disks take; the fake clock stands still. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let tries = 0; tries < 5000; tries++) {
+    if (await condition()) return
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  throw new Error('what was waited for did not happen')
+}
+
+const attestor: WorkloadAttestor = {
+  attest: async (peer) => (peer as FakeProcess).selectors.map(parseSelector),
+  async [Symbol.asyncDispose]() {},
+}
+let pids = 1000
