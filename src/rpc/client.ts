@@ -9,6 +9,7 @@ import {
   type ClientDuplexStream,
   Metadata,
   type ServiceError,
+  status as Status,
 } from '@grpc/grpc-js'
 import {
   create,
@@ -60,7 +61,11 @@ export type Client<S extends DescService> = {
   readonly [Name in keyof S['method']]: ClientMethod<S['method'][Name]>
 }
 
-type ClientMethod<M> = M extends { readonly methodKind: infer Kind; readonly input: infer I extends DescMessage; readonly output: infer O extends DescMessage }
+type ClientMethod<M> = M extends {
+  readonly methodKind: infer Kind
+  readonly input: infer I extends DescMessage
+  readonly output: infer O extends DescMessage
+}
   ? Kind extends 'unary'
     ? (request: MessageInitShape<I>, options?: CallOptions) => Promise<MessageShape<O>>
     : Kind extends 'server_streaming'
@@ -136,7 +141,12 @@ async function askOnce(channel: Channel, method: DescMethod, request: object, op
   return answer
 }
 
-async function* askForStream(channel: Channel, method: DescMethod, request: object, options: CallOptions): AsyncGenerator<unknown, void, void> {
+async function* askForStream(
+  channel: Channel,
+  method: DescMethod,
+  request: object,
+  options: CallOptions,
+): AsyncGenerator<unknown, void, void> {
   const call = channel.start(method, options)
   try {
     // Not awaited: a call that fails before its request has left says so in its responses.
@@ -168,7 +178,12 @@ class GrpcChannel implements Channel {
   readonly #lastRefusal: () => unknown
   readonly #calls = new Set<ClientDuplexStream<Buffer, Buffer>>()
 
-  constructor(target: string, credentials: ChannelCredentials, { messageBytes = usualMessageBytes }: ChannelSettings, lastRefusal: () => unknown = () => undefined) {
+  constructor(
+    target: string,
+    credentials: ChannelCredentials,
+    { messageBytes = usualMessageBytes }: ChannelSettings,
+    lastRefusal: () => unknown = () => undefined,
+  ) {
     this.#lastRefusal = lastRefusal
     this.#client = new GrpcClient(target, credentials, {
       'grpc.enable_channelz': 0,
@@ -313,7 +328,7 @@ function write(stream: ClientDuplexStream<Buffer, Buffer>, message: Uint8Array):
 function failureOf(error: unknown, lastRefusal: unknown): Failure {
   if (!isServiceError(error)) return Failure.from(error)
   const details = error.metadata.get(detailsTrailer)[0]
-  const cause = lastRefusal !== undefined && error.code === unavailable ? lastRefusal : error
+  const cause = lastRefusal !== undefined && error.code === Status.UNAVAILABLE ? lastRefusal : error
   return fromWireStatus({ code: error.code, text: error.details, details: Buffer.isBuffer(details) ? details : undefined }, cause)
 }
 
@@ -342,5 +357,3 @@ const usualTimeout = seconds(30)
 const handshakeTimeout = seconds(10)
 const usualMessageBytes = 4 * 1024 * 1024
 const neverAborted = new AbortController().signal
-/** UNAVAILABLE */
-const unavailable = 14

@@ -64,7 +64,10 @@ function encodeAnswer(schema: DescMessage, answer: object): Uint8Array {
   return answer instanceof Encoded ? answer.bytes : toBinary(schema, create(schema, answer as Record<string, unknown>))
 }
 
-async function* decodeAll<I extends DescMessage>(schema: I, messages: AsyncIterable<Uint8Array>): AsyncGenerator<MessageShape<I>, void, void> {
+async function* decodeAll<I extends DescMessage>(
+  schema: I,
+  messages: AsyncIterable<Uint8Array>,
+): AsyncGenerator<MessageShape<I>, void, void> {
   for await (const bytes of messages) yield decode(schema, bytes)
 }
 
@@ -82,9 +85,10 @@ function decode<I extends DescMessage>(schema: I, bytes: Uint8Array): MessageSha
 
 /** What went wrong on our side is an error; a refusal is news for the operator; a call that was ended early is neither. */
 function tell(log: Log, { method, signal }: Call<unknown>, failure: Failure): void {
-  const fields = { method, reason: failure.reason, error: tellChain(failure), ...about(failure) }
-  if (signal.aborted) log.debug('a call ended early', fields)
-  else if (failure.category === 'internal') log.error('a call failed', fields)
+  const { reason, category } = failure
+  if (signal.aborted) return log.debug('a call ended early', { method, reason })
+  const fields = { method, reason, error: tellChain(failure), ...about(failure) }
+  if (category === 'internal') log.error('a call failed', fields)
   else log.info('a call was refused', fields)
 }
 
@@ -94,7 +98,8 @@ function about(failure: Failure): { about?: LogField } {
 
 /** The part of any value that fits into a log line: no bytes, nothing deep, nothing long, no secret. */
 function loggable(value: unknown, depth: number): LogField {
-  if (value === null || value === undefined || typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint') return value
+  if (value === null || value === undefined || typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint')
+    return value
   if (typeof value === 'string') return value.slice(0, maxLogText)
   if (value instanceof Secret || typeof value !== 'object') return `[${typeof value}]`
   if (value instanceof Uint8Array) return `[${value.length} bytes]`
@@ -102,8 +107,18 @@ function loggable(value: unknown, depth: number): LogField {
   if (depth >= maxLogDepth) return '[…]'
   if (Array.isArray(value)) return value.slice(0, maxLogItems).map((item) => loggable(item, depth + 1))
   const plain = Object.getPrototypeOf(value) === Object.prototype || Object.getPrototypeOf(value) === null
-  if (!plain) return String(value).slice(0, maxLogText)
-  return Object.fromEntries(Object.entries(value).slice(0, maxLogItems).map(([key, item]) => [key, loggable(item, depth + 1)]))
+  if (!plain) return textOf(value).slice(0, maxLogText)
+  return Object.fromEntries(
+    Object.entries(value)
+      .slice(0, maxLogItems)
+      .map(([key, item]) => [key, loggable(item, depth + 1)]),
+  )
+}
+
+/** Values of ours say what they are (a SPIFFE ID, a set of selectors); of others, the name of the class must do. */
+function textOf(value: object): string {
+  const { toString } = value as { toString(): string }
+  return toString === Object.prototype.toString ? `[${value.constructor.name}]` : toString.call(value)
 }
 
 const maxLogText = 512

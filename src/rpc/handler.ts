@@ -35,7 +35,11 @@ export type Handlers<S extends DescService, Peer> = {
 /** What a handler may answer: a message, its fields, or {@link Encoded} bytes. */
 export type Answer<O extends DescMessage> = MessageInitShape<O> | Encoded
 
-type Handler<M, Peer> = M extends { readonly methodKind: infer Kind; readonly input: infer I extends DescMessage; readonly output: infer O extends DescMessage }
+type Handler<M, Peer> = M extends {
+  readonly methodKind: infer Kind
+  readonly input: infer I extends DescMessage
+  readonly output: infer O extends DescMessage
+}
   ? Kind extends 'unary'
     ? (request: MessageShape<I>, call: Call<Peer>) => Promise<Answer<O>>
     : Kind extends 'server_streaming'

@@ -12,7 +12,8 @@ export interface Serving {
 export function health<Peer>(state: Watched<Serving>): Mounted<Peer> {
   return mount<typeof Health, Peer>(Health, {
     async check({ service }) {
-      if (service !== '') throw new Failure('not_found', 'health.unknown-service', { public: `no service \`${service.slice(0, 128)}\` is known here` })
+      if (service !== '')
+        throw new Failure('not_found', 'health.unknown-service', { public: `no service \`${service.slice(0, 128)}\` is known here` })
       return { status: statusOf(state.current) }
     },
 

@@ -18,7 +18,8 @@ export function connectInMemory<Peer>({ services, peer, ...treatment }: InMemory
   return {
     start(method, options) {
       const mounted = services.find(({ service }) => service.typeName === method.parent.typeName)
-      if (!mounted) throw new Failure('unimplemented', 'rpc.unimplemented', { public: `no service \`${method.parent.typeName}\` is served here` })
+      if (!mounted)
+        throw new Failure('unimplemented', 'rpc.unimplemented', { public: `no service \`${method.parent.typeName}\` is served here` })
       return startCall(mounted, method, peer, treatment, options, closing.signal)
     },
     async [Symbol.asyncDispose]() {
@@ -41,7 +42,7 @@ function startCall<Peer>(
   const stop = AbortSignal.any([cancelling.signal, closing, ...(options.signal ? [options.signal] : [])])
   const signal = options.timeout === undefined ? stop : deadline(options.timeout, stop)
   const onAbort = () => {
-    requests.close(signal.reason)
+    requests.close(Failure.from(signal.reason))
     responses.close(Failure.from(signal.reason))
   }
   if (signal.aborted) onAbort()
@@ -80,7 +81,7 @@ function overTheWire<Peer>(failure: Failure, treatment: Treatment<Peer>): Failur
 /** Messages from one side to the other, a few held at most, so that a slow reader slows the writer down. */
 class Handover {
   readonly #held: Uint8Array[] = []
-  #closed: { readonly error?: unknown } | undefined
+  #closed: { readonly error?: Error } | undefined
   #news = Promise.withResolvers<void>()
 
   /** Resolves when the message is held. Throws if nobody will take it. */
@@ -92,7 +93,7 @@ class Handover {
   }
 
   /** Ends the taking side after what is held: quietly, or with `error`. */
-  close(error?: unknown): void {
+  close(error?: Error): void {
     this.#closed ??= error === undefined ? {} : { error }
     this.#wake()
   }

@@ -11,7 +11,7 @@ import type { Log } from '../kernel/log.ts'
 import type { Watched } from '../kernel/watched.ts'
 import type { Treatment } from './dispatch.ts'
 import type { Mounted } from './handler.ts'
-import { serve } from './serve.ts'
+import { type Connection, serve } from './serve.ts'
 import { presentedChain, tlsDefaults, type TlsIdentity, tlsKeyPair } from './tls-material.ts'
 
 /** What a listener holds at most. Header blocks are limited to 64 KiB and 128 fields by the HTTP/2 library (R-26). */
@@ -132,8 +132,17 @@ export async function listenTls<Peer>(listening: TlsListening<Peer>): Promise<Li
   const { host, port, identity, log } = listening
   const limits = { ...usualTlsLimits, ...listening.limits }
   const door = openDoor(listening, limits)
-  const server = createTlsServer({ ...serverTls(identity.current), requestCert: true, rejectUnauthorized: false, handshakeTimeout: limits.handshake })
-  server.on('tlsClientError', (error, socket) => log.debug('a TLS handshake failed', { from: socket.remoteAddress, error: tellChain(error) }))
+  const server = createTlsServer({
+    ...serverTls(identity.current),
+    requestCert: true,
+    rejectUnauthorized: false,
+    handshakeTimeout: limits.handshake,
+  })
+  server.on('tlsClientError', (error, socket) => {
+    log.debug('a TLS handshake failed', { from: socket.remoteAddress, error: tellChain(error) })
+    // The library reports a handshake that takes too long, and leaves the connection open.
+    socket.destroy()
+  })
   server.on('secureConnection', (socket: TLSSocket) => {
     const from = socket.remoteAddress
     socket.on('error', (error) => log.debug('a connection broke', { from, error: tellChain(error) }))
@@ -144,7 +153,9 @@ export async function listenTls<Peer>(listening: TlsListening<Peer>): Promise<Li
   })
   await bind(server, { host, port }, `\`${host}:${port}\``)
   const listener = listenerOn(server, door, listening, limits, server.address() as AddressInfo)
-  void useNewIdentities(server, identity, door.closing, log)
+  useNewIdentities(server, identity, door.closing, log).catch((error: unknown) => {
+    log.error('the certificate of a listener is no longer kept fresh', { error: tellChain(error) })
+  })
   return listener
 }
 
@@ -173,9 +184,8 @@ function openDoor<Peer>({ services, ...treatment }: ListenCommon<Peer>, limits: 
   })
   limitCancels(server, limits)
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure())
-  const peers = new Map<string, { readonly peer: Peer }>()
-  const sockets = new Set<Socket>()
-  const served = serve(server, services, { ...treatment, peerOf: (token) => peers.get(token) })
+  const connections = new Map<string, Connection<Peer> & { readonly socket: Socket }>()
+  const served = serve(server, services, { ...treatment, connectionOf: (token) => connections.get(token) })
   const closing = new AbortController()
   const emptied = Promise.withResolvers<void>()
   let admitted = 0
@@ -188,13 +198,11 @@ function openDoor<Peer>({ services, ...treatment }: ListenCommon<Peer>, limits: 
         return
       }
       const token = `connection ${++admitted}`
-      peers.set(token, { peer })
-      sockets.add(socket)
+      connections.set(token, { peer, socket, calls: 0 })
       socket.once('close', () => {
-        peers.delete(token)
-        sockets.delete(socket)
+        connections.delete(token)
         dispose(peer)
-        if (closing.signal.aborted && sockets.size === 0) emptied.resolve()
+        if (closing.signal.aborted && connections.size === 0) emptied.resolve()
       })
       Object.defineProperties(socket, { remoteAddress: { value: token }, remotePort: { value: undefined } })
       injector.injectConnection(socket)
@@ -202,13 +210,15 @@ function openDoor<Peer>({ services, ...treatment }: ListenCommon<Peer>, limits: 
     closing: closing.signal,
     async close() {
       closing.abort()
-      if (sockets.size > 0) {
+      if (connections.size > 0) {
         served.endStreams(new Failure('unavailable', 'rpc.server-closing', { public: 'the server is closing' }))
         // Later than our own end of the grace: the library's tells callers that they cancelled, a closed socket that we are away.
         injector.drain(limits.grace + seconds(1))
         deadline(limits.grace).addEventListener('abort', () => {
-          for (const socket of sockets) socket.destroy()
+          for (const { socket } of connections.values()) socket.destroy()
         })
+        // Told to go, with nothing to wait for: whether the other side goes by itself is its own matter.
+        for (const { socket, calls } of connections.values()) if (calls === 0) socket.destroySoon()
         await emptied.promise
       }
       injector.destroy()
@@ -234,11 +244,14 @@ async function admitTls<Peer>(door: Door<Peer>, listening: TlsListening<Peer>, s
   door.admit(socket, await listening.peerOf(connection, deadline(limit, door.closing)))
 }
 
+/** A certificate that cannot be used leaves the one before it in place. */
 async function useNewIdentities(server: TlsServer, identity: Watched<TlsIdentity>, signal: AbortSignal, log: Log): Promise<void> {
-  try {
-    for await (const current of identity.changes(signal)) server.setSecureContext(serverTls(current))
-  } catch (error) {
-    log.error('the certificate of a listener can no longer be replaced', { error: tellChain(error) })
+  for await (const current of identity.changes(signal)) {
+    try {
+      server.setSecureContext(serverTls(current))
+    } catch (error) {
+      log.error('a new certificate of a listener cannot be used', { error: tellChain(error) })
+    }
   }
 }
 
@@ -247,16 +260,31 @@ function serverTls(identity: TlsIdentity) {
   return { ...tlsDefaults, ...tlsKeyPair(identity), ca: [], secureOptions: constants.SSL_OP_NO_TICKET }
 }
 
-function listenerOn<Peer>(server: NetServer, door: Door<Peer>, listening: ListenCommon<Peer>, limits: Limits, at: { address: string; port: number }): Listener {
+function listenerOn<Peer>(
+  server: NetServer,
+  door: Door<Peer>,
+  listening: ListenCommon<Peer>,
+  limits: Limits,
+  at: { address: string; port: number },
+): Listener {
   const { signal, log } = listening
   server.maxConnections = limits.connections
-  server.on('drop', () => log.debug('a connection was dropped: there are too many', { address: at.address, connections: limits.connections }))
+  server.on('drop', () =>
+    log.debug('a connection was dropped: there are too many', { address: at.address, connections: limits.connections }),
+  )
   server.on('error', (error) => log.error('accepting connections failed', { address: at.address, error: tellChain(error) }))
+  const sockets = new Set<Socket>()
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+  })
   let closed: Promise<void> | undefined
   const close = () => {
     closed ??= (async () => {
       server.close()
       await door.close()
+      // What is left has not come through the door yet.
+      for (const socket of sockets) socket.destroy()
     })()
     return closed
   }
@@ -279,7 +307,9 @@ async function freeSocketPath(path: string): Promise<void> {
   })
   if (!there) return await directoryExists(path)
   if (!there.isSocket()) {
-    throw new Failure('failed_precondition', 'listen.not-a-socket', { public: `\`${path}\` exists and is not a socket: remove it or choose another path` })
+    throw new Failure('failed_precondition', 'listen.not-a-socket', {
+      public: `\`${path}\` exists and is not a socket: remove it or choose another path`,
+    })
   }
   if (await somebodyListens(path)) {
     throw new Failure('already_exists', 'listen.socket-in-use', { public: `\`${path}\` is in use: another process listens on it` })

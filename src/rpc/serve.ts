@@ -9,7 +9,7 @@ import type {
   ServerWritableStream,
   StatusObject,
 } from '@grpc/grpc-js'
-import { Metadata } from '@grpc/grpc-js'
+import { Metadata, status as Status } from '@grpc/grpc-js'
 import type { DescMethod } from '@bufbuild/protobuf'
 import { Failure } from '../kernel/failure.ts'
 import { dispatch, type Treatment } from './dispatch.ts'
@@ -18,8 +18,14 @@ import { incoming } from './incoming.ts'
 import { detailsTrailer, toWireStatus } from './status.ts'
 
 export interface Serving<Peer> extends Treatment<Peer> {
-  /** The peer of the connection that a call came in on; undefined if that connection is gone. */
-  peerOf(token: string): { readonly peer: Peer } | undefined
+  /** The connection that a call came in on; undefined if it is gone. */
+  connectionOf(token: string): Connection<Peer> | undefined
+}
+
+export interface Connection<Peer> {
+  readonly peer: Peer
+  /** How many calls are being answered on it. */
+  calls: number
 }
 
 /** What is being served. */
@@ -50,12 +56,18 @@ export function serve<Peer>(server: Server, services: readonly Mounted<Peer>[], 
 type AnyCallHandler = handleUnaryCall<Buffer, Buffer> | handleServerStreamingCall<Buffer, Buffer> | handleBidiStreamingCall<Buffer, Buffer>
 type AnyServerCall = ServerUnaryCall<Buffer, Buffer> | ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>
 
-function implement<Peer>(mounted: Mounted<Peer>, method: DescMethod, serving: Serving<Peer>, streams: Set<AbortController>): AnyCallHandler {
+function implement<Peer>(
+  mounted: Mounted<Peer>,
+  method: DescMethod,
+  serving: Serving<Peer>,
+  streams: Set<AbortController>,
+): AnyCallHandler {
   switch (method.methodKind) {
     case 'unary':
       return answerOne(mounted, method, serving)
     case 'server_streaming':
-      return (stream: ServerWritableStream<Buffer, Buffer>) => void answerMany(mounted, method, serving, streams, stream, () => stream.request)
+      return (stream: ServerWritableStream<Buffer, Buffer>) =>
+        void answerMany(mounted, method, serving, streams, stream, () => stream.request)
     // A client stream is served as a stream of one answer: on the wire they are the same.
     case 'client_streaming':
     case 'bidi_streaming':
@@ -70,20 +82,23 @@ function answerOne<Peer>(mounted: Mounted<Peer>, method: DescMethod, serving: Se
   const path = pathOf(method)
   return (call, callback) => {
     const ending = new AbortController()
-    call.on('cancelled', () => ending.abort())
+    call.on('cancelled', () => ending.abort(callerLeft))
     let answer: Buffer | undefined
     const send = (message: Uint8Array) => {
       answer = asBuffer(message)
       return sent
     }
+    const connection = serving.connectionOf(call.getPeer())
+    if (!connection) return callback(statusOf(connectionGone(), serving))
     const finish = (failure: Failure | undefined) => {
+      connection.calls--
       call.removeAllListeners('cancelled')
       if (failure) callback(statusOf(failure, serving))
       else callback(null, answer ?? null)
     }
-    const seen = seenCall(call, path, serving, ending.signal)
-    if (!seen) finish(connectionGone())
-    else void dispatch(mounted, method, seen, { input: call.request, send }, serving).then(finish)
+    connection.calls++
+    const seen = seenCall(call, path, connection, ending.signal)
+    void dispatch(mounted, method, seen, { input: call.request, send }, serving).then(finish)
   }
 }
 
@@ -95,13 +110,15 @@ async function answerMany<Peer>(
   stream: ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>,
   input: (signal: AbortSignal) => Uint8Array | AsyncIterable<Uint8Array>,
 ): Promise<void> {
+  const connection = serving.connectionOf(stream.getPeer())
+  if (!connection) return void stream.emit('error', statusOf(connectionGone(), serving))
   const ending = new AbortController()
   let stopSending: ((reason: unknown) => void) | undefined
   let callerIsGone = false
   ending.signal.addEventListener('abort', () => stopSending?.(ending.signal.reason))
   stream.on('cancelled', () => {
     callerIsGone = true
-    ending.abort()
+    ending.abort(callerLeft)
   })
   // Each message is awaited, so that at most one is held for a reader that does not read.
   const send = (message: Uint8Array) =>
@@ -111,8 +128,10 @@ async function answerMany<Peer>(
       stream.write(asBuffer(message), (error: Error | null | undefined) => (error ? reject(error) : resolve()))
     })
   streams.add(ending)
-  const seen = seenCall(stream, pathOf(method), serving, ending.signal)
-  const failure = seen ? await dispatch(mounted, method, seen, { input: input(ending.signal), send }, serving) : connectionGone()
+  connection.calls++
+  const seen = seenCall(stream, pathOf(method), connection, ending.signal)
+  const failure = await dispatch(mounted, method, seen, { input: input(ending.signal), send }, serving)
+  connection.calls--
   streams.delete(ending)
   stream.removeAllListeners('cancelled')
   if (callerIsGone) return
@@ -120,14 +139,12 @@ async function answerMany<Peer>(
   else stream.end()
 }
 
-function seenCall<Peer>(call: AnyServerCall, method: string, serving: Serving<Peer>, signal: AbortSignal): Call<Peer> | undefined {
-  const known = serving.peerOf(call.getPeer())
-  if (!known) return undefined
+function seenCall<Peer>(call: AnyServerCall, method: string, { peer }: Connection<Peer>, signal: AbortSignal): Call<Peer> {
   const deadline = call.getDeadline()
   return {
     signal,
     deadline: typeof deadline === 'number' && Number.isFinite(deadline) ? deadline : undefined,
-    peer: known.peer,
+    peer,
     metadata: metadataOf(call.metadata),
     method,
   }
@@ -152,7 +169,7 @@ function statusOf<Peer>(failure: Failure, { detailsOf }: Treatment<Peer>): Parti
   const status = toWireStatus(failure, detailsOf?.(failure))
   const metadata = new Metadata()
   if (status.details) metadata.set(detailsTrailer, asBuffer(status.details))
-  return { code: status.code, details: status.text, metadata }
+  return { code: Status[Status[status.code] as keyof typeof Status], details: status.text, metadata }
 }
 
 function definitionOf(method: DescMethod): MethodDefinition<Buffer, Buffer> {
@@ -167,6 +184,8 @@ function definitionOf(method: DescMethod): MethodDefinition<Buffer, Buffer> {
   }
 }
 
+/** Callers leave as often as they come, so this one is made once: an error of its own each time would be a tenth of a call's cost. */
+const callerLeft = new Failure('cancelled', 'rpc.caller-left', { public: 'the caller left, or waits no longer' })
 const same = (bytes: Buffer): Buffer => bytes
 const sent = Promise.resolve()
 

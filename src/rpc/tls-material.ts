@@ -10,7 +10,7 @@ export interface TlsIdentity {
 
 /** The identity in the form that `node:tls` takes. */
 export function tlsKeyPair({ cert, key }: TlsIdentity): { cert: string; key: string } {
-  return { cert, key: key instanceof KeyObject ? (key.export({ format: 'pem', type: 'pkcs8' }) as string) : key }
+  return { cert, key: key instanceof KeyObject ? key.export({ format: 'pem', type: 'pkcs8' }) : key }
 }
 
 /** What both ends agree on: HTTP/2 only, TLS 1.2 or later, a hybrid post-quantum key exchange where the other side can. */
@@ -26,9 +26,11 @@ export const tlsDefaults = {
  */
 export function presentedChain(socket: TLSSocket): readonly Uint8Array[] {
   const chain: Uint8Array[] = []
-  for (let at = socket.getPeerX509Certificate(); at !== undefined; ) {
+  for (let at = socket.getPeerX509Certificate(); at !== undefined;) {
     if (chain.length === maxChainLength) {
-      throw new Failure('unauthenticated', 'tls.chain-too-long', { public: `the certificate chain is too long: at most ${maxChainLength} are read` })
+      throw new Failure('unauthenticated', 'tls.chain-too-long', {
+        public: `the certificate chain is too long: at most ${maxChainLength} are read`,
+      })
     }
     chain.push(at.raw)
     const issuer = at.issuerCertificate

@@ -22,12 +22,17 @@ describe.each(Object.entries(carriers))('a call over %s', (_name, open) => {
   describe('refuses', () => {
     test('with the category, the public text and nothing else of a Failure', async () => {
       const log = keptLog()
-      const refusal = new Failure('permission_denied', 'workload.no-identity', { public: 'no identity issued', internal: { selectors: ['unix:uid:1000'] } })
+      const refusal = new Failure('permission_denied', 'workload.no-identity', {
+        public: 'no identity issued',
+        internal: { selectors: ['unix:uid:1000'] },
+      })
       await using carried = await serving([applying(() => Promise.reject(refusal))], { log })
       const failure = await failureOf(apply(carried.channel))
       expect(failure).toMatchObject({ category: 'permission_denied', reason: 'rpc.permission-denied', message: 'no identity issued' })
       expect(JSON.stringify(failure.internal)).not.toMatch(/selectors|workload/)
-      expect(log.lines).toMatchObject([{ level: 'info', fields: { reason: 'workload.no-identity', about: { selectors: ['unix:uid:1000'] } } }])
+      expect(log.lines).toMatchObject([
+        { level: 'info', fields: { reason: 'workload.no-identity', about: { selectors: ['unix:uid:1000'] } } },
+      ])
     })
 
     test('with `internal error` where a handler broke, and tells the log why', async () => {
@@ -40,7 +45,10 @@ describe.each(Object.entries(carriers))('a call over %s', (_name, open) => {
 
     test('without telling the log a secret', async () => {
       const log = keptLog()
-      const failure = new Failure('unauthenticated', 'token.unknown', { public: 'unknown token', internal: { token: new Secret('s3cret'), raw: Buffer.from('s3cret') } })
+      const failure = new Failure('unauthenticated', 'token.unknown', {
+        public: 'unknown token',
+        internal: { token: new Secret('s3cret'), raw: Buffer.from('s3cret') },
+      })
       await using carried = await serving([applying(() => Promise.reject(failure))], { log })
       await failureOf(apply(carried.channel))
       expect(JSON.stringify(log.lines)).not.toContain('s3cret')
@@ -57,7 +65,10 @@ describe.each(Object.entries(carriers))('a call over %s', (_name, open) => {
       const call = carried.channel.start(PolicyAdministration.method.applyPolicies, {})
       await call.send(Uint8Array.of(0x0a, 0xff))
       call.end()
-      expect(await failureOf(call.responses.next())).toMatchObject({ category: 'invalid_argument', message: expect.stringContaining('ApplyPoliciesRequest') as string })
+      expect(await failureOf(call.responses.next())).toMatchObject({
+        category: 'invalid_argument',
+        message: expect.stringContaining('ApplyPoliciesRequest') as string,
+      })
     })
 
     test('R-27 a request that nests deeper than 100 messages', async () => {
@@ -112,7 +123,9 @@ describe.each(Object.entries(carriers))('a call over %s', (_name, open) => {
   test('carries details with a refusal', async () => {
     const details = [anyPack(PermissionDeniedDetailsSchema, create(PermissionDeniedDetailsSchema, { reason: Reason.AGENT_BANNED }))]
     const banned = new Failure('permission_denied', 'agent.banned', { public: 'the agent is banned' })
-    await using carried = await serving([applying(() => Promise.reject(banned))], { detailsOf: (failure) => (failure === banned ? details : []) })
+    await using carried = await serving([applying(() => Promise.reject(banned))], {
+      detailsOf: (failure) => (failure === banned ? details : []),
+    })
     const [detail] = detailsOf(await failureOf(apply(carried.channel)))
     expect(anyUnpack(detail!, PermissionDeniedDetailsSchema)).toMatchObject({ reason: Reason.AGENT_BANNED })
   })
@@ -213,7 +226,10 @@ describe.each(Object.entries(carriers))('a call over %s', (_name, open) => {
     }
     await using carried = await serving([syncing(sync)])
     const call = carried.channel.start(Entry.method.syncAuthorizedEntries, {})
-    const request = toBinary(SyncAuthorizedEntriesRequestSchema, create(SyncAuthorizedEntriesRequestSchema, { ids: ['x'.repeat(256 * 1024)] }))
+    const request = toBinary(
+      SyncAuthorizedEntriesRequestSchema,
+      create(SyncAuthorizedEntriesRequestSchema, { ids: ['x'.repeat(256 * 1024)] }),
+    )
     let sent = 0
     const sending = (async () => {
       for (; sent < 100; sent++) await call.send(request)
@@ -251,7 +267,10 @@ describe.each(Object.entries(carriers))('a call over %s', (_name, open) => {
     }
     await using carried = await serving([applying(async () => once), watching(watch)])
     expect(await apply(carried.channel)).toMatchObject({ version: 'once' })
-    expect(await take(clientOf(PolicyDistribution, carried.channel).watchPolicies({}), 5)).toMatchObject([{ version: 'once' }, { version: 'once' }])
+    expect(await take(clientOf(PolicyDistribution, carried.channel).watchPolicies({}), 5)).toMatchObject([
+      { version: 'once' },
+      { version: 'once' },
+    ])
   })
 })
 
@@ -303,7 +322,7 @@ function untilAborted(signal: AbortSignal): Promise<never> {
 
 /** Returns when a number has stopped moving for some turns of the event loop. */
 async function settled(value: () => number): Promise<void> {
-  for (let before = -1, same = 0; same < 50; ) {
+  for (let before = -1, same = 0; same < 50;) {
     same = value() === before ? same + 1 : 0
     before = value()
     await new Promise((resolve) => setImmediate(resolve))

@@ -26,7 +26,10 @@ describe('a Unix socket', () => {
   describe('is refused where', () => {
     test('its path is longer than the system takes', async () => {
       const path = at('x'.repeat(108 - at('').length))
-      await expect(listen({ path })).rejects.toMatchObject({ reason: 'listen.socket-path-too-long', message: expect.stringContaining('at most 107') as string })
+      await expect(listen({ path })).rejects.toMatchObject({
+        reason: 'listen.socket-path-too-long',
+        message: expect.stringContaining('at most 107') as string,
+      })
     })
 
     test('somebody else listens', async () => {
@@ -170,7 +173,12 @@ describe('a connection', () => {
   test('ends by itself when nothing is called on it', async () => {
     const ended = Promise.withResolvers<void>()
     const peerOf = () => ({ [Symbol.dispose]: () => ended.resolve() })
-    await using _listener = await listenUnix({ ...usual(at('s')), peerOf, services: [naming<object>(() => 'x')], limits: { idle: milliseconds(50) } })
+    await using _listener = await listenUnix({
+      ...usual(at('s')),
+      peerOf,
+      services: [naming<object>(() => 'x')],
+      limits: { idle: milliseconds(50) },
+    })
     const socket = connect(at('s')).on('error', () => {})
     socket.resume()
     await ended.promise
@@ -179,7 +187,11 @@ describe('a connection', () => {
 
   test('is told to go when it is old, and its caller goes on with a new one', async () => {
     let count = 0
-    await using _listener = await listen({ path: at('s'), peerOf: () => `peer ${count++}`, limits: { connectionAge: milliseconds(50), grace: milliseconds(50) } })
+    await using _listener = await listen({
+      path: at('s'),
+      peerOf: () => `peer ${count++}`,
+      limits: { connectionAge: milliseconds(50), grace: milliseconds(50) },
+    })
     await using channel = connectUnix(at('s'))
     expect(await nameOn(channel)).toBe('peer 0')
     await expect.poll(() => nameOn(channel)).not.toBe('peer 0')
@@ -293,7 +305,10 @@ async function leaveStaleSocket(path: string): Promise<void> {
 /** The grpc-status of a call whose body is these bytes, or `ended` if the connection was. */
 function rawCall(path: string, body: Buffer, headers: Record<string, string> = {}): Promise<string> {
   return new Promise((resolve) => {
-    const session: ClientHttp2Session = connectH2('http://localhost', { createConnection: (): Socket => connect(path), maxSendHeaderBlockLength: 10_000_000 })
+    const session: ClientHttp2Session = connectH2('http://localhost', {
+      createConnection: (): Socket => connect(path),
+      maxSendHeaderBlockLength: 10_000_000,
+    })
     const finish = (status: string) => {
       session.destroy()
       resolve(status)
@@ -313,4 +328,3 @@ function rawCall(path: string, body: Buffer, headers: Record<string, string> = {
     stream.write(body)
   })
 }
-

@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto'
-import { createServer } from 'node:net'
+import { connect as connectTcp, createServer, type Socket } from 'node:net'
 import { connect, type ConnectionOptions, createServer as createTlsServer, type TLSSocket } from 'node:tls'
 import { describe, expect, test } from 'vitest'
 import { Failure } from '../../src/kernel/failure.ts'
@@ -17,7 +17,11 @@ describe('a TLS listener', () => {
     await new Promise((resolve) => holder.once('listening', resolve))
     const { port } = holder.address() as { port: number }
     const failure = await listen({ port }).catch((error: unknown) => error as Failure)
-    expect(failure).toMatchObject({ category: 'already_exists', reason: 'listen.address-in-use', message: expect.stringContaining(`127.0.0.1:${port}`) as string })
+    expect(failure).toMatchObject({
+      category: 'already_exists',
+      reason: 'listen.address-in-use',
+      message: expect.stringContaining(`127.0.0.1:${port}`) as string,
+    })
     holder.close()
   })
 
@@ -28,7 +32,13 @@ describe('a TLS listener', () => {
   test('R-16 resumes no session, in TLS 1.2 and 1.3', async () => {
     await using listener = await listen({})
     for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
-      const options: ConnectionOptions = { port: listener.port, ALPNProtocols: ['h2'], rejectUnauthorized: false, minVersion: version, maxVersion: version }
+      const options: ConnectionOptions = {
+        port: listener.port,
+        ALPNProtocols: ['h2'],
+        rejectUnauthorized: false,
+        minVersion: version,
+        maxVersion: version,
+      }
       const first = await handshake(options)
       const session = first.getSession()
       first.destroy()
@@ -41,10 +51,22 @@ describe('a TLS listener', () => {
 
   test('refuses TLS 1.1 and clients that do not speak HTTP/2', async () => {
     await using listener = await listen({})
-    const old = { port: listener.port, rejectUnauthorized: false, ALPNProtocols: ['h2'], maxVersion: 'TLSv1.1', minVersion: 'TLSv1.1', ciphers: 'ALL:@SECLEVEL=0' } as const
+    const old = {
+      port: listener.port,
+      rejectUnauthorized: false,
+      ALPNProtocols: ['h2'],
+      maxVersion: 'TLSv1.1',
+      minVersion: 'TLSv1.1',
+      ciphers: 'ALL:@SECLEVEL=0',
+    } as const
     await expect(handshake(old)).rejects.toThrow()
     const silent = await handshake({ port: listener.port, rejectUnauthorized: false })
-    await new Promise((resolve) => silent.once('close', resolve).on('error', () => {}).resume())
+    await new Promise((resolve) =>
+      silent
+        .once('close', resolve)
+        .on('error', () => {})
+        .resume(),
+    )
   })
 
   test('agrees on a post-quantum key exchange', async () => {
@@ -59,7 +81,10 @@ describe('a TLS listener', () => {
     const peerOf = () => Promise.reject(new Failure('unauthenticated', 'test.stranger', { public: 'stranger' }))
     await using listener = await listen({ peerOf, log })
     await expect(versionFrom(listener.port)).rejects.toMatchObject({ category: 'unavailable' })
-    expect(log.lines.find(({ level }) => level === 'warn')).toMatchObject({ message: 'a connection was refused', fields: { error: 'stranger' } })
+    expect(log.lines.find(({ level }) => level === 'warn')).toMatchObject({
+      message: 'a connection was refused',
+      fields: { error: 'stranger' },
+    })
   })
 
   test('gives up on a peer that is not known in time', async () => {
@@ -67,6 +92,31 @@ describe('a TLS listener', () => {
       new Promise<string>((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)))
     await using listener = await listen({ peerOf, limits: { handshake: 50 } })
     await expect(versionFrom(listener.port)).rejects.toMatchObject({ category: 'unavailable' })
+  })
+
+  test('gives up on a client that does not speak, and waits for none when it closes', async () => {
+    const listener = await listen({ limits: { handshake: 50 } })
+    await closedByOther(connectTcp(listener.port, '127.0.0.1'))
+    await listener[Symbol.asyncDispose]()
+    const closing = await listen({})
+    const silent = closedByOther(connectTcp(closing.port, '127.0.0.1'))
+    const spoken = await handshake({ port: closing.port, rejectUnauthorized: false, ALPNProtocols: ['h2'] })
+    await closing[Symbol.asyncDispose]()
+    await Promise.all([silent, closedByOther(spoken)])
+  })
+
+  test('keeps its certificate where a new one cannot be used', async () => {
+    const identity = new WatchedValue(pemOf(await (await testCa()).leaf()))
+    const log = keptLog()
+    await using listener = await listen({ identity, log })
+    identity.set({ cert: 'not a certificate', key: 'not a key' })
+    await expect.poll(() => log.lines.map(({ message }) => message)).toContain('a new certificate of a listener cannot be used')
+    expect(await versionFrom(listener.port)).toBe('somebody')
+    const next = pemOf(await (await testCa()).leaf())
+    identity.set(next)
+    const shown = Promise.withResolvers<string>()
+    await versionFrom(listener.port, { verify: ([leaf]) => shown.resolve(new X509Certificate(leaf!).serialNumber) })
+    expect(await shown.promise).toBe(new X509Certificate(next.cert).serialNumber)
   })
 
   test('tells callers with and without a certificate apart on one port', async () => {
@@ -165,6 +215,15 @@ async function listen(wanted: Partial<TlsListening<string>>) {
 async function versionFrom(port: number, wanted: Partial<TlsConnecting> = {}): Promise<string> {
   await using channel = connectTls({ host: '127.0.0.1', port, verify: () => {}, ...wanted })
   return (await clientOf(PolicyAdministration, channel).listPolicies({})).version
+}
+
+function closedByOther(socket: Socket): Promise<void> {
+  return new Promise((resolve) => {
+    socket
+      .on('error', () => {})
+      .on('close', () => resolve())
+      .resume()
+  })
 }
 
 function handshake(options: ConnectionOptions): Promise<TLSSocket> {
