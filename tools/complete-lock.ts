@@ -22,15 +22,6 @@ export interface LockedPackage {
 
 export type LockedPackages = Readonly<Record<string, LockedPackage>>
 
-if (import.meta.main) {
-  const path = join(repository, 'package-lock.json')
-  const lock = JSON.parse(readFileSync(path, 'utf8')) as { packages: LockedPackages }
-  const missing = missingBuilds(lock.packages)
-  const names = Object.keys(missing)
-  if (names.length > 0) writeFileSync(path, `${JSON.stringify({ ...lock, packages: sorted({ ...lock.packages, ...missing }) }, null, 2)}\n`)
-  process.stdout.write(`${names.length} builds for other platforms added to the lock file\n`)
-}
-
 /** The optional dependencies that the lock file does not hold, as it should hold them. */
 export function missingBuilds(packages: LockedPackages): LockedPackages {
   const missing: Record<string, LockedPackage> = {}
@@ -89,3 +80,12 @@ const processors: ReadonlySet<string> = new Set([
   'wasm32',
   'x64',
 ])
+
+if (import.meta.main) {
+  const path = join(repository, 'package-lock.json')
+  const lock = JSON.parse(readFileSync(path, 'utf8')) as { packages: LockedPackages }
+  const missing = missingBuilds(lock.packages)
+  const names = Object.keys(missing)
+  if (names.length > 0) writeFileSync(path, `${JSON.stringify({ ...lock, packages: sorted({ ...lock.packages, ...missing }) }, null, 2)}\n`)
+  process.stdout.write(`${names.length} builds for other platforms added to the lock file\n`)
+}

@@ -7,7 +7,7 @@ import { idOfTrustDomain, parseSpiffeId, pathOf, trustDomainOf, type SpiffeId } 
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Certificate } from '../x509/certificate.ts'
 import { keyUsageNames, type KeyUsageName } from '../x509/extension.ts'
-import { readPublicKeyInfo, type KeyType } from '../x509/key-type.ts'
+import { readPublicKeyInfo, type KeyType, type PublicKeyInfo } from '../x509/key-type.ts'
 import { oid } from '../x509/oid.ts'
 import { signatureAlgorithmOf } from '../x509/signature.ts'
 import { keyIdentifier } from '../x509/template.ts'
@@ -40,7 +40,8 @@ export interface LintRule {
   readonly only?: Expected['what']
   /** What is wrong where it does not hold. */
   readonly problem: string
-  holds(certificate: Certificate, expected: Expected): boolean
+  /** `key` is what its SubjectPublicKeyInfo says, or undefined if that cannot be read. */
+  holds(certificate: Certificate, expected: Expected, key: PublicKeyInfo | undefined): boolean
 }
 
 /**
@@ -58,7 +59,8 @@ export function lint(certificate: Certificate, expected: Expected): void {
 
 /** Every rule that a certificate breaks, in the order of the table. */
 export function brokenRules(certificate: Certificate, expected: Expected): LintRule[] {
-  return lintRules.filter((rule) => (rule.only === undefined || rule.only === expected.what) && !rule.holds(certificate, expected))
+  const key = readable(certificate.spki)
+  return lintRules.filter((rule) => (rule.only === undefined || rule.only === expected.what) && !rule.holds(certificate, expected, key))
 }
 
 export const lintRules: readonly LintRule[] = [
@@ -139,7 +141,7 @@ export const lintRules: readonly LintRule[] = [
 
   // The key
   { name: 'key', source: 'R-3', problem: 'it is not for the key that was proven', holds: ({ spki }, expected) => sameBytes(spki, expected.spki) },
-  { name: 'key-strength', source: 'R-4', problem: 'its key is of a type or size that is not certified', holds: ({ spki }) => isStrong(spki) },
+  { name: 'key-strength', source: 'R-4', problem: 'its key is of a type or size that is not certified', holds: (_, __, key) => key !== undefined && key.family !== 'ed25519' },
   {
     name: 'authority-key',
     source: 'C-12',
@@ -151,8 +153,11 @@ export const lintRules: readonly LintRule[] = [
     name: 'subject-key-id',
     source: 'RFC 5280 section 4.2.1.2, RFC 7093 section 2, C-5',
     problem: 'the subject key identifier is not that of its key, or is critical',
-    holds: ({ subjectKeyId, spki, extensions }) =>
-      subjectKeyId !== undefined && extensions.get(oid.subjectKeyIdentifier)?.critical === false && isStrong(spki) && sameBytes(subjectKeyId, keyIdentifier(spki)),
+    holds: ({ subjectKeyId, spki, extensions }, _, key) =>
+      subjectKeyId !== undefined &&
+      extensions.get(oid.subjectKeyIdentifier)?.critical === false &&
+      key !== undefined &&
+      sameBytes(subjectKeyId, keyIdentifier(spki)),
   },
   {
     name: 'authority-key-id',
@@ -243,7 +248,7 @@ export const lintRules: readonly LintRule[] = [
     source: 'X509-SVID section 4.3 (X-17, X-18), C-4',
     only: 'leaf',
     problem: 'a leaf may do something else with its key than sign, or with RSA also encipher',
-    holds: (certificate) => sameList(usages(certificate), isRsa(certificate.spki) ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature']),
+    holds: (certificate, _, key) => sameList(usages(certificate), key?.family === 'rsa' ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature']),
   },
   {
     name: 'authority-key-usage',
@@ -273,16 +278,12 @@ export const lintRules: readonly LintRule[] = [
 const usages = ({ keyUsage }: Certificate): KeyUsageName[] => (keyUsage ? keyUsageNames.filter((name) => keyUsage[name]) : [])
 const sameList = (a: readonly string[], b: readonly string[]): boolean => a.length === b.length && a.every((one, index) => one === b[index])
 
-function isStrong(spki: Uint8Array): boolean {
+function readable(spki: Uint8Array): PublicKeyInfo | undefined {
   try {
-    return readPublicKeyInfo(spki).type !== 'ed25519'
+    return readPublicKeyInfo(spki)
   } catch {
-    return false
+    return undefined
   }
-}
-
-function isRsa(spki: Uint8Array): boolean {
-  return isStrong(spki) && readPublicKeyInfo(spki).family === 'rsa'
 }
 
 function isSpiffeId(text: string): boolean {

@@ -60,6 +60,7 @@ export class Rotation implements AsyncDisposable {
   readonly #bundle: WatchedValue<TrustBundle>
   readonly #keys = new Map<string, ManagedKey>()
   #record: JournalRecord
+  #authorityKeys: readonly Uint8Array[]
   #revision: bigint
   /** A write that may or may not have arrived: the next one asks first. */
   #doubtful: JournalRecord | undefined
@@ -70,6 +71,7 @@ export class Rotation implements AsyncDisposable {
     this.#ports = ports
     this.#rules = rulesOf(ports.profile, ports.refreshHint)
     this.#record = record
+    this.#authorityKeys = authorityKeysOf(record)
     this.#revision = revision
     this.#bundle = new WatchedValue(bundleOf(record, ports))
   }
@@ -90,10 +92,7 @@ export class Rotation implements AsyncDisposable {
 
   /** SubjectPublicKeyInfo of every key that is or was an authority, as far as it still matters. */
   authorityKeys(): readonly Uint8Array[] {
-    return [
-      ...everyone(this.#record.x509).flatMap(({ chain, roots }) => [...chain, ...roots].map(({ spki }) => spki)),
-      ...everyone(this.#record.jwt).map(({ publicKey }) => publicKey),
-    ]
+    return this.#authorityKeys
   }
 
   /** Gets the keys of the authorities that sign or will. One whose key is gone is retired: what it signed stays valid. @throws Failure `keys.*` */
@@ -245,6 +244,7 @@ export class Rotation implements AsyncDisposable {
 
   #accept(record: JournalRecord, revision: bigint): void {
     this.#record = record
+    this.#authorityKeys = authorityKeysOf(record)
     this.#revision = revision
     const bundle = bundleOf(record, this.#ports)
     if (bundle.sequence !== this.#bundle.current.sequence) this.#bundle.set(bundle)
@@ -360,6 +360,11 @@ interface Line<M> {
 function comingIn<M>({ next }: Slots<M>): Authority<M> {
   if (next === undefined || next.stage === 'intended') throw new Error('bug: there is no authority to come')
   return next.authority
+}
+
+function authorityKeysOf({ x509, jwt }: JournalRecord): readonly Uint8Array[] {
+  const certificates = everyone(x509).flatMap(({ chain, roots }) => [...chain, ...roots])
+  return [...certificates.map(({ spki }) => spki), ...everyone(jwt).map(({ publicKey }) => publicKey)]
 }
 
 function everyone<M>(held: Slots<M>): M[] {
