@@ -35,6 +35,13 @@ export function formatInstant(at: Instant): string {
   return new Date(at).toISOString().replace(/\.\d{3}Z$/, 'Z')
 }
 
+/** The moment that an RFC 3339 text names, `2026-01-01T00:00:00Z` or with an offset; undefined for anything else. */
+export function parseInstant(text: string): Instant | undefined {
+  if (!rfc3339.test(text)) return undefined
+  const at = Date.parse(text)
+  return Number.isNaN(at) ? undefined : at
+}
+
 function oneTimer(duration: Duration, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
     const onAbort = () => {
@@ -51,3 +58,5 @@ function oneTimer(duration: Duration, signal: AbortSignal | undefined): Promise<
 
 /** Node fires a timer at once when it is asked to wait longer than a signed 32-bit number of milliseconds. */
 const longestTimer = 2 ** 31 - 1
+
+const rfc3339 = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})$/
