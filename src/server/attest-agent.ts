@@ -1,0 +1,108 @@
+import { answer, begin, challenge, finish, handshakeLimits, type Evidence } from '../attestation/handshake.ts'
+import type { Challenge, NodeVerifier, ProvenNode } from '../attestation/node-attestor.ts'
+import { nodeAttested, nodeRefused } from '../audit/event.ts'
+import type { IssuedX509Svid } from '../ca/certificate-authority.ts'
+import { deadline } from '../kernel/clock.ts'
+import { Failure } from '../kernel/failure.ts'
+import type { AttestedNode } from '../registry/node.ts'
+import { pathOf, trustDomainOf } from '../spiffe/id.ts'
+import { uniqueSelectors } from '../spiffe/selector.ts'
+import { parseCertificateRequest, proven, type ProvenKey } from '../x509/certificate-request.ts'
+import type { Server } from './server.ts'
+
+/** What a node that proved itself goes home with. */
+export interface AttestedAgent {
+  readonly svid: IssuedX509Svid
+  readonly reattestable: boolean
+}
+
+type Needs = Pick<Server, 'trustDomain' | 'clock' | 'log' | 'ca' | 'audit' | 'nodes' | 'verifiers'>
+
+/**
+ * Admits a node: its key is proven, its evidence verified, its certificate issued and recorded, in this order.
+ * @param ask sends a challenge to the agent and waits for its answer
+ * @throws Failure `attest.unknown-type`, `attest.not-admitted`, `attest.bad-verdict`, `server.agent-banned`, `handshake.*`, `x509.*`, and those of the verifier
+ */
+export async function attestAgent(server: Needs, evidence: Evidence, ask: Challenge, address: string, signal: AbortSignal): Promise<AttestedAgent> {
+  try {
+    const handshake = begin(evidence, server.clock.now())
+    const verifier = verifierFor(server, evidence.type)
+    // Before the evidence: a token must not be used up by a request that fails anyway (A-0).
+    const key = await proven(parseCertificateRequest(evidence.csr))
+    const bounded = deadline(handshakeLimits.duration, signal)
+    const node = await converse(server, handshake, ask, (challenging) => verifier.verify(evidence.payload, challenging, bounded))
+    return await admit(server, checked(server, evidence.type, node), evidence.type, key, address, signal)
+  } catch (thrown) {
+    const failure = Failure.from(thrown)
+    server.log.warn('a node was refused', { type: evidence.type.slice(0, 64), reason: failure.reason, address })
+    await server.audit.append(nodeRefused({ type: evidence.type.slice(0, 64), reason: failure.reason, address }))
+    throw failure
+  }
+}
+
+function verifierFor({ verifiers }: Needs, type: string): NodeVerifier {
+  const verifier = verifiers.get(type)
+  if (!verifier) {
+    const known = [...verifiers.keys()].sort().join('`, `')
+    throw new Failure('invalid_argument', 'attest.unknown-type', { public: `node evidence of type \`${type}\` is not accepted here: expected one of \`${known}\`` })
+  }
+  // Whoever holds a token was admitted by whoever made it; no other kind of evidence admits by itself.
+  if (type !== 'join_token') {
+    throw new Failure('permission_denied', 'attest.not-admitted', { public: `no onboarding policy admits nodes by \`${type}\`` })
+  }
+  return verifier
+}
+
+/** Runs the verifier with a way to ask that keeps turns, sizes and time. */
+async function converse(
+  { clock }: Needs,
+  begun: ReturnType<typeof begin>,
+  ask: Challenge,
+  verify: (ask: Challenge) => Promise<ProvenNode>,
+): Promise<ProvenNode> {
+  let handshake = begun
+  const node = await verify(async (bytes) => {
+    handshake = challenge(handshake, bytes, clock.now())
+    const reply = await ask(bytes)
+    handshake = answer(handshake, reply, clock.now())
+    return reply
+  })
+  finish(handshake, clock.now())
+  return node
+}
+
+/** What a verifier says is held against what any may say (R-2). */
+function checked({ trustDomain }: Needs, type: string, node: ProvenNode): ProvenNode {
+  if (trustDomainOf(node.id) !== trustDomain || !pathOf(node.id).startsWith(`/spire/agent/${type}/`)) {
+    throw new Failure('internal', 'attest.bad-verdict', {
+      public: 'internal error',
+      internal: { id: node.id, expected: `spiffe://${trustDomain}/spire/agent/${type}/…` },
+    })
+  }
+  return { ...node, selectors: uniqueSelectors(node.selectors) }
+}
+
+async function admit(server: Needs, node: ProvenNode, type: string, key: ProvenKey, address: string, signal: AbortSignal): Promise<AttestedAgent> {
+  if ((await server.nodes.find(node.id))?.banned) throw bannedNode()
+  const svid = await server.ca.issueX509Svid({ kind: 'agent', spiffeId: node.id, key, context: { caller: address, attestation: type } }, signal)
+  const record: AttestedNode = {
+    id: node.id,
+    attestationType: type,
+    serial: svid.serial,
+    expiresAt: svid.notAfter,
+    selectors: node.selectors,
+    canReattest: node.canReattest,
+    banned: false,
+    agentVersion: '',
+  }
+  await server.audit.append(nodeAttested({ id: node.id, type, serial: svid.serial, address }))
+  // A ban that came meanwhile stays.
+  const stored = await server.nodes.change(node.id, (found) => (found.banned ? undefined : record))
+  if (stored?.banned) throw bannedNode()
+  if (!stored) await server.nodes.put(record)
+  return { svid, reattestable: node.canReattest }
+}
+
+function bannedNode(): Failure {
+  return new Failure('permission_denied', 'server.agent-banned', { public: 'agent is banned' })
+}

@@ -1,0 +1,59 @@
+import { seconds } from '../kernel/duration.ts'
+import { Failure } from '../kernel/failure.ts'
+import { WatchedValue, type Watched } from '../kernel/watched.ts'
+import type { OwnIdentity } from './own-identity.ts'
+import type { Server } from './server.ts'
+
+/** Whether the server does what it is there for, and if not, why. */
+export interface ServerHealth {
+  readonly serving: boolean
+  /** In words, for operators. */
+  readonly complaints: readonly string[]
+}
+
+type Needs = Pick<Server, 'ca' | 'entries' | 'clock'> & { readonly identity: Pick<OwnIdentity, 'isGood'> }
+
+/** Healthy means: the CA can sign, the store answers, and those who connect can verify us. */
+export async function healthOf(server: Needs): Promise<ServerHealth> {
+  const complaints = [...server.ca.complaints(), ...(await storeComplaints(server))]
+  if (!server.identity.isGood) complaints.push('the server certificate is not valid')
+  return { serving: complaints.length === 0, complaints }
+}
+
+/** The server's health, looked at every few seconds. */
+export class WatchedHealth {
+  readonly #server: Needs
+  readonly #state: WatchedValue<ServerHealth>
+
+  private constructor(server: Needs, first: ServerHealth) {
+    this.#server = server
+    this.#state = new WatchedValue(first)
+  }
+
+  static async open(server: Needs): Promise<WatchedHealth> {
+    return new WatchedHealth(server, await healthOf(server))
+  }
+
+  get state(): Watched<ServerHealth> {
+    return this.#state
+  }
+
+  /** Looks again for as long as the signal lives. */
+  async keepWatching(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await this.#server.clock.sleep(interval, signal).catch(() => {})
+      if (!signal.aborted) this.#state.set(await healthOf(this.#server))
+    }
+  }
+}
+
+async function storeComplaints({ entries }: Needs): Promise<string[]> {
+  try {
+    await entries.find('health')
+    return []
+  } catch (error) {
+    return [`the store does not answer: ${Failure.from(error).message}`]
+  }
+}
+
+const interval = seconds(5)

@@ -1,0 +1,53 @@
+import type { IssuedX509Svid } from '../ca/certificate-authority.ts'
+import { Failure } from '../kernel/failure.ts'
+import type { RegistrationEntry } from '../registry/entry.ts'
+import type { AttestedNode } from '../registry/node.ts'
+import { parseCertificateRequest, proven } from '../x509/certificate-request.ts'
+import { entitledById, notEntitled } from './entitled-entries.ts'
+import type { Server } from './server.ts'
+
+export interface X509SvidWish {
+  readonly entryId: string
+  readonly csr: Uint8Array
+}
+
+/** The most that one call may ask for (reference: SPIRE's limit of signatures a second). */
+export const maxBatch = 500
+
+/**
+ * Signs certificates for an agent's workloads: one answer for each wish, in order. Of a request only its key is used (R-3).
+ * @throws Failure `server.batch-too-large`; what is wrong with one wish is in its answer
+ */
+export async function issueX509Svids(
+  server: Pick<Server, 'clock' | 'ca' | 'entryCache'>,
+  agent: AttestedNode,
+  wishes: readonly X509SvidWish[],
+  signal: AbortSignal,
+): Promise<readonly (Issued | Failure)[]> {
+  if (wishes.length > maxBatch) {
+    throw new Failure('resource_exhausted', 'server.batch-too-large', { public: `the batch has ${wishes.length} requests: at most ${maxBatch}` })
+  }
+  const entitled = await entitledById(server, agent)
+  return Promise.all(
+    wishes.map(async ({ entryId, csr }) => {
+      const entry = entitled.get(entryId)
+      if (!entry) return notEntitled(entryId)
+      return issue(server, agent, entry, csr, signal).catch((error: unknown) => Failure.from(error))
+    }),
+  )
+}
+
+export interface Issued {
+  readonly entry: RegistrationEntry
+  readonly svid: IssuedX509Svid
+}
+
+async function issue(server: Pick<Server, 'ca'>, agent: AttestedNode, entry: RegistrationEntry, csr: Uint8Array, signal: AbortSignal): Promise<Issued> {
+  const key = await proven(parseCertificateRequest(csr))
+  const context = { caller: agent.id, entry: entry.id, revision: String(entry.revision) }
+  const svid = await server.ca.issueX509Svid(
+    { kind: 'workload', spiffeId: entry.spiffeId, key, lifetime: entry.x509SvidTtl, dnsNames: entry.dnsNames, context },
+    signal,
+  )
+  return { entry, svid }
+}
