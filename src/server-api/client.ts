@@ -1,0 +1,425 @@
+/** The server API from outside: for agents over TLS, for operators over the private socket. Protobuf ends here. */
+import { timestampMs } from '@bufbuild/protobuf/wkt'
+import type { AgentCredentials, PolicyDocuments, SignedJwtSvid, SignedX509Svid, UpstreamServer } from '../agent/upstream-server.ts'
+import type { NodeProver } from '../attestation/node-attestor.ts'
+import { deadline, type Clock, type Instant } from '../kernel/clock.ts'
+import { seconds, type Duration } from '../kernel/duration.ts'
+import { Failure, tellChain } from '../kernel/failure.ts'
+import { Secret, type Log } from '../kernel/log.ts'
+import type { PolicyDocument } from '../policy/policy-set.ts'
+import type { EntryDraft, RegistrationEntry } from '../registry/entry.ts'
+import { clientOf, connectTls, connectUnix, type CallOptions, type Channel, type Client } from '../rpc/client.ts'
+import { Health, HealthCheckResponse_ServingStatus as ServingStatus } from '../rpc/gen/grpc/health/v1/health_pb.ts'
+import { Agent } from '../rpc/gen/spire/api/server/agent/v1/agent_pb.ts'
+import { Bundle } from '../rpc/gen/spire/api/server/bundle/v1/bundle_pb.ts'
+import { Entry, type EntryRevision } from '../rpc/gen/spire/api/server/entry/v1/entry_pb.ts'
+import { SVID } from '../rpc/gen/spire/api/server/svid/v1/svid_pb.ts'
+import type { Entry as EntryMessage } from '../rpc/gen/spire/api/types/types_pb.ts'
+import { PolicyAdministration, PolicyDistribution, type PolicySet } from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
+import type { TlsIdentity } from '../rpc/tls-material.ts'
+import type { TrustBundle } from '../spiffe/bundle.ts'
+import { bundleSet } from '../spiffe/bundle-set.ts'
+import { spiffeId, type SpiffeId } from '../spiffe/id.ts'
+import { verifyX509Svid } from '../spiffe/x509-svid.ts'
+import { parseCertificate } from '../x509/certificate.ts'
+import { formatPem } from '../x509/pem.ts'
+import { readAgent, readBundle, readEntry, readJwtSvid, readStatus, readX509Svid, toEntry, toSpiffeId, understood, type AgentSummary } from './messages.ts'
+
+export type { AgentSummary }
+
+export interface ServerAddress {
+  readonly host: string
+  readonly port: number
+}
+
+/**
+ * The server as an agent sees it. The server must prove to be `spiffe://<trust domain>/spire/server` against the bundle of the moment,
+ * at every connection; nothing is sent before it did.
+ */
+export function connectServer(address: ServerAddress, world: { readonly clock: Clock; readonly log: Log }): UpstreamServer {
+  return new ServerOverTls(address, world)
+}
+
+class ServerOverTls implements UpstreamServer {
+  readonly #address: ServerAddress
+  readonly #clock: Clock
+  readonly #log: Log
+  #link: Link | undefined
+  /** Entries by id as they were last sent, so that only what changed is asked for. */
+  #entries: ReadonlyMap<string, RegistrationEntry> = new Map()
+  readonly #closing = new Set<Promise<void>>()
+
+  constructor(address: ServerAddress, { clock, log }: { readonly clock: Clock; readonly log: Log }) {
+    this.#address = address
+    this.#clock = clock
+    this.#log = log
+  }
+
+  async attest(prover: NodeProver, csr: Uint8Array, bundle: TrustBundle, signal: AbortSignal) {
+    await using channel = this.#open(() => bundle, undefined)
+    return translated(() => converse(clientOf(Agent, channel), prover, csr, deadline(attestTimeout, signal)))
+  }
+
+  use(credentials: AgentCredentials, bundle: TrustBundle): void {
+    if (this.#link?.credentials === credentials) {
+      this.#link.bundle = bundle
+      return
+    }
+    this.#disconnect()
+    const link: Link = { credentials, bundle, channel: this.#open(() => link.bundle, tlsIdentity(credentials)) }
+    this.#link = link
+  }
+
+  async renew(csr: Uint8Array, signal: AbortSignal): Promise<SignedX509Svid> {
+    const { svid } = await this.#ask(Agent, (agent, options) => agent.renewAgent({ params: { csr } }, options), signal)
+    return readX509Svid(svid)
+  }
+
+  async bundle(signal: AbortSignal): Promise<TrustBundle> {
+    return readBundle(await this.#ask(Bundle, (bundle, options) => bundle.getBundle({}, options), signal))
+  }
+
+  async entries(signal: AbortSignal): Promise<readonly RegistrationEntry[]> {
+    const entry = clientOf(Entry, this.#channel())
+    const entries = await translated(() => sync(entry, this.#entries, this.#log, deadline(syncTimeout, signal)), signal)
+    this.#entries = new Map(entries.map((one) => [one.id, one]))
+    return entries
+  }
+
+  async signX509(requests: readonly { readonly entryId: string; readonly csr: Uint8Array }[], signal: AbortSignal): Promise<readonly (SignedX509Svid | Failure)[]> {
+    if (requests.length === 0) return []
+    const { results } = await this.#ask(SVID, (svid, options) => svid.batchNewX509SVID({ params: requests.map(({ entryId, csr }) => ({ entryId, csr })) }, options), signal)
+    if (results.length !== requests.length) {
+      throw new Failure('unavailable', 'server.bad-answer', { public: `the server answered ${results.length} of ${requests.length} requests` })
+    }
+    return results.map(({ status, svid }) => readStatus(status) ?? orFailure(() => readX509Svid(svid)))
+  }
+
+  async signJwt(entryId: string, audience: readonly string[], signal: AbortSignal): Promise<SignedJwtSvid> {
+    const { svid } = await this.#ask(SVID, (client, options) => client.newJWTSVID({ entryId, audience: [...audience] }, options), signal)
+    return readJwtSvid(svid)
+  }
+
+  async *policies(signal: AbortSignal): AsyncGenerator<PolicyDocuments, void, void> {
+    try {
+      for await (const set of clientOf(PolicyDistribution, this.#channel()).watchPolicies({}, { signal })) yield readPolicySet(set)
+    } catch (error) {
+      if (signal.aborted) return
+      throw reachable(understood(error))
+    }
+  }
+
+  async postStatus({ agentVersion, bundleSequence }: { readonly agentVersion: string; readonly bundleSequence: bigint }, signal: AbortSignal): Promise<void> {
+    await this.#ask(Agent, (agent, options) => agent.postStatus({ agentVersion, currentBundleSerial: bundleSequence }, options), signal)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#disconnect()
+    await Promise.all(this.#closing)
+  }
+
+  #ask<S extends Parameters<typeof clientOf>[0], T>(service: S, call: (client: Client<S>, options: CallOptions) => Promise<T>, signal: AbortSignal): Promise<T> {
+    const client = clientOf(service, this.#channel())
+    return translated(() => call(client, { signal, timeout: callTimeout }), signal)
+  }
+
+  #channel(): Channel {
+    if (!this.#link) throw new Error('bug: the server was called before the agent had an identity')
+    return this.#link.channel
+  }
+
+  #open(bundle: () => TrustBundle, identity: TlsIdentity | undefined): Channel {
+    return connectTls({ ...this.#address, verify: (chain) => verifyServer(chain, bundle(), this.#clock.now()), identity: () => identity })
+  }
+
+  #disconnect(): void {
+    if (!this.#link) return
+    const closing = close(this.#link.channel).finally(() => this.#closing.delete(closing))
+    this.#closing.add(closing)
+    this.#link = undefined
+  }
+}
+
+async function close(channel: Channel): Promise<void> {
+  await channel[Symbol.asyncDispose]()
+}
+
+interface Link {
+  readonly credentials: AgentCredentials
+  bundle: TrustBundle
+  readonly channel: Channel
+}
+
+/**
+ * The exact ID, under the bundle and nothing else.
+ * @throws Failure `server.not-the-server`, those of `verifyX509Svid`
+ */
+export function verifyServer(chain: readonly Uint8Array[], bundle: TrustBundle, at: Instant): void {
+  const { spiffeId: found } = verifyX509Svid(chain.map((der) => parseCertificate(der)), bundleSet([bundle]), at)
+  const expected = spiffeId(bundle.trustDomain, '/spire/server')
+  if (found !== expected) {
+    throw new Failure('unauthenticated', 'server.not-the-server', { public: `the server showed the identity \`${found}\`: expected \`${expected}\`` })
+  }
+}
+
+/** Shows the evidence, and answers challenges until the server is convinced. */
+async function converse(agent: Client<typeof Agent>, prover: NodeProver, csr: Uint8Array, signal: AbortSignal) {
+  const conversation = agent.attestAgent({ signal })
+  await conversation.send({ step: { case: 'params', value: { data: { type: prover.type, payload: await prover.payload(signal) }, params: { csr } } } })
+  for await (const { step } of conversation.responses) {
+    if (step.case === 'result') {
+      conversation.end()
+      return { svid: readX509Svid(step.value.svid), reattestable: step.value.reattestable }
+    }
+    if (step.case !== 'challenge' || !prover.answer) {
+      throw new Failure('failed_precondition', 'server.unexpected-challenge', { public: `evidence of type \`${prover.type}\` has no answer to what the server asks` })
+    }
+    await conversation.send({ step: { case: 'challengeResponse', value: await prover.answer(step.value, signal) } })
+  }
+  throw new Failure('unavailable', 'server.bad-answer', { public: 'the server ended the attestation without a result' })
+}
+
+/** Every entry there is for this agent; of those that are known in their present revision only that is asked. */
+async function sync(entry: Client<typeof Entry>, known: ReadonlyMap<string, RegistrationEntry>, log: Log, signal: AbortSignal): Promise<readonly RegistrationEntry[]> {
+  const conversation = entry.syncAuthorizedEntries({ signal })
+  await conversation.send({})
+  const revisions: EntryRevision[] = []
+  let pageSize = 0
+  for (;;) {
+    const { value: answer, done } = await conversation.responses.next()
+    if (done) throw new Failure('unavailable', 'server.bad-answer', { public: 'the server ended the sync before it was complete' })
+    if (answer.entryRevisions.length === 0) {
+      await conversation.responses.return()
+      return readable(answer.entries, log)
+    }
+    revisions.push(...answer.entryRevisions)
+    pageSize ||= answer.entryRevisions.length
+    if (!answer.more) break
+  }
+  const current = new Map<string, RegistrationEntry>()
+  const wanted: string[] = []
+  for (const revision of revisions) {
+    const one = known.get(revision.id)
+    if (one && isSameRevision(one, revision)) current.set(one.id, one)
+    else wanted.push(revision.id)
+  }
+  for (const one of await fetchEntries(conversation, wanted.sort(), pageSize, log)) current.set(one.id, one)
+  conversation.end()
+  await conversation.responses.return()
+  return [...current.values()]
+}
+
+/** Asks for one page of ids at a time, and waits for all of its entries before the next. */
+async function fetchEntries(conversation: ReturnType<Client<typeof Entry>['syncAuthorizedEntries']>, ids: readonly string[], pageSize: number, log: Log): Promise<readonly RegistrationEntry[]> {
+  const entries: RegistrationEntry[] = []
+  for (let from = 0; from < ids.length; from += pageSize) {
+    const page = ids.slice(from, from + pageSize)
+    const asked = new Set(page)
+    await conversation.send({ ids: page })
+    for (let more = true; more; ) {
+      const { value: answer, done } = await conversation.responses.next()
+      if (done) throw new Failure('unavailable', 'server.bad-answer', { public: 'the server ended the sync before it was complete' })
+      entries.push(...readable(answer.entries, log).filter(({ id }) => asked.has(id)))
+      more = answer.more
+    }
+  }
+  return entries
+}
+
+/** An entry that we cannot read costs its own workloads their identity, not all the others. */
+function readable(messages: readonly EntryMessage[], log: Log): RegistrationEntry[] {
+  return messages.flatMap((message) => {
+    try {
+      return [readEntry(message)]
+    } catch (error) {
+      log.warn('the server sent an entry that cannot be read', { entry: message.id.slice(0, 255), error: tellChain(error) })
+      return []
+    }
+  })
+}
+
+function isSameRevision(entry: RegistrationEntry, revision: EntryRevision): boolean {
+  return entry.revision === revision.revisionNumber && BigInt(Math.floor(entry.createdAt / seconds(1))) === revision.createdAt
+}
+
+function tlsIdentity({ chain, privateKeyPem }: AgentCredentials): TlsIdentity {
+  return { cert: chain.map(({ raw }) => formatPem('CERTIFICATE', raw)).join(''), key: privateKeyPem }
+}
+
+function readPolicySet({ version, documents, appliedAt }: PolicySet): PolicyDocuments & { readonly appliedAt?: Instant } {
+  return {
+    version,
+    documents: documents.map(({ name, text }) => ({ name, text })),
+    ...(appliedAt && { appliedAt: timestampMs(appliedAt) }),
+  }
+}
+
+async function translated<T>(call: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  try {
+    return await call()
+  } catch (error) {
+    const failure = understood(error)
+    throw signal?.aborted ? failure : reachable(failure)
+  }
+}
+
+/** A call that nobody here gave up was cut off, by a server that closes or by new credentials: trying again helps. */
+function reachable(failure: Failure): Failure {
+  if (failure.category !== 'cancelled') return failure
+  return new Failure('unavailable', 'server.cut-off', { public: 'the connection to the server was closed', cause: failure })
+}
+
+function orFailure<T>(read: () => T): T | Failure {
+  try {
+    return read()
+  } catch (error) {
+    return Failure.from(error)
+  }
+}
+
+/** The server as operators see it on its private socket. Failures carry the server's own reason codes. */
+export interface AdminClient extends AsyncDisposable {
+  readonly entries: {
+    /** One outcome for each draft, in order; `created` is false for a similar entry that was there before. */
+    create(drafts: readonly EntryDraft[], signal: AbortSignal): Promise<readonly (Failure | { readonly created: boolean; readonly entry: RegistrationEntry })[]>
+    /** @throws Failure `entry.not-found` */
+    find(id: string, signal: AbortSignal): Promise<RegistrationEntry>
+    list(filter: AdminEntryFilter, signal: AbortSignal): Promise<readonly RegistrationEntry[]>
+    /** Replaces every field of the entries with these ids; one outcome for each. */
+    update(entries: readonly (EntryDraft & { readonly id: string })[], signal: AbortSignal): Promise<readonly (Failure | RegistrationEntry)[]>
+    /** One outcome for each id; undefined means that it is gone. */
+    remove(ids: readonly string[], signal: AbortSignal): Promise<readonly (Failure | undefined)[]>
+  }
+  readonly agents: {
+    list(signal: AbortSignal): Promise<readonly AgentSummary[]>
+    /** @throws Failure `node.not-found` */
+    find(id: SpiffeId, signal: AbortSignal): Promise<AgentSummary>
+    ban(id: SpiffeId, signal: AbortSignal): Promise<void>
+    /** Forgets the agent, so that its node may attest again. */
+    evict(id: SpiffeId, signal: AbortSignal): Promise<void>
+  }
+  readonly tokens: {
+    create(wish: { readonly ttl: Duration; readonly agentId?: SpiffeId }, signal: AbortSignal): Promise<{ readonly token: Secret; readonly expiresAt: Instant }>
+  }
+  readonly bundle: {
+    find(signal: AbortSignal): Promise<TrustBundle>
+  }
+  readonly policies: {
+    /** Replaces the whole set. @throws Failure `policy.invalid` with every problem in its text */
+    apply(documents: readonly PolicyDocument[], signal: AbortSignal): Promise<AppliedSet>
+    list(signal: AbortSignal): Promise<AppliedSet>
+  }
+  /** Whether the server answers as it should. */
+  isHealthy(signal: AbortSignal): Promise<boolean>
+}
+
+/** Every given condition must hold. */
+export interface AdminEntryFilter {
+  readonly spiffeId?: SpiffeId
+  readonly parentId?: SpiffeId
+  readonly hint?: string
+  readonly downstream?: boolean
+}
+
+export type AppliedSet = PolicyDocuments & { readonly appliedAt?: Instant }
+
+/** Connects to the server's private socket. Nothing is sent before the first call. */
+export function connectAdmin(socketPath: string): AdminClient {
+  return adminClient(connectUnix(socketPath))
+}
+
+/** An admin client on any channel; closing it closes the channel. */
+export function adminClient(channel: Channel): AdminClient {
+  const [entry, agent, bundle, policies, health] = [
+    clientOf(Entry, channel),
+    clientOf(Agent, channel),
+    clientOf(Bundle, channel),
+    clientOf(PolicyAdministration, channel),
+    clientOf(Health, channel),
+  ]
+  const ask = <T>(call: (options: CallOptions) => Promise<T>, signal: AbortSignal): Promise<T> => translated(() => call({ signal, timeout: callTimeout }), signal)
+  return {
+    entries: {
+      async create(drafts, signal) {
+        const { results } = await ask((options) => entry.batchCreateEntry({ entries: drafts.map(draftMessage) }, options), signal)
+        return results.map(({ status, entry: message }) => {
+          const failure = readStatus(status)
+          if (message && (!failure || failure.category === 'already_exists')) return { created: !failure, entry: readEntry(message) }
+          return failure ?? new Failure('internal', 'server.bad-answer', { public: 'the server created an entry and did not send it' })
+        })
+      },
+      find: async (id, signal) => readEntry(await ask((options) => entry.getEntry({ id }, options), signal)),
+      list: (filter, signal) =>
+        allPages(async (pageToken) => {
+          const answer = await ask((options) => entry.listEntries({ filter: filterMessage(filter), pageSize: adminPage, pageToken }, options), signal)
+          return { items: answer.entries.map(readEntry), next: answer.nextPageToken }
+        }),
+      async update(entries, signal) {
+        const { results } = await ask((options) => entry.batchUpdateEntry({ entries: entries.map(draftMessage) }, options), signal)
+        return results.map(({ status, entry: message }) => readStatus(status) ?? (message ? readEntry(message) : missingAnswer()))
+      },
+      async remove(ids, signal) {
+        const { results } = await ask((options) => entry.batchDeleteEntry({ ids: [...ids] }, options), signal)
+        return results.map(({ status }) => readStatus(status))
+      },
+    },
+    agents: {
+      list: (signal) =>
+        allPages(async (pageToken) => {
+          const answer = await ask((options) => agent.listAgents({ pageSize: adminPage, pageToken }, options), signal)
+          return { items: answer.agents.map(readAgent), next: answer.nextPageToken }
+        }),
+      find: async (id, signal) => readAgent(await ask((options) => agent.getAgent({ id: toSpiffeId(id) }, options), signal)),
+      ban: async (id, signal) => void (await ask((options) => agent.banAgent({ id: toSpiffeId(id) }, options), signal)),
+      evict: async (id, signal) => void (await ask((options) => agent.deleteAgent({ id: toSpiffeId(id) }, options), signal)),
+    },
+    tokens: {
+      async create({ ttl, agentId }, signal) {
+        const request = { ttl: Math.ceil(ttl / seconds(1)), ...(agentId && { agentId: toSpiffeId(agentId) }) }
+        const { value, expiresAt } = await ask((options) => agent.createJoinToken(request, options), signal)
+        return { token: new Secret(value), expiresAt: seconds(Number(expiresAt)) }
+      },
+    },
+    bundle: { find: async (signal) => readBundle(await ask((options) => bundle.getBundle({}, options), signal)) },
+    policies: {
+      apply: async (documents, signal) => readPolicySet(await ask((options) => policies.applyPolicies({ documents: [...documents] }, options), signal)),
+      list: async (signal) => readPolicySet(await ask((options) => policies.listPolicies({}, options), signal)),
+    },
+    isHealthy: async (signal) => (await ask((options) => health.check({}, options), signal)).status === ServingStatus.SERVING,
+    [Symbol.asyncDispose]: () => channel[Symbol.asyncDispose](),
+  }
+}
+
+function draftMessage(draft: EntryDraft) {
+  return toEntry({ ...draft, id: draft.id ?? '', revision: 0n, createdAt: 0 })
+}
+
+function filterMessage({ spiffeId: id, parentId, hint, downstream }: AdminEntryFilter) {
+  return {
+    ...(id && { bySpiffeId: toSpiffeId(id) }),
+    ...(parentId && { byParentId: toSpiffeId(parentId) }),
+    ...(hint !== undefined && { byHint: hint }),
+    ...(downstream !== undefined && { byDownstream: downstream }),
+  }
+}
+
+async function allPages<T>(page: (token: string) => Promise<{ readonly items: readonly T[]; readonly next: string }>): Promise<readonly T[]> {
+  const all: T[] = []
+  for (let token = '', pages = 0; pages < maxPages; pages++) {
+    const { items, next } = await page(token)
+    all.push(...items)
+    if (next === '') return all
+    token = next
+  }
+  throw new Failure('resource_exhausted', 'server.too-many-pages', { public: `there are more than ${maxPages * adminPage} items` })
+}
+
+function missingAnswer(): Failure {
+  return new Failure('internal', 'server.bad-answer', { public: 'the server changed an entry and did not send it' })
+}
+
+const callTimeout: Duration = seconds(30)
+const attestTimeout: Duration = seconds(60)
+const syncTimeout: Duration = seconds(60)
+const adminPage = 500
+const maxPages = 10_000
