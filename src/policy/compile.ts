@@ -1,9 +1,12 @@
 /** Policies that concern one workload, as rules in normal form: what the evaluator, the proxy's RBAC and every analysis start from. */
+import { createHash } from 'node:crypto'
 import type { Instant } from '../kernel/clock.ts'
-import type { SpiffeId } from '../spiffe/id.ts'
+import { pathOf, type SpiffeId } from '../spiffe/id.ts'
 import type { Selector } from '../spiffe/selector.ts'
 import type { PathNormalization } from './normalize.ts'
-import type { Operation, Place, PolicyMode, Source, Condition } from './policy-set.ts'
+import { templateMatches } from './matching.ts'
+import type { Clause, Condition, IdMatch, Operation, Place, Policy, PolicyMode, PolicySet, Source } from './policy-set.ts'
+import { indexRules, type RuleIndex } from './rule-index.ts'
 
 /** What is known about a workload by attestation; nothing it said itself. */
 export interface WorkloadFacts {
@@ -15,18 +18,20 @@ export interface WorkloadFacts {
 export interface CompiledPolicies {
   readonly mode: PolicyMode
   readonly pathNormalization: PathNormalization
-  /** Any of these that matches refuses. */
+  /** Any of these that matches refuses. In the order in which a proxy tries them: by id. */
   readonly deny: readonly CompiledRule[]
   /** Then any of these that matches allows. */
   readonly allow: readonly CompiledRule[]
   /** True if an ALLOW policy applies here, also one without rules or one that has expired. In istio mode its absence opens the workload. */
   readonly allowSelected: boolean
   /** Strict mode: methods that a request may have at all; any other is refused before the rules are read (R-9). */
-  readonly knownMethods: readonly string[]
+  readonly knownMethods: ReadonlySet<string>
   /** When the next policy expires and this must be compiled again. */
   readonly validUntil?: Instant
   /** SHA-256 in hex of what was compiled: the same for texts that mean the same rules. */
   readonly fingerprint: string
+  /** How the evaluator finds its rules; says nothing that `deny` and `allow` do not say. */
+  readonly index: { readonly deny: RuleIndex; readonly allow: RuleIndex }
 }
 
 /** One rule of one policy: (one of `sources`) and (one of `operations`) and (all of `conditions`). */
@@ -44,3 +49,94 @@ export interface CompiledRule {
   readonly conditions: readonly Condition[]
   readonly place: Place
 }
+
+/** The policies of a set that select this workload at this moment. */
+export function compileFor(set: PolicySet, facts: WorkloadFacts, { at }: { readonly at: Instant }): CompiledPolicies {
+  const selected = set.policies.filter((policy) => policy.target === 'workload' && selects(policy, facts))
+  return compilePolicies(selected, set, at)
+}
+
+/** Policies that were selected already. Expired ones give no rules, but an expired ALLOW policy opens nothing by its absence. */
+export function compilePolicies(policies: readonly Policy[], set: Pick<PolicySet, 'mode' | 'pathNormalization'>, at: Instant): CompiledPolicies {
+  const alive = policies.filter((policy) => policy.expires === undefined || at < policy.expires)
+  const rules = alive.flatMap(compileRules).sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
+  const deny = rules.filter((rule) => rule.action === 'DENY')
+  const allow = rules.filter((rule) => rule.action === 'ALLOW')
+  const allowSelected = policies.some((policy) => policy.action === 'ALLOW')
+  const validUntil = Math.min(...alive.map((policy) => policy.expires ?? Infinity))
+  const { mode, pathNormalization } = set
+  return Object.freeze({
+    mode,
+    pathNormalization,
+    deny,
+    allow,
+    allowSelected,
+    knownMethods: new Set([...registeredMethods, ...methodsNamedIn(rules)]),
+    ...(validUntil === Infinity ? {} : { validUntil }),
+    fingerprint: fingerprintOf([mode, pathNormalization, allowSelected, deny, allow]),
+    index: { deny: indexRules(deny, mode), allow: indexRules(allow, mode) },
+  })
+}
+
+/** True if a policy is for this workload: by namespace, labels and identities, as far as it names them (product.md, "How a policy finds its workload"). */
+export function selects(policy: Policy, facts: WorkloadFacts): boolean {
+  const { namespace, matchLabels, identities } = policy.selection
+  if (namespace !== undefined && !namespacesOf(facts).includes(namespace)) return false
+  if (identities && !facts.spiffeIds.some((id) => identities.some((match) => idMatches(match, id)))) return false
+  const labels = matchLabels.length > 0 ? labelsOf(facts) : undefined
+  return matchLabels.every(({ key, value }) => labels?.has(`${key}=${value}`))
+}
+
+/** Compares a SPIFFE ID with a pattern of whole segments. */
+export function idMatches(match: IdMatch, id: SpiffeId): boolean {
+  return match.kind === 'id' ? match.id === id : templateMatches(match, id)
+}
+
+/** The attested namespace, or else the one that a SPIFFE path `/ns/<name>/…` names. */
+function namespacesOf(facts: WorkloadFacts): string[] {
+  const attested = facts.selectors.filter(({ type, value }) => type === 'k8s' && value.startsWith('ns:')).map(({ value }) => value.slice('ns:'.length))
+  if (attested.length > 0) return attested
+  return facts.spiffeIds.flatMap((id) => namespacePath.exec(pathOf(id))?.[1] ?? [])
+}
+
+function labelsOf(facts: WorkloadFacts): Set<string> {
+  return new Set(
+    facts.selectors.flatMap(({ type, value }) => {
+      const prefix = labelSelectors[type]
+      if (prefix === undefined || !value.startsWith(prefix)) return []
+      const label = value.slice(prefix.length)
+      const colon = label.indexOf(':')
+      return colon === -1 ? [] : [`${label.slice(0, colon)}=${label.slice(colon + 1)}`]
+    }),
+  )
+}
+
+function compileRules(policy: Policy): CompiledRule[] {
+  return policy.rules.map((rule, index) => ({
+    id: `ns[${policy.namespace}]-policy[${policy.name}]-rule[${index}]`,
+    action: policy.action,
+    policy: policy.namespace === '' ? policy.name : `${policy.namespace}/${policy.name}`,
+    rule: index,
+    requirePeer: policy.requirePeer,
+    sources: rule.from,
+    operations: rule.to,
+    conditions: rule.when,
+    place: rule.place,
+  }))
+}
+
+function methodsNamedIn(rules: readonly CompiledRule[]): string[] {
+  const clauses = rules.flatMap((rule) => (rule.operations === 'any' ? [] : rule.operations.flat()))
+  return clauses.flatMap((clause: Clause) => (clause.on === 'method' ? clause.anyOf.flatMap((match) => (match.kind === 'exact' ? [match.value] : [])) : []))
+}
+
+/** Places and spellings of fields do not change what rules mean. */
+function fingerprintOf(value: unknown): string {
+  const text = JSON.stringify(value, (key, part: unknown) => (key === 'place' || key === 'field' ? undefined : part))
+  return createHash('sha256').update(text).digest('hex')
+}
+
+const namespacePath = /^\/ns\/([^/]+)\//
+const labelSelectors: Readonly<Record<string, string>> = { k8s: 'pod-label:', docker: 'label:' }
+/** RFC 9110 section 9.3 and RFC 5789. */
+const registeredMethods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE', 'CONNECT']

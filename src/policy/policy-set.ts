@@ -1,4 +1,5 @@
 /** Policies as values: what `language.ts` reads and everything else in this room starts from. */
+import { createHash } from 'node:crypto'
 import type { Instant } from '../kernel/clock.ts'
 import type { Duration } from '../kernel/duration.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
@@ -128,4 +129,11 @@ export type PeerMatch =
 export interface DurationMatch {
   readonly comparison: 'equal' | 'at-most' | 'at-least'
   readonly duration: Duration
+}
+
+/** Puts checked policies together and fingerprints them. */
+export function policySet(parts: Omit<PolicySet, 'fingerprint'>): PolicySet {
+  const { mode, rootNamespace, pathNormalization, documents } = parts
+  const meaning = JSON.stringify([mode, rootNamespace, pathNormalization, documents.map(({ name, text }) => [name, text])])
+  return Object.freeze({ ...parts, fingerprint: createHash('sha256').update(meaning).digest('hex') })
 }

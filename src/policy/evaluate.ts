@@ -1,0 +1,309 @@
+/**
+ * The evaluator: (policies of a workload, request) → decision. Total: whatever goes wrong is a denial with a reason.
+ * Order: DENY, then ALLOW, then refusal; in istio mode a workload that no ALLOW policy selects is open (authorization.md 1.1).
+ */
+import { tellChain } from '../kernel/failure.ts'
+import { pathOf } from '../spiffe/id.ts'
+import { idMatches, type CompiledPolicies, type CompiledRule } from './compile.ts'
+import type { Decision, DecisionReason } from './decision.ts'
+import { blockHolds, globMatches, parseAddress, stringMatches, templateMatches, type StringMatch } from './matching.ts'
+import { foldPath, isCanonicalPath, normalizePath } from './normalize.ts'
+import type { AddressClause, Clause, HeaderClause, HostClause, PathClause, PeerClause, PeerMatch, PolicyMode } from './policy-set.ts'
+import type { PolicyRequest } from './request.ts'
+import { firstMatch } from './rule-index.ts'
+
+/** Decides one request at the workload that the policies were compiled for. */
+export function decide(compiled: CompiledPolicies, request: PolicyRequest): Decision {
+  return guarded(() => {
+    const seen = see(compiled, request)
+    if (seen.malformed !== undefined) return refusal('malformed-request', [seen.malformed])
+    return decideBySearch(compiled, seen, (rules, index) => {
+      if (seen.keys) return firstMatch(index, seen.keys, (number) => ruleMatches(rules[number]!, seen))
+      return rules.findIndex((rule) => ruleMatches(rule, seen))
+    })
+  })
+}
+
+/** The same without the index: reads every rule. What {@link decide} must always agree with (R-25). */
+export function decideByReading(compiled: CompiledPolicies, request: PolicyRequest): Decision {
+  return guarded(() => {
+    const seen = see(compiled, request)
+    if (seen.malformed !== undefined) return refusal('malformed-request', [seen.malformed])
+    return decideBySearch(compiled, seen, (rules) => rules.findIndex((rule) => ruleMatches(rule, seen)))
+  })
+}
+
+/** The request as rules see it. For `explain.ts`. */
+export interface SeenRequest {
+  readonly mode: PolicyMode
+  readonly request: PolicyRequest
+  /** Every name that the peer's certificate may be known by; empty without a verified peer. */
+  readonly peers: readonly string[]
+  /** Normalised, in strict mode folded. Absent: no HTTP, or strict mode cannot tell which path is meant. */
+  readonly path?: string
+  /** In lower case, and in strict mode without a trailing dot; `bare` is without its port. Absent: no HTTP, or no host that can be read. */
+  readonly host?: { readonly whole: string; readonly bare: string }
+  readonly sourceIp?: readonly number[]
+  readonly remoteIp?: readonly number[]
+  readonly destinationIp?: readonly number[]
+  /** Why the request is refused whatever the rules say. */
+  readonly malformed?: string
+  readonly notes: readonly string[]
+  /** Absent where the index cannot be used because something it asks for is not known. */
+  readonly keys?: { readonly path: string; readonly peers: readonly string[]; readonly method: string }
+}
+
+/** Reads a request once, the way that all rules compare it. */
+export function see(compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization' | 'knownMethods'>, request: PolicyRequest): SeenRequest {
+  const { mode } = compiled
+  const strict = mode === 'strict'
+  const { http, peer } = request
+  const peers = peer ? (strict ? [peer.spiffeId] : (peer.names ?? [peer.spiffeId])) : []
+  const sourceIp = request.sourceIp === undefined ? undefined : parseAddress(request.sourceIp)
+  const remoteIp = request.remoteIp === undefined ? sourceIp : parseAddress(request.remoteIp)
+  const destinationIp = request.destinationIp === undefined ? undefined : parseAddress(request.destinationIp)
+  const addresses = { ...(sourceIp && { sourceIp }), ...(remoteIp && { remoteIp }), ...(destinationIp && { destinationIp }) }
+  const common = { mode, request, peers, notes: [], ...addresses }
+  if (!http) return common
+
+  const normal = normalizePath(http.path, compiled.pathNormalization)
+  const ambiguous = strict && (normal === undefined || !isCanonicalPath(normal))
+  const path = ambiguous || normal === undefined ? undefined : strict ? foldPath(normal) : normal
+  const host = strict ? strictHost(http.host) : { whole: http.host.toLowerCase(), bare: http.host.toLowerCase() }
+  const malformed = strict ? strictRefusal(compiled, http) : normal === undefined ? 'the path cannot be normalised' : undefined
+  return {
+    ...common,
+    ...(path === undefined ? {} : { path }),
+    ...(host === undefined ? {} : { host }),
+    ...(malformed === undefined ? {} : { malformed }),
+    notes: ambiguous ? ['the path can be read in more than one way, so it is compared as unknown'] : [],
+    ...(path === undefined ? {} : { keys: { path, peers: peer ? [...new Set([peer.spiffeId, ...peers])] : [], method: http.method } }),
+  }
+}
+
+/** True if a rule matches. */
+export function ruleMatches(rule: CompiledRule, seen: SeenRequest): boolean {
+  if (rule.requirePeer && seen.peers.length === 0) return false
+  const holds = (clause: Clause) => clauseHolds(clause, rule.action, seen)
+  if (rule.sources !== 'any' && !rule.sources.some((source) => source.every(holds))) return false
+  if (rule.operations !== 'any' && !rule.operations.some((operation) => operation.every(holds))) return false
+  return rule.conditions.every(holds)
+}
+
+/**
+ * True if one clause of a rule holds. What is not known is decided on the refusing side:
+ * a clause about it fails in an ALLOW rule and holds in a DENY rule, negated or not (product.md; authorization.md 1.7 for HTTP on plain connections).
+ */
+export function clauseHolds(clause: Clause, action: 'ALLOW' | 'DENY', seen: SeenRequest): boolean {
+  const unknown = action === 'DENY'
+  switch (clause.on) {
+    case 'peer':
+      return peerHolds(clause, action, seen)
+    case 'source.ip':
+      return addressHolds(clause, seen.sourceIp, unknown)
+    case 'remote.ip':
+      return addressHolds(clause, seen.remoteIp, unknown)
+    case 'destination.ip':
+      return addressHolds(clause, seen.destinationIp, unknown)
+    case 'destination.port': {
+      const port = seen.request.destinationPort
+      return port === undefined ? unknown : clause.anyOf.includes(port) !== clause.not
+    }
+    case 'connection.sni': {
+      // Without a name Envoy compares the empty text.
+      const sni = seen.request.sni ?? (seen.mode === 'istio' ? '' : undefined)
+      return sni === undefined ? unknown : clause.anyOf.some((match) => notEmptyMatches(match, sni)) !== clause.not
+    }
+    case 'method': {
+      const http = seen.request.http
+      return http === undefined ? unknown : clause.anyOf.some((match) => stringMatches(match, http.method)) !== clause.not
+    }
+    case 'host':
+      return hostHolds(clause, seen, unknown)
+    case 'path':
+      return pathHolds(clause, seen, unknown)
+    case 'header':
+      return headerHolds(clause, action, seen)
+    case 'caller':
+    case 'entry.spiffeId':
+    case 'entry.parentId':
+    case 'entry.x509Ttl':
+    case 'entry.admin':
+    case 'entry.downstream':
+    case 'agent.id':
+    case 'trustDomain':
+      throw new Error(`bug: \`${clause.on}\` in a rule for a workload`)
+    default:
+      throw new Error(`bug: clause ${JSON.stringify(clause satisfies never)}`)
+  }
+}
+
+function decideBySearch(
+  compiled: CompiledPolicies,
+  seen: SeenRequest,
+  find: (rules: readonly CompiledRule[], index: CompiledPolicies['index']['deny']) => number,
+): Decision {
+  const denying = compiled.deny[find(compiled.deny, compiled.index.deny)]
+  if (denying) return decidedBy(denying, seen.notes)
+  const allowing = compiled.allow[find(compiled.allow, compiled.index.allow)]
+  if (allowing) return decidedBy(allowing, seen.notes)
+  if (compiled.allowSelected) return refusal('no-rule-matched', seen.notes)
+  if (compiled.mode === 'istio') return { allowed: true, reason: 'open', decidedBy: [], errors: seen.notes }
+  return refusal('no-policy', seen.notes)
+}
+
+/** Strict: typed, and an unauthenticated peer never satisfies a negation in ALLOW, always in DENY. Istio: NOT(nothing) is true. */
+function peerHolds(clause: PeerClause, action: 'ALLOW' | 'DENY', seen: SeenRequest): boolean {
+  if (seen.peers.length === 0) return clause.not && (action === 'DENY' || seen.mode === 'istio')
+  const holds = clause.anyOf.some((match) => seen.peers.some((name) => peerMatches(match, name, seen)))
+  return holds !== clause.not
+}
+
+function peerMatches(match: PeerMatch, name: string, { mode, request }: SeenRequest): boolean {
+  switch (match.kind) {
+    case 'any':
+      return true
+    case 'id':
+    case 'template':
+      return idMatches(match, request.peer!.spiffeId)
+    case 'below':
+      return name.startsWith(match.prefix)
+    case 'ending':
+      return pathOf(request.peer!.spiffeId).endsWith(match.suffix)
+    case 'namespace':
+      return mode === 'strict' ? canonicalAccount(name, (namespace) => globMatches(match.glob, namespace)) : globMatches(`*/ns/${match.glob}/*`, name)
+    case 'service-account':
+      return mode === 'strict'
+        ? canonicalAccount(name, (namespace, account) => namespace === match.namespace && account === match.name)
+        : istioAccountMatches(match.namespace, match.name, name)
+    case 'principal':
+      return istioPrincipalMatches(match.match, name)
+    default:
+      throw new Error(`bug: peer match ${JSON.stringify(match satisfies never)}`)
+  }
+}
+
+/** `/ns/<namespace>/sa/<account>` and nothing else. */
+function canonicalAccount(id: string, test: (namespace: string, account: string) => boolean): boolean {
+  const segments = id.split('/')
+  return segments.length === 7 && segments[3] === 'ns' && segments[5] === 'sa' && test(segments[4]!, segments[6]!)
+}
+
+/** authorization.md 1.3: `*` has no `spiffe://` put before it. */
+function istioPrincipalMatches(match: StringMatch, name: string): boolean {
+  switch (match.kind) {
+    case 'present':
+      return name !== ''
+    case 'suffix':
+      return name.startsWith(scheme) && name.slice(scheme.length).endsWith(match.value)
+    case 'prefix':
+      return name.startsWith(scheme + match.value)
+    case 'exact':
+      return name === scheme + match.value
+    default:
+      throw new Error(`bug: principal ${JSON.stringify(match satisfies never)}`)
+  }
+}
+
+/** `spiffe://.+/ns/<namespace>/(.+/|)sa/<account>(/.+)?` (authorization.md 1.3). */
+function istioAccountMatches(namespace: string, account: string, name: string): boolean {
+  const inNamespace = `/ns/${namespace}/`
+  const isAccount = `sa/${account}`
+  if (!name.startsWith(scheme)) return false
+  for (let at = name.indexOf(inNamespace, scheme.length + 1); at !== -1; at = name.indexOf(inNamespace, at + 1)) {
+    const rest = name.slice(at + inNamespace.length)
+    for (let found = rest.indexOf(isAccount); found !== -1; found = rest.indexOf(isAccount, found + 1)) {
+      const after = rest.slice(found + isAccount.length)
+      const begins = found === 0 || (found > 1 && rest[found - 1] === '/')
+      if (begins && (after === '' || (after.startsWith('/') && after.length > 1))) return true
+    }
+  }
+  return false
+}
+
+function addressHolds(clause: AddressClause, address: readonly number[] | undefined, unknown: boolean): boolean {
+  return address === undefined ? unknown : clause.anyOf.some((block) => blockHolds(block, address)) !== clause.not
+}
+
+/** Strict: a pattern without a port is compared with the host alone. Istio: with what was sent (authorization.md 1.8). */
+function hostHolds(clause: HostClause, { host, mode }: SeenRequest, unknown: boolean): boolean {
+  if (!host) return unknown
+  const compared = (match: StringMatch) => (mode === 'strict' && !namesPort(match) ? host.bare : host.whole)
+  return clause.anyOf.some((match) => stringMatches(match, compared(match))) !== clause.not
+}
+
+/** True if a host pattern says something about the port. A strict pattern that does is compared with host and port as sent. */
+export function namesPort(match: StringMatch): boolean {
+  return match.kind !== 'present' && match.value.replace(/\[[^\]]*\]?/, '').includes(':')
+}
+
+function pathHolds(clause: PathClause, { path, mode }: SeenRequest, unknown: boolean): boolean {
+  if (path === undefined) return unknown
+  const holds = clause.anyOf.some((match) => (match.kind === 'template' ? templateMatches(match, path, mode === 'istio') : notEmptyMatches(match, path)))
+  return holds !== clause.not
+}
+
+/**
+ * A header may be there several times. Strict: ALLOW needs every value to agree, DENY one of them; what is not there has no value that could match,
+ * so it satisfies a negation. Istio: one value is enough, and a negation is the opposite.
+ */
+function headerHolds(clause: HeaderClause, action: 'ALLOW' | 'DENY', seen: SeenRequest): boolean {
+  const { http } = seen.request
+  if (!http) return action === 'DENY'
+  const values = headerNamed(clause.name, http, seen)
+  const matches = (value: string) => clause.anyOf.some((match) => stringMatches(match, value))
+  if (seen.mode === 'istio') return values.some(matches) !== clause.not
+  if (values.length === 0) return clause.not
+  return action === 'ALLOW' ? values.every((value) => matches(value) !== clause.not) : values.some((value) => matches(value) !== clause.not)
+}
+
+/** Envoy finds pseudo headers, and `host`, among the headers. Strict mode has no such keys. */
+function headerNamed(name: string, http: NonNullable<PolicyRequest['http']>, seen: SeenRequest): readonly string[] {
+  if (seen.mode === 'istio') {
+    if (name === ':authority' || name === 'host') return [http.host]
+    if (name === ':method') return [http.method]
+    if (name === ':path') return [`${seen.path ?? ''}${/\?.*/s.exec(http.path)?.[0] ?? ''}`]
+  }
+  return http.headers.get(name) ?? []
+}
+
+/** Paths and server names: `*` wants a text that is not empty (authorization.md 1.3). */
+function notEmptyMatches(match: StringMatch, text: string): boolean {
+  return match.kind === 'present' ? text !== '' : stringMatches(match, text)
+}
+
+/** R-7: one host has one spelling. Undefined where it has none. */
+function strictHost(sent: string): { whole: string; bare: string } | undefined {
+  const parts = hostAndPort.exec(sent.toLowerCase())
+  if (!parts) return undefined
+  const bare = parts[1]!.replace(/\.$/, '')
+  return bare === '' ? undefined : { bare, whole: `${bare}${parts[2] ?? ''}` }
+}
+
+/** R-8, R-9: refused before any rule is read. */
+function strictRefusal(compiled: Pick<CompiledPolicies, 'knownMethods'>, http: NonNullable<PolicyRequest['http']>): string | undefined {
+  if (!compiled.knownMethods.has(http.method)) return 'the method is not one that HTTP registers, and no rule names it'
+  if ((http.headers.get('authorization')?.length ?? 0) > 1) return 'there is more than one `authorization` header'
+  return undefined
+}
+
+function guarded(work: () => Decision): Decision {
+  try {
+    return work()
+  } catch (cause) {
+    return refusal('error', [tellChain(cause)])
+  }
+}
+
+function decidedBy(rule: CompiledRule, errors: readonly string[]): Decision {
+  const allowed = rule.action === 'ALLOW'
+  return { allowed, reason: allowed ? 'allowed' : 'denied', decidedBy: [{ id: rule.id, policy: rule.policy, rule: rule.rule }], errors }
+}
+
+function refusal(reason: DecisionReason, errors: readonly string[]): Decision {
+  return { allowed: false, reason, decidedBy: [], errors }
+}
+
+const scheme = 'spiffe://'
+/** RFC 3986 section 3.2.2, registered names without escapes. */
+const hostAndPort = /^(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,255})(:[0-9]{1,5})?$/
