@@ -22,6 +22,9 @@ export interface Command<Flags = unknown> {
   run(flags: Flags, context: Context): Promise<Shown | void>
 }
 
+/** A command whose flags' types were forgotten: its schema remembers them. */
+export type AnyCommand = Omit<Command, 'flags' | 'run'> & { readonly flags: z.ZodType; run(flags: never, context: Context): Promise<Shown | void> }
+
 /** Gives a command its types; nothing else. */
 export const command = <Flags>(definition: Command<Flags>): Command<Flags> => definition
 
@@ -29,7 +32,7 @@ export const command = <Flags>(definition: Command<Flags>): Command<Flags> => de
  * Runs the command that the arguments name.
  * @throws Failure `usage.*` for what was typed wrongly, and whatever the command throws. Help and version are printed and end quietly.
  */
-export async function runCommandLine(commands: readonly Command<never>[], args: readonly string[], context: Context, version: string): Promise<void> {
+export async function runCommandLine(commands: readonly AnyCommand[], args: readonly string[], context: Context, version: string): Promise<void> {
   const { terminal } = context
   const program = new Line('vidimus')
     .description('Identity and authorization for every workload: a SPIFFE certificate authority, its agent, and the tools to run them.')
@@ -48,11 +51,11 @@ export async function runCommandLine(commands: readonly Command<never>[], args: 
 }
 
 /** The words and flags of every command, for completion. */
-export function vocabulary(commands: readonly Command<never>[]): readonly { readonly name: string; readonly flags: readonly string[] }[] {
+export function vocabulary(commands: readonly AnyCommand[]): readonly { readonly name: string; readonly flags: readonly string[] }[] {
   return commands.map(({ name, flags }) => ({ name, flags: [...shapeOf(flags)].map(([key]) => `--${kebab(key)}`).concat('--output', '--help') }))
 }
 
-function addTo(program: Line, one: Command<never>, context: Context): void {
+function addTo(program: Line, one: AnyCommand, context: Context): void {
   const words = one.name.split(' ')
   const line = words.slice(0, -1).reduce(group, program).command(words.at(-1)!).summary(one.summary).description(`${one.summary}.`)
   for (const { name, help, many, optional } of one.positional ?? []) {
@@ -75,9 +78,10 @@ function group(parent: Line, word: string): Line {
   return parent.commands.find((line) => line.name() === word) ?? parent.command(word).description(nouns[word] ?? '')
 }
 
-function meant<Flags>(one: Command<Flags>, options: Record<string, unknown>): Flags {
+/** What was typed, as the command's schema means it. */
+function meant(one: AnyCommand, options: Record<string, unknown>): never {
   const result = one.flags.safeParse(options)
-  if (result.success) return result.data
+  if (result.success) return result.data as never
   const problems = result.error.issues.map(({ path, message }) => {
     const key = String(path[0] ?? '')
     const isPositional = one.positional?.some(({ name }) => name === key)
@@ -87,7 +91,7 @@ function meant<Flags>(one: Command<Flags>, options: Record<string, unknown>): Fl
 }
 
 function optionOf(key: string, schema: z.ZodType): Option {
-  const { value = 'value' } = (schema.meta() ?? {}) as { value?: string }
+  const { value = 'value', shown } = (schema.meta() ?? {}) as { value?: string; shown?: string }
   const inner = unwrapped(schema)
   const name = `--${kebab(key)}`
   if (inner instanceof z.ZodBoolean) return new Option(name, schema.description)
@@ -96,7 +100,8 @@ function optionOf(key: string, schema: z.ZodType): Option {
   if (inner instanceof z.ZodEnum) option.choices(inner.options.map(String))
   if (schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault) {
     const standard: unknown = schema.def.defaultValue
-    if (!Array.isArray(standard) || standard.length > 0) option.default(standard)
+    if (typeof standard === 'string') option.default(standard)
+    else if (shown !== undefined) option.description += ` (default: ${shown})`
   }
   if (!schema.safeParse(undefined).success) option.makeOptionMandatory()
   return option

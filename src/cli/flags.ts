@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { deadline } from '../kernel/clock.ts'
 import { seconds } from '../kernel/duration.ts'
+import { Failure } from '../kernel/failure.ts'
 
 export const configFlags = {
   config: z.string().optional().describe('the configuration file, YAML; `-` for standard input').meta({ value: 'path' }),
@@ -28,3 +29,14 @@ export const positional = <T>(schema: z.ZodType<T>): z.ZodType<T> => schema.meta
 
 /** How long a command waits for an answer. */
 export const within = (stop: AbortSignal): AbortSignal => deadline(seconds(30), stop)
+
+/** A text that `parse` accepts; its refusal is the message. */
+export const parsed = <T>(parse: (text: string) => T): z.ZodType<T, string> =>
+  z.string().transform((text, context) => {
+    try {
+      return parse(text)
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: Failure.from(error).message })
+      return z.NEVER
+    }
+  })

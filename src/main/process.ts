@@ -1,4 +1,5 @@
 /** The only file that knows how this process is told to stop and what it leaves behind. */
+import type { Terminal } from '../cli/output.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 
 /** Exit codes of every command. */
@@ -31,4 +32,11 @@ export async function runProcess(work: (stop: AbortSignal) => Promise<void>): Pr
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
   }
+}
+
+/** The user's terminal. */
+export const terminal: Terminal = {
+  out: (text) => void process.stdout.write(text),
+  err: (text) => void process.stderr.write(text),
+  fail: () => void (process.exitCode = exitCodes.failure),
 }

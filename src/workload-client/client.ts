@@ -56,7 +56,7 @@ export interface WorkloadApiClient extends AsyncDisposable {
   watchX509(signal: AbortSignal): AsyncIterable<X509Context>
   watchX509Bundles(signal: AbortSignal): AsyncIterable<ReadonlyMap<TrustDomain, readonly Certificate[]>>
   watchJwtBundles(signal: AbortSignal): AsyncIterable<ReadonlyMap<TrustDomain, TrustBundle>>
-  fetchJwt(audience: readonly string[], spiffeId: SpiffeId | undefined, signal: AbortSignal): Promise<readonly JwtSvid[]>
+  fetchJwt(audience: readonly string[], spiffeId: string | undefined, signal: AbortSignal): Promise<readonly JwtSvid[]>
   validateJwt(audience: string, token: string, signal: AbortSignal): Promise<ValidatedJwtSvid>
   watchPolicies(signal: AbortSignal): AsyncIterable<WorkloadPolicyUpdate>
 }

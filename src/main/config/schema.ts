@@ -1,23 +1,11 @@
 /** The pieces that both configurations are made of. */
 import { z } from 'zod'
-import type { Driver } from '../../kernel/driver.ts'
+import { parsed } from '../../cli/flags.ts'
 import { formatDuration, parseDuration, type Duration } from '../../kernel/duration.ts'
 import { Failure } from '../../kernel/failure.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import { parseTrustDomain } from '../../spiffe/trust-domain.ts'
 import { nearest } from './load.ts'
-
-/** A text that `parse` accepts; its refusal is the message. */
-export function parsed<T>(parse: (text: string) => T): z.ZodType<T, string> {
-  return z.string().transform((text, context) => {
-    try {
-      return parse(text)
-    } catch (error) {
-      context.addIssue({ code: 'custom', message: Failure.from(error).message })
-      return z.NEVER
-    }
-  })
-}
 
 export const trustDomain = parsed(parseTrustDomain)
 export const spiffeId = parsed(parseSpiffeId)
@@ -70,5 +58,3 @@ export function oneOf<Port, World>(
     return { kind, settings: settings.data, open: (world: World) => driver.open(settings.data as never, world) }
   })
 }
-
-export type AnyDriver<Port> = Driver<Port, never>

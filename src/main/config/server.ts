@@ -44,7 +44,7 @@ export const serverConfigSchema = z.strictObject({
   keyManager: oneOf(keyManagers).optional(),
   upstreamAuthority: oneOf(upstreamAuthorities).prefault({ kind: 'self-signed' }),
   audit: oneOf(auditSinks).optional(),
-  nodeAttestors: z.array(z.enum(nodeAttestors.map((driver) => driver.kind))).min(1).default(['join-token']),
+  nodeAttestors: z.array(z.enum(nodeAttestors.map((driver) => driver.kind))).min(1).default(['join_token']),
   log,
   shutdownGrace: durationBetween(seconds(1), minutes(10)).prefault('10s'),
 })

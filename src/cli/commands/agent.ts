@@ -1,0 +1,85 @@
+import { z } from 'zod'
+import { formatInstant } from '../../kernel/clock.ts'
+import { connectAdmin, type AgentSummary } from '../../server-api/client.ts'
+import { parseSpiffeId } from '../../spiffe/id.ts'
+import { formatSelector } from '../../spiffe/selector.ts'
+import { command } from '../command.ts'
+import { configFlags, parsed, positional, serverSocket, within } from '../flags.ts'
+import { facts, table } from '../output.ts'
+
+export const agentRun = command({
+  name: 'agent run',
+  summary: 'run the agent of this node until it is told to stop',
+  flags: z.strictObject(configFlags),
+  examples: ['vidimus agent run --config /etc/vidimus/agent.yaml'],
+  run: ({ config, set }, { programs, stop }) => programs.run('agent', { path: config, overrides: set }, stop),
+})
+
+export const agentList = command({
+  name: 'agent list',
+  summary: 'list the agents that joined',
+  flags: z.strictObject(serverSocket),
+  async run({ serverSocket }, { stop }) {
+    await using server = connectAdmin(serverSocket)
+    const agents = await server.agents.list(within(stop))
+    const rows = agents.map((agent) => [agent.id, agent.attestationType, state(agent), formatInstant(agent.expiresAt), agent.agentVersion])
+    return {
+      value: { agents: agents.map(told) },
+      text: rows.length === 0 ? 'no agent has joined; `vidimus token generate` makes a token for the first' : table(['AGENT', 'ATTESTED BY', 'STATE', 'CERTIFICATE UNTIL', 'VERSION'], rows),
+    }
+  },
+})
+
+const oneAgent = { ...serverSocket, id: positional(parsed(parseSpiffeId)) }
+const idArgument = [{ name: 'id', help: 'the SPIFFE ID of the agent, as `vidimus agent list` shows it' }]
+
+export const agentShow = command({
+  name: 'agent show',
+  summary: 'show one agent',
+  flags: z.strictObject(oneAgent),
+  positional: idArgument,
+  async run({ serverSocket, id }, { stop }) {
+    await using server = connectAdmin(serverSocket)
+    const agent = await server.agents.find(id, within(stop))
+    const text = facts([
+      ['id', agent.id],
+      ['attested by', agent.attestationType],
+      ['state', state(agent)],
+      ['serial', agent.serialNumber],
+      ['certificate until', formatInstant(agent.expiresAt)],
+      ['selectors', agent.selectors.map(formatSelector).join(' ')],
+      ['version', agent.agentVersion],
+    ])
+    return { value: told(agent), text }
+  },
+})
+
+export const agentBan = command({
+  name: 'agent ban',
+  summary: 'stop an agent from calling the server; it may not join again until it is evicted',
+  flags: z.strictObject(oneAgent),
+  positional: idArgument,
+  async run({ serverSocket, id }, { stop }) {
+    await using server = connectAdmin(serverSocket)
+    await server.agents.ban(id, within(stop))
+    return { value: { id, banned: true }, text: `banned ${id}; its workloads keep what they hold until it expires` }
+  },
+})
+
+export const agentEvict = command({
+  name: 'agent evict',
+  summary: 'forget an agent, so that its node has to join again',
+  flags: z.strictObject(oneAgent),
+  positional: idArgument,
+  async run({ serverSocket, id }, { stop }) {
+    await using server = connectAdmin(serverSocket)
+    await server.agents.evict(id, within(stop))
+    return { value: { id, evicted: true }, text: `evicted ${id}` }
+  },
+})
+
+const state = ({ banned, canReattest }: AgentSummary): string => (banned ? 'banned' : canReattest ? 'may attest again' : 'joined')
+
+function told({ expiresAt, selectors, ...agent }: AgentSummary) {
+  return { ...agent, expiresAt: formatInstant(expiresAt), selectors: selectors.map(formatSelector) }
+}

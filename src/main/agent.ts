@@ -1,0 +1,59 @@
+/** The agent, wired. Nothing is decided here; read it as the table of contents. */
+import { mkdir } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { joinToken } from '../attestation/node/join-token.ts'
+import { openPeerCredentials } from '../attestation/peer/linux.ts'
+import type { Peer } from '../attestation/peer.ts'
+import type { WorkloadAttestor } from '../attestation/workload-attestor.ts'
+import { openAgent } from '../agent/open-agent.ts'
+import { Scope } from '../kernel/scope.ts'
+import { SecretDiscoveryService } from '../rpc/gen/envoy/service/secret/v3/sds_pb.ts'
+import { mount } from '../rpc/handler.ts'
+import { health } from '../rpc/health.ts'
+import { listenUnix } from '../rpc/listen.ts'
+import { secretDiscovery } from '../sds/service.ts'
+import { connectServer } from '../server-api/client.ts'
+import { operatorService } from '../workload-api/operator-service.ts'
+import { requireSecurityHeader } from '../workload-api/security-header.ts'
+import { workloadApi } from '../workload-api/service.ts'
+import type { AgentConfig } from './config/agent.ts'
+import { version } from './version.ts'
+import { systemWorld } from './world.ts'
+
+/** Runs an agent until `stop` aborts. @throws Failure for whatever keeps it from starting, named with its place */
+export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<void> {
+  await using owned = new AsyncDisposableStack()
+  const { trustDomain } = config
+  const world = systemWorld(config.log)
+  await world.files.privateDirectory(config.dataDirectory)
+  await world.files.privateDirectory(dirname(config.adminSocket))
+  await mkdir(dirname(config.socket), { recursive: true, mode: 0o755 })
+
+  const peers = await openPeerCredentials()
+  const attestors = new Map<string, WorkloadAttestor>()
+  for (const { kind, open } of config.workloadAttestors) attestors.set(kind, owned.use(await open(world)))
+  const upstream = owned.use(connectServer(config.server, world))
+  const prover = config.joinToken && owned.use(await joinToken.openProver({ token: config.joinToken }, world))
+
+  const trustBundle = { path: config.trustBundle }
+  const { dataDirectory, syncInterval } = config
+  const agent = await openAgent({ ...world, trustDomain, upstream, prover, trustBundle, dataDirectory, attestors, peers, syncInterval, agentVersion: version }, stop)
+
+  const scope = owned.use(new Scope(stop, { grace: config.shutdownGrace }))
+  scope.run('agent', (signal) => agent.run(signal))
+
+  const workloads = owned.use(
+    await listenUnix<Peer>({
+      ...world,
+      path: config.socket,
+      mode: 0o666,
+      services: [workloadApi(agent), mount(SecretDiscoveryService, secretDiscovery({ agent, random: world.random })), health(agent.serving)],
+      wrap: requireSecurityHeader,
+      peerOf: (socket) => peers.of(socket),
+    }),
+  )
+  const operators = owned.use(await listenUnix({ ...world, path: config.adminSocket, mode: 0o600, services: [operatorService(agent)], peerOf: () => 'operator' }))
+  world.log.info('agent ready', { version, trustDomain, spiffeId: agent.status().spiffeId, socket: workloads.address, adminSocket: operators.address })
+  await scope.finished
+  world.log.info('agent stopped')
+}

@@ -1,0 +1,53 @@
+/** The list of commands, and what they are handed from other rooms. */
+import { runCommandLine, type AnyCommand } from '../cli/command.ts'
+import type { Context } from '../cli/context.ts'
+import { agentBan, agentEvict, agentList, agentRun, agentShow } from '../cli/commands/agent.ts'
+import { bundleShow } from '../cli/commands/bundle.ts'
+import { completionOf } from '../cli/commands/completion.ts'
+import { configPrint, configValidate } from '../cli/commands/config.ts'
+import { entryCreate, entryDelete, entryShow } from '../cli/commands/entry.ts'
+import { explainWorkload } from '../cli/commands/explain.ts'
+import { fetchBundles, fetchJwt, fetchX509, validateJwt } from '../cli/commands/fetch.ts'
+import { health } from '../cli/commands/health.ts'
+import { policyApply, policyCheck, policyList } from '../cli/commands/policy.ts'
+import { serverRun } from '../cli/commands/server.ts'
+import { tokenGenerate } from '../cli/commands/token.ts'
+import { systemClock } from '../kernel/clock.ts'
+import { openOperatorApi, openWorkloadApi } from './apis.ts'
+import { systemDisk } from './disk.ts'
+import { runProcess, terminal } from './process.ts'
+import { programs } from './programs.ts'
+import { version } from './version.ts'
+
+const commands: readonly AnyCommand[] = [
+  serverRun,
+  agentRun,
+  tokenGenerate,
+  entryCreate,
+  entryShow,
+  entryDelete,
+  agentList,
+  agentShow,
+  agentBan,
+  agentEvict,
+  bundleShow,
+  fetchX509,
+  fetchJwt,
+  fetchBundles,
+  validateJwt,
+  policyCheck,
+  policyApply,
+  policyList,
+  explainWorkload,
+  configValidate,
+  configPrint,
+  health,
+]
+
+/** Runs the command that the arguments name, and leaves its exit code behind. */
+export async function main(args: readonly string[]): Promise<void> {
+  await runProcess((stop) => {
+    const context: Context = { terminal, stop, clock: systemClock, disk: systemDisk, programs, openWorkloadApi, openOperatorApi }
+    return runCommandLine([...commands, completionOf(commands)], args, context, version)
+  })
+}

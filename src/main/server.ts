@@ -1,0 +1,85 @@
+/** The server, wired. Nothing is decided here; read it as the table of contents. */
+import { dirname } from 'node:path'
+import { openPeerCredentials } from '../attestation/peer/linux.ts'
+import type { NodeVerifier } from '../attestation/node-attestor.ts'
+import { openTrail } from '../audit/trail.ts'
+import { issuanceProfile } from '../ca/profile.ts'
+import { openCertificateAuthority } from '../ca/own-authority.ts'
+import { Scope } from '../kernel/scope.ts'
+import { listenTls, listenUnix } from '../rpc/listen.ts'
+import { privateServerApi, serverApi } from '../server-api/services.ts'
+import { remotePeer, type LocalPeer } from '../server/caller.ts'
+import { EntryCache } from '../server/entry-cache.ts'
+import { WatchedHealth } from '../server/health.ts'
+import { OwnIdentity } from '../server/own-identity.ts'
+import { Policies } from '../server/policies.ts'
+import { keepPruned } from '../server/prune.ts'
+import { consumeJoinToken } from '../server/manage-tokens.ts'
+import type { Server } from '../server/server.ts'
+import { nodeAttestors } from './builtins.ts'
+import type { ServerConfig } from './config/server.ts'
+import { ownApiPolicies } from './policies.ts'
+import { version } from './version.ts'
+import { systemWorld } from './world.ts'
+
+/** Runs a server until `stop` aborts. @throws Failure for whatever keeps it from starting, named with its place */
+export async function runServer(config: ServerConfig, stop: AbortSignal): Promise<void> {
+  await using owned = new AsyncDisposableStack()
+  const { trustDomain } = config
+  const world = systemWorld(config.log)
+  await world.files.privateDirectory(config.dataDirectory)
+  await world.files.privateDirectory(dirname(config.adminSocket))
+
+  const keys = owned.use(await config.keyManager.open(world))
+  const upstream = owned.use(await config.upstreamAuthority.open(world))
+  const store = owned.use(await config.store.open(world))
+  const audit = owned.use(await openTrail(await config.audit.open(world), world))
+  const policies = await Policies.open(store.policies, await ownApiPolicies())
+
+  const profile = issuanceProfile({ ca: config.ca, svid: config.svid })
+  const authority = { ...world, trustDomain, keys, upstream, audit, profile, journal: store.journal, serverId: config.serverId, refreshHint: config.refreshHint }
+  const ca = owned.use(await openCertificateAuthority(authority))
+
+  const verifiers = new Map<string, NodeVerifier>()
+  const server: Server = { ...world, ...store, trustDomain, ca, audit, policies, verifiers, entryCache: new EntryCache(store.entries, trustDomain) }
+  for (const attestor of nodeAttestors.filter(({ kind }) => config.nodeAttestors.includes(kind))) {
+    const consume = (token: string) => consumeJoinToken(server, token)
+    verifiers.set(attestor.kind, owned.use(await attestor.openVerifier({}, { ...world, trustDomain, consumeJoinToken: consume })))
+  }
+  const identity = await OwnIdentity.open(server, stop)
+  const health = await WatchedHealth.open({ ...server, identity })
+
+  const scope = owned.use(new Scope(stop, { grace: config.shutdownGrace }))
+  scope.run('ca rotation', (signal) => ca.keepFresh(signal))
+  scope.run('server identity', (signal) => identity.keepFresh(signal))
+  scope.run('health', (signal) => health.keepWatching(signal))
+  scope.run('pruning', (signal) => keepPruned(server, signal))
+
+  const kernel = process.platform === 'linux' ? await openPeerCredentials() : undefined
+  const local = owned.use(
+    await listenUnix({
+      ...world,
+      path: config.adminSocket,
+      mode: 0o600,
+      services: privateServerApi(server, health.state),
+      peerOf: (socket): LocalPeer => {
+        using peer = kernel?.of(socket)
+        return { kind: 'local', uid: peer?.uid ?? process.getuid?.() ?? -1, gid: peer?.gid ?? process.getgid?.() ?? -1, pid: peer?.pid ?? -1 }
+      },
+    }),
+  )
+  const remote = owned.use(
+    await listenTls({
+      ...world,
+      host: config.listen.host,
+      port: config.listen.port,
+      identity: identity.identity,
+      services: serverApi(server),
+      limits: { connectionAge: config.listen.maxConnectionAge },
+      peerOf: ({ chain, remoteAddress }) => remotePeer(server, chain, remoteAddress),
+    }),
+  )
+  world.log.info('server ready', { version, trustDomain, address: remote.address, port: remote.port, adminSocket: local.address })
+  await scope.finished
+  world.log.info('server stopped')
+}

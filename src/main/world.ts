@@ -1,0 +1,15 @@
+import { systemClock } from '../kernel/clock.ts'
+import type { World } from '../kernel/driver.ts'
+import { systemFiles } from '../kernel/files.ts'
+import { systemRandom } from '../kernel/random.ts'
+import { systemSecrets } from './config/secrets.ts'
+import { openLog, type LogConfig } from './log.ts'
+
+/** The machine that this process runs on, behind its ports. */
+export const systemWorld = (log: LogConfig): World => ({
+  clock: systemClock,
+  random: systemRandom,
+  files: systemFiles,
+  log: openLog(log),
+  secrets: systemSecrets,
+})
