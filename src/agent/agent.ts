@@ -24,5 +24,10 @@ export interface Agent {
    * JWT-SVIDs of a workload for an audience: of all its identities, or of the one named.
    * @throws Failure `workload.no-identity`, `jwt.no-audience`
    */
-  jwtSvids(workload: Workload, audience: readonly string[], spiffeId: SpiffeId | undefined, signal: AbortSignal): Promise<readonly (SignedJwtSvid & { readonly hint: string })[]>
+  jwtSvids(
+    workload: Workload,
+    audience: readonly string[],
+    spiffeId: SpiffeId | undefined,
+    signal: AbortSignal,
+  ): Promise<readonly (SignedJwtSvid & { readonly hint: string })[]>
 }

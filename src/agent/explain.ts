@@ -53,7 +53,8 @@ function noteOn({ entry, missing }: ConsideredEntry, cache: IdentityCache, clock
 function verdict(considered: readonly ExplainedEntry[], cache: IdentityCache): string {
   if (!cache.isSynced) return 'the agent has not heard from its server yet, so it knows no entry'
   const matching = considered.filter((one) => one.matches)
-  if (matching.length > 0) return `the process has ${matching.length === 1 ? 'one identity' : `${matching.length} identities`}: ${matching.map((one) => one.entry.spiffeId).join(', ')}`
+  if (matching.length > 0)
+    return `the process has ${matching.length === 1 ? 'one identity' : `${matching.length} identities`}: ${matching.map((one) => one.entry.spiffeId).join(', ')}`
   const [nearest] = considered
   if (!nearest) return 'no identity: there is no entry for this node; create one with this agent as its parent'
   if (nearest.missing.length === 0) return `no identity: ${nearest.note}`

@@ -33,12 +33,13 @@ export function agentStatus({ own, sync, cache, policies, clock }: HealthParts):
   const now = clock.now()
   const { spiffeId, chain } = own.state.current.credentials
   const svidExpiresAt = chain[0]!.notAfter
-  const { lastSuccess, failure } = sync.status
+  const { lastSuccess, failure } = sync.status.current
   const isValid = now < svidExpiresAt
   const reasons: string[] = []
   if (!isValid) reasons.push('the SVID of the agent has expired')
   if (!cache.isSynced) reasons.push('the agent has not heard from its server yet')
-  else if (lastSuccess !== undefined && now - lastSuccess > longestSilence) reasons.push(`the last sync with the server was ${formatDuration(now - lastSuccess)} ago`)
+  else if (lastSuccess !== undefined && now - lastSuccess > longestSilence)
+    reasons.push(`the last sync with the server was ${formatDuration(now - lastSuccess)} ago`)
   if (failure) reasons.push(`the last sync failed: ${failure.message}`)
   return {
     spiffeId,

@@ -30,7 +30,9 @@ export function identifier({ collection, cache, documents, clock }: IdentifyPart
 
   const attest = (peer: Peer): Attested => {
     // For all who ask on this connection together, so no single caller's signal ends it; it has its own deadline.
-    const workload = collectSelectors(peer, collection, new AbortController().signal).then((selectors) => workloadOf(peer, cache.group(selectors), cache, documents))
+    const workload = collectSelectors(peer, collection, new AbortController().signal).then((selectors) =>
+      workloadOf(peer, cache.group(selectors), cache, documents),
+    )
     const attested = { workload, until: clock.now() + attestationHolds }
     known.set(peer, attested)
     workload.catch(() => {
@@ -41,7 +43,8 @@ export function identifier({ collection, cache, documents, clock }: IdentifyPart
 
   return async (peer, signal) => {
     signal.throwIfAborted()
-    if (!peer.stillThere()) throw new Failure('unavailable', 'workload.gone', { public: 'the calling process has ended', internal: { pid: peer.pid } })
+    if (!peer.stillThere())
+      throw new Failure('unavailable', 'workload.gone', { public: 'the calling process has ended', internal: { pid: peer.pid } })
     const before = known.get(peer)
     const { workload } = before && clock.now() < before.until ? before : attest(peer)
     const found = await workload
@@ -61,7 +64,9 @@ export function requireIdentity(workload: Workload, identities: WorkloadIdentiti
     internal: {
       pid: workload.pid,
       selectors: workload.selectors.map(formatSelector),
-      considered: (workload.considered?.() ?? []).map(({ entry, missing }) => `${entry.id} ${entry.spiffeId}: lacks ${missing.map(formatSelector).join(' ') || 'nothing'}`),
+      considered: (workload.considered?.() ?? []).map(
+        ({ entry, missing }) => `${entry.id} ${entry.spiffeId}: lacks ${missing.map(formatSelector).join(' ') || 'nothing'}`,
+      ),
     },
   })
 }

@@ -1,5 +1,4 @@
 /** The X509-SVIDs of this node's workloads: signed ahead of need, renewed at half life, and seen by everybody who may have them. */
-import { setImmediate } from 'node:timers/promises'
 import { backoff } from '../kernel/backoff.ts'
 import type { Clock, Instant } from '../kernel/clock.ts'
 import { deadline } from '../kernel/clock.ts'
@@ -66,7 +65,10 @@ export class IdentityCache {
   readonly #watched = new Set<SelectorGroup>()
   #soonestExpiry: Instant = Infinity
   /** A process without identity may ask often, and looking at every entry each time would be its weapon. */
-  readonly #considered = new WeakMap<readonly Selector[], { readonly index: EntryIndex; readonly most: number; readonly list: readonly ConsideredEntry[] }>()
+  readonly #considered = new WeakMap<
+    readonly Selector[],
+    { readonly index: EntryIndex; readonly most: number; readonly list: readonly ConsideredEntry[] }
+  >()
 
   constructor(parts: IdentityCacheParts) {
     this.#parts = parts
@@ -152,7 +154,11 @@ export class IdentityCache {
         signal.throwIfAborted()
         if (isRejection(Failure.from(error))) throw error
         const delay = delays.next().value ?? 0
-        this.#parts.log.warn('the server does not sign SVIDs; trying again', { error: tellChain(error), inMs: Math.round(delay), waiting: due.length })
+        this.#parts.log.warn('the server does not sign SVIDs; trying again', {
+          error: tellChain(error),
+          inMs: Math.round(delay),
+          waiting: due.length,
+        })
         await this.#serverIsThere.waitUntil(this.#parts.clock.now() + delay, this.#parts.clock, signal)
       }
     }
@@ -186,15 +192,14 @@ export class IdentityCache {
   async #sign(entries: readonly RegistrationEntry[], signal: AbortSignal): Promise<void> {
     const requests: SvidRequest[] = []
     for (const entry of entries) requests.push(await svidRequest(entry))
-    const answers = await this.#parts.upstream.signX509(requests.map(({ entry, csr }) => ({ entryId: entry.id, csr })), signal)
+    const answers = await this.#parts.upstream.signX509(
+      requests.map(({ entry, csr }) => ({ entryId: entry.id, csr })),
+      signal,
+    )
     if (answers.length !== requests.length) {
       throw new Failure('internal', 'svid.wrong-count', { public: `the server answered ${answers.length} of ${requests.length} requests` })
     }
-    for (const [at, request] of requests.entries()) {
-      this.#take(request, answers[at]!)
-      // A batch may be large, and somebody else may be waiting for this thread.
-      if (at % verifiedAtOnce === verifiedAtOnce - 1) await setImmediate()
-    }
+    for (const [at, request] of requests.entries()) this.#take(request, answers[at]!)
     this.#publishTo(new Set(entries.map((one) => one.id)))
   }
 
@@ -214,7 +219,12 @@ export class IdentityCache {
       const failure = Failure.from(error)
       const delays = this.#failed.get(entry.id)?.delays ?? this.#delays()
       this.#failed.set(entry.id, { failure, delays, retryAt: now + (delays.next().value ?? 0) })
-      this.#parts.log.warn('an SVID was not signed', { entry: entry.id, spiffeId: entry.spiffeId, reason: failure.reason, error: tellChain(failure) })
+      this.#parts.log.warn('an SVID was not signed', {
+        entry: entry.id,
+        spiffeId: entry.spiffeId,
+        reason: failure.reason,
+        error: tellChain(failure),
+      })
     }
   }
 
@@ -228,7 +238,10 @@ export class IdentityCache {
       if (!isInForce(entry, now)) continue
       const held = this.#held.get(entry.id)
       if (entry.disableX509SvidPrefetch && !onDemand.has(entry.id)) continue
-      const from = Math.max(held && !held.isTainted && isSameEntry(entry, held.entry) ? held.due : now, this.#failed.get(entry.id)?.retryAt ?? now)
+      const from = Math.max(
+        held && !held.isTainted && isSameEntry(entry, held.entry) ? held.due : now,
+        this.#failed.get(entry.id)?.retryAt ?? now,
+      )
       if (from <= now) due.push({ entry, left: held ? held.notAfter - now : onDemand.has(entry.id) ? -1 : 0 })
       else next = Math.min(next, from)
       if (entry.expiresAt !== undefined) next = Math.min(next, entry.expiresAt)
@@ -298,7 +311,9 @@ export class IdentityCache {
     } catch (error) {
       signal.throwIfAborted()
       if (!waited.aborted) throw error
-      throw this.#synced ? notReady(group) : new Failure('unavailable', 'agent.not-synced', { public: 'the agent has not heard from its server yet' })
+      throw this.#synced
+        ? notReady(group)
+        : new Failure('unavailable', 'agent.not-synced', { public: 'the agent has not heard from its server yet' })
     }
   }
 
@@ -356,8 +371,14 @@ function withHint(identity: HeldIdentity, hint: string): HeldIdentity {
 }
 
 function isSame(a: WorkloadIdentities, b: WorkloadIdentities): boolean {
-  const sameFederated = a.federated.size === b.federated.size && [...a.federated].every(([name, bundle]) => b.federated.get(name) === bundle)
-  return a.bundle === b.bundle && sameFederated && a.identities.length === b.identities.length && a.identities.every((one, at) => one === b.identities[at])
+  const sameFederated =
+    a.federated.size === b.federated.size && [...a.federated].every(([name, bundle]) => b.federated.get(name) === bundle)
+  return (
+    a.bundle === b.bundle &&
+    sameFederated &&
+    a.identities.length === b.identities.length &&
+    a.identities.every((one, at) => one === b.identities[at])
+  )
 }
 
 function notReady(group: SelectorGroup): Failure {
@@ -368,6 +389,5 @@ function notReady(group: SelectorGroup): Failure {
 }
 
 const rehinted = new WeakMap<HeldIdentity, HeldIdentity>()
-/** The most that a server signs at once (UpstreamServer). */
-const maxBatch = 500
-const verifiedAtOnce = 16
+/** A server signs up to 500 at once; in fewer, the first workload waits for less, and checking them holds this thread for a few milliseconds only (Q-23). */
+const maxBatch = 50

@@ -77,7 +77,10 @@ export function checkedCredentials(svid: SignedX509Svid, key: SvidKey, bundle: T
     }
     return { spiffeId, chain: svid.chain, privateKeyPem: key.privateKeyPem }
   } catch (cause) {
-    throw new Failure('unauthenticated', 'agent.bad-identity', { public: `the server issued an identity that does not hold: ${tellChain(cause)}`, cause })
+    throw new Failure('unauthenticated', 'agent.bad-identity', {
+      public: `the server issued an identity that does not hold: ${tellChain(cause)}`,
+      cause,
+    })
   }
 }
 

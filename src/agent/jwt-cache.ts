@@ -87,13 +87,20 @@ export class JwtCache {
     try {
       const svid = await upstream.signJwt(entry.id, audience, signal)
       if (svid.spiffeId !== entry.spiffeId) {
-        throw new Failure('unauthenticated', 'svid.wrong-identity', { public: `the server signed \`${svid.spiffeId}\` where \`${entry.spiffeId}\` was asked for` })
+        throw new Failure('unauthenticated', 'svid.wrong-identity', {
+          public: `the server signed \`${svid.spiffeId}\` where \`${entry.spiffeId}\` was asked for`,
+        })
       }
       await this.#verify(svid, audience, bundle.current)
       return svid
     } catch (cause) {
       const failure = Failure.from(cause)
-      log.warn('a JWT-SVID was not signed', { entry: entry.id, spiffeId: entry.spiffeId, reason: failure.reason, error: tellChain(failure) })
+      log.warn('a JWT-SVID was not signed', {
+        entry: entry.id,
+        spiffeId: entry.spiffeId,
+        reason: failure.reason,
+        error: tellChain(failure),
+      })
       if (isRejection(failure) || failure.category === 'permission_denied') throw cause
       throw new Failure('unavailable', 'jwt.unavailable', { public: 'the JWT-SVID cannot be had now', cause })
     }

@@ -16,7 +16,12 @@ export interface JwtWish {
  * One JWT-SVID for each identity that is asked for, the default first (API-18).
  * @throws Failure `jwt.no-audience`, `jwt.bad-audience`, `workload.no-identity`, `jwt.unavailable`
  */
-export async function jwtSvidsOf(cache: JwtCache, workload: Workload, { audience, spiffeId }: JwtWish, signal: AbortSignal): Promise<readonly (SignedJwtSvid & { readonly hint: string })[]> {
+export async function jwtSvidsOf(
+  cache: JwtCache,
+  workload: Workload,
+  { audience, spiffeId }: JwtWish,
+  signal: AbortSignal,
+): Promise<readonly (SignedJwtSvid & { readonly hint: string })[]> {
   checkAudience(audience)
   const entitled = groupOf(workload).entries
   const entries = entitled.filter((one) => spiffeId === undefined || one.spiffeId === spiffeId)

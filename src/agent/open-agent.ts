@@ -9,6 +9,7 @@ import { type Duration, seconds } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Files } from '../kernel/files.ts'
 import { Scope } from '../kernel/scope.ts'
+import type { Watched } from '../kernel/watched.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import { parseBundle } from '../spiffe/bundle-document.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
@@ -54,6 +55,8 @@ export interface OpenAgent extends Agent {
   /** @throws Failure `peer.no-such-process`, `workload.attestation-failed`, `workload.gone` */
   explain(pid: number, signal: AbortSignal): Promise<Explanation>
   status(): AgentStatus
+  /** Whether workloads get what they are entitled to: for health checks. */
+  readonly serving: Watched<{ readonly serving: boolean }>
 }
 
 /**
@@ -68,7 +71,16 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
   const policies = await PolicyFeed.open({ upstream, directory, files, clock, random, log })
   const cache = new IdentityCache({ upstream, bundle: own.bundle.current, clock, random, log })
   const jwts = new JwtCache({ upstream, bundle: own.bundle, clock, random, log })
-  const sync = new Sync({ upstream, own, into: cache, interval: parts.syncInterval ?? seconds(5), agentVersion: parts.agentVersion, clock, random, log })
+  const sync = new Sync({
+    upstream,
+    own,
+    into: cache,
+    interval: parts.syncInterval ?? seconds(5),
+    agentVersion: parts.agentVersion,
+    clock,
+    random,
+    log,
+  })
   const collection: Collection = { attestors: parts.attestors, log, timeout: attestationTimeout }
 
   const work = async (stop: AbortSignal): Promise<void> => {
@@ -76,9 +88,13 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
     scope.run('sync', (each) => sync.run(each))
     scope.run('signing', (each) => cache.run(each))
     scope.run('own identity', (each) => own.keepFresh(each))
+    scope.run('policies on disk', (each) => policies.keep(each))
     scope.run('policies', (each) => policies.run(each))
     await scope.finished
   }
+
+  const status = () => agentStatus({ own, sync, cache, policies, clock })
+  const serving = () => ({ serving: status().ready })
 
   return {
     trustDomain,
@@ -88,7 +104,15 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
     identify: identifier({ collection, cache, documents: policies.documents, clock }),
     jwtSvids: (workload, audience, spiffeId, caller) => jwtSvidsOf(jwts, workload, { audience, spiffeId }, caller),
     explain: (pid, caller) => explain({ peers: parts.peers, collection, cache, clock }, pid, caller),
-    status: () => agentStatus({ own, sync, cache, policies, clock }),
+    status,
+    serving: {
+      get current() {
+        return serving()
+      },
+      async *changes(caller) {
+        for await (const _ of sync.status.changes(caller)) yield serving()
+      },
+    },
     async run(stop) {
       while (!stop.aborted) {
         try {
@@ -120,7 +144,11 @@ function rejected(cause: Failure): Failure {
   })
 }
 
-async function firstBundle({ trustBundle, trustDomain, files }: Pick<AgentParts, 'trustBundle' | 'trustDomain'> & { readonly files: Files }): Promise<TrustBundle> {
+async function firstBundle({
+  trustBundle,
+  trustDomain,
+  files,
+}: Pick<AgentParts, 'trustBundle' | 'trustDomain'> & { readonly files: Files }): Promise<TrustBundle> {
   if ('bundle' in trustBundle) return trustBundle.bundle
   const content = await files.read(trustBundle.path)
   if (content) return parseBundle(trustDomain, fromUtf8(content))

@@ -61,9 +61,12 @@ export class OwnIdentity {
   async trust(bundle: TrustBundle): Promise<void> {
     const { trustDomain, x509Authorities } = bundle
     if (trustDomain !== this.#bundle.current.trustDomain) {
-      throw new Failure('unauthenticated', 'agent.foreign-bundle', { public: `the server sent a bundle of \`${trustDomain.slice(0, 80)}\`` })
+      throw new Failure('unauthenticated', 'agent.foreign-bundle', {
+        public: `the server sent a bundle of \`${trustDomain.slice(0, 80)}\``,
+      })
     }
-    if (x509Authorities.length === 0) throw new Failure('unavailable', 'agent.empty-bundle', { public: 'the server sent a bundle without X.509 authorities' })
+    if (x509Authorities.length === 0)
+      throw new Failure('unavailable', 'agent.empty-bundle', { public: 'the server sent a bundle without X.509 authorities' })
     if (bundle.sequence === this.#bundle.current.sequence && sameAuthorities(bundle, this.#bundle.current)) return
     await this.#change((state) => ({ ...state, bundle }))
     this.#bell.ring()
@@ -153,12 +156,16 @@ export class OwnIdentity {
 
   #checkNotExpired(): void {
     if (this.#parts.clock.now() < this.#leaf.notAfter) return
-    throw new Failure('unauthenticated', 'agent.identity-expired', { public: 'the SVID of the agent expired before it could be renewed: the agent must join again' })
+    throw new Failure('unauthenticated', 'agent.identity-expired', {
+      public: 'the SVID of the agent expired before it could be renewed: the agent must join again',
+    })
   }
 }
 
 /** A renewal is of the same agent (R-39). */
 function sameAgent(renewed: AgentCredentials, before: AgentCredentials): AgentCredentials {
   if (renewed.spiffeId === before.spiffeId) return renewed
-  throw new Failure('unauthenticated', 'agent.bad-identity', { public: `the server renewed the identity of \`${before.spiffeId}\` as \`${renewed.spiffeId}\`` })
+  throw new Failure('unauthenticated', 'agent.bad-identity', {
+    public: `the server renewed the identity of \`${before.spiffeId}\` as \`${renewed.spiffeId}\``,
+  })
 }

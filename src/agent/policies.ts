@@ -54,7 +54,7 @@ export class PolicyFeed {
     for (;;) {
       try {
         for await (const documents of upstream.policies(signal)) {
-          await this.#take(documents)
+          this.#take(documents)
           delays = this.#delays()
         }
       } catch (error) {
@@ -67,16 +67,25 @@ export class PolicyFeed {
     }
   }
 
-  /** In force at once; the disk follows, and a disk that fails does not keep a policy from being enforced. */
-  async #take(documents: PolicyDocuments): Promise<void> {
+  /** Writes each change to the disk. A disk that is slow or fails keeps no policy from being enforced. */
+  async keep(signal: AbortSignal): Promise<void> {
+    const { files, directory, log } = this.#parts
+    let written = this.#documents.current
+    for await (const documents of this.#documents.changes(signal)) {
+      if (documents === written) continue
+      written = documents
+      try {
+        await files.writeAtomically(pathIn(directory), utf8(JSON.stringify(documents)))
+      } catch (error) {
+        log.error('the policies cannot be kept on disk', { error: tellChain(error) })
+      }
+    }
+  }
+
+  #take(documents: PolicyDocuments): void {
     if (JSON.stringify(documents) === JSON.stringify(this.#documents.current)) return
     this.#documents.set(documents)
     this.#parts.log.info('policies are in force', { version: documents.version, documents: documents.documents.length })
-    try {
-      await this.#parts.files.writeAtomically(pathIn(this.#parts.directory), utf8(JSON.stringify(documents)))
-    } catch (error) {
-      this.#parts.log.error('the policies cannot be kept on disk', { error: tellChain(error) })
-    }
   }
 
   #delays() {
@@ -93,7 +102,10 @@ export function policiesOf(group: SelectorGroup, documents: Watched<PolicyDocume
     if (last?.from === from && last.entries === entries) return last.value
     const spiffeIds = [...new Set(entries.map((one) => one.spiffeId))]
     const version = versionOf(from, spiffeIds, group)
-    const value = last?.from === from && last.value.version === version ? last.value : { version, documents: from.documents, spiffeIds, selectors: group.selectors }
+    const value =
+      last?.from === from && last.value.version === version
+        ? last.value
+        : { version, documents: from.documents, spiffeIds, selectors: group.selectors }
     last = { from, entries, value }
     return value
   }
@@ -114,7 +126,9 @@ export function policiesOf(group: SelectorGroup, documents: Watched<PolicyDocume
 
 /** The same for the same documents and the same facts, so that nobody is sent what he has. */
 function versionOf({ version }: PolicyDocuments, spiffeIds: readonly SpiffeId[], group: SelectorGroup): string {
-  const facts = createHash('sha256').update(JSON.stringify([spiffeIds, group.selectors.map(formatSelector)])).digest('hex')
+  const facts = createHash('sha256')
+    .update(JSON.stringify([spiffeIds, group.selectors.map(formatSelector)]))
+    .digest('hex')
   return `${version}+${facts.slice(0, 12)}`
 }
 
@@ -126,7 +140,9 @@ async function* eitherChanges(group: SelectorGroup, documents: Watched<unknown>,
   const follow = async (changes: AsyncIterable<unknown>) => {
     for await (const _ of changes) changed.set(changed.current + 1)
   }
-  const following = Promise.all([follow(group.entryChanges(both)), follow(documents.changes(both))]).catch((error: unknown) => changed.close(error))
+  const following = Promise.all([follow(group.entryChanges(both)), follow(documents.changes(both))]).catch((error: unknown) =>
+    changed.close(error),
+  )
   try {
     for await (const _ of changed.changes(both)) yield
   } finally {
@@ -140,7 +156,9 @@ async function load({ directory, files, log }: PolicyFeedParts): Promise<PolicyD
   if (!content) return undefined
   const kept = format.safeParse(parsed(content))
   if (kept.success) return kept.data
-  log.error('the policies that were kept on disk cannot be read; nothing is allowed until the server sends them', { path: pathIn(directory) })
+  log.error('the policies that were kept on disk cannot be read; nothing is allowed until the server sends them', {
+    path: pathIn(directory),
+  })
   return undefined
 }
 

@@ -6,6 +6,7 @@ import { type Duration, seconds } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
 import type { Random } from '../kernel/random.ts'
+import { type Watched, WatchedValue } from '../kernel/watched.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Entitlements } from './identity-cache.ts'
@@ -33,14 +34,14 @@ export interface SyncStatus {
 
 export class Sync {
   readonly #parts: SyncParts
-  #status: SyncStatus = {}
+  readonly #status = new WatchedValue<SyncStatus>({})
   #federated: ReadonlyMap<TrustDomain, TrustBundle> = new Map()
 
   constructor(parts: SyncParts) {
     this.#parts = parts
   }
 
-  get status(): SyncStatus {
+  get status(): Watched<SyncStatus> {
     return this.#status
   }
 
@@ -53,7 +54,7 @@ export class Sync {
       let wait = interval
       try {
         await this.#once(deadline(longestSync, signal))
-        this.#status = { lastSuccess: clock.now() }
+        this.#status.set({ lastSuccess: clock.now() })
         delays = this.#delays()
         if (isFirst) await this.#tellStatus(signal)
         isFirst = false
@@ -61,9 +62,13 @@ export class Sync {
         signal.throwIfAborted()
         const failure = Failure.from(error)
         if (isRejection(failure)) throw failure
-        this.#status = { ...this.#status, failure }
+        this.#status.set({ ...this.#status.current, failure })
         wait = delays.next().value ?? interval
-        log.warn('the agent cannot sync with its server; trying again', { reason: failure.reason, error: tellChain(failure), inMs: Math.round(wait) })
+        log.warn('the agent cannot sync with its server; trying again', {
+          reason: failure.reason,
+          error: tellChain(failure),
+          inMs: Math.round(wait),
+        })
       }
       await clock.sleep(wait, signal)
     }
@@ -74,7 +79,9 @@ export class Sync {
     const { upstream, own, into } = this.#parts
     await own.trust(await upstream.bundle(signal))
     const entries = await upstream.entries(signal)
-    await this.#refreshFederated(new Set(entries.flatMap((one) => one.federatesWith)), signal)
+    const foreign = new Set(entries.flatMap((one) => one.federatesWith))
+    foreign.delete(own.bundle.current.trustDomain)
+    await this.#refreshFederated(foreign, signal)
     into.update({ entries, bundle: own.bundle.current, federated: this.#federated })
   }
 

@@ -48,7 +48,12 @@ export interface AgentCredentials {
  */
 export interface UpstreamServer extends AsyncDisposable {
   /** First contact: no client certificate. The server must prove itself against `bundle`. */
-  attest(prover: NodeProver, csr: Uint8Array, bundle: TrustBundle, signal: AbortSignal): Promise<{ readonly svid: SignedX509Svid; readonly reattestable: boolean }>
+  attest(
+    prover: NodeProver,
+    csr: Uint8Array,
+    bundle: TrustBundle,
+    signal: AbortSignal,
+  ): Promise<{ readonly svid: SignedX509Svid; readonly reattestable: boolean }>
   /** Uses these credentials and this bundle for all later calls; open connections on older ones are closed. */
   use(credentials: AgentCredentials, bundle: TrustBundle): void
   renew(csr: Uint8Array, signal: AbortSignal): Promise<SignedX509Svid>
@@ -58,7 +63,10 @@ export interface UpstreamServer extends AsyncDisposable {
   /** Every entry that this agent may serve. */
   entries(signal: AbortSignal): Promise<readonly RegistrationEntry[]>
   /** One answer for each request, in order; at most 500. */
-  signX509(requests: readonly { readonly entryId: string; readonly csr: Uint8Array }[], signal: AbortSignal): Promise<readonly (SignedX509Svid | Failure)[]>
+  signX509(
+    requests: readonly { readonly entryId: string; readonly csr: Uint8Array }[],
+    signal: AbortSignal,
+  ): Promise<readonly (SignedX509Svid | Failure)[]>
   signJwt(entryId: string, audience: readonly string[], signal: AbortSignal): Promise<SignedJwtSvid>
   /** The policies in force, at once and after each change, until the signal aborts or the stream breaks. */
   policies(signal: AbortSignal): AsyncIterable<PolicyDocuments>

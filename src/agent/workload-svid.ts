@@ -30,7 +30,8 @@ export async function svidRequest(entry: RegistrationEntry): Promise<SvidRequest
  */
 export function checkedIdentity({ entry, key }: SvidRequest, { chain }: SignedX509Svid, bundles: BundleSet, at: Instant): HeldIdentity {
   const { spiffeId, leaf } = verifyX509Svid(chain, bundles, at)
-  if (spiffeId !== entry.spiffeId) throw refused('wrong-identity', `the server signed \`${spiffeId}\` where \`${entry.spiffeId}\` was asked for`)
+  if (spiffeId !== entry.spiffeId)
+    throw refused('wrong-identity', `the server signed \`${spiffeId}\` where \`${entry.spiffeId}\` was asked for`)
   if (!sameBytes(leaf.spki, key.signer.publicKey)) throw refused('foreign-key', 'the server signed another key than the one that was sent')
   return Object.freeze({
     entryId: entry.id,

@@ -19,17 +19,23 @@ export interface Collection {
  * selectors are missing, which can only make fewer entries match, because an entry asks for selectors and never for their absence.
  * @throws Failure `workload.attestation-failed` when none succeeded, `workload.gone`
  */
-export async function collectSelectors(peer: Peer, { attestors, log, timeout }: Collection, signal: AbortSignal): Promise<readonly Selector[]> {
+export async function collectSelectors(
+  peer: Peer,
+  { attestors, log, timeout }: Collection,
+  signal: AbortSignal,
+): Promise<readonly Selector[]> {
   const inTime = deadline(timeout, signal)
   const results = await Promise.allSettled([...attestors].map(([kind, attestor]) => attestOne(kind, attestor, peer, inTime)))
   signal.throwIfAborted()
   // INVARIANT: asked last, after everything that was read under this pid (A-18).
-  if (!peer.stillThere()) throw new Failure('unavailable', 'workload.gone', { public: 'the calling process has ended', internal: { pid: peer.pid } })
+  if (!peer.stillThere())
+    throw new Failure('unavailable', 'workload.gone', { public: 'the calling process has ended', internal: { pid: peer.pid } })
 
   const failures = results.filter((one) => one.status === 'rejected').map((one) => one.reason as unknown)
   const seen = results.flatMap((one) => (one.status === 'fulfilled' ? one.value : []))
   if (failures.length === results.length) throw allFailed(peer, failures)
-  for (const failure of failures) log.warn('a workload attestor failed', { pid: peer.pid, reason: Failure.from(failure).reason, error: tellChain(failure) })
+  for (const failure of failures)
+    log.warn('a workload attestor failed', { pid: peer.pid, reason: Failure.from(failure).reason, error: tellChain(failure) })
   return uniqueSelectors(seen)
 }
 

@@ -58,7 +58,9 @@ export function begin(evidence: Evidence, at: Instant, limits = handshakeLimits)
 export function challenge(handshake: Handshake, bytes: Uint8Array, at: Instant, limits = handshakeLimits): Handshake {
   checkTurn(handshake, 'server', at)
   if (handshake.challenges >= limits.challenges) {
-    throw new Failure('permission_denied', 'handshake.too-many-challenges', { public: `attestation takes more than ${limits.challenges} challenges` })
+    throw new Failure('permission_denied', 'handshake.too-many-challenges', {
+      public: `attestation takes more than ${limits.challenges} challenges`,
+    })
   }
   checkSize('challenge', bytes, limits.challengeBytes)
   return { ...handshake, turn: 'agent', challenges: handshake.challenges + 1 }
@@ -86,7 +88,9 @@ export function finish(handshake: Handshake, at: Instant): Handshake {
 function checkTurn(handshake: Handshake, expected: Handshake['turn'], at: Instant): void {
   if (at > handshake.endsAt) throw new Failure('deadline_exceeded', 'handshake.too-late', { public: 'attestation took too long' })
   if (handshake.turn !== expected) {
-    throw new Failure('invalid_argument', 'handshake.out-of-turn', { public: `attestation message out of turn: it is for the ${handshake.turn} to speak` })
+    throw new Failure('invalid_argument', 'handshake.out-of-turn', {
+      public: `attestation message out of turn: it is for the ${handshake.turn} to speak`,
+    })
   }
 }
 

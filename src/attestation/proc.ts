@@ -21,7 +21,10 @@ export interface ProcessStart {
  * @throws Failure `proc.malformed`
  */
 export function parseStat(text: string): ProcessStart {
-  const fields = text.slice(text.lastIndexOf(')') + 1).trim().split(' ')
+  const fields = text
+    .slice(text.lastIndexOf(')') + 1)
+    .trim()
+    .split(' ')
   const state = fields[0]
   const startTime = fields[startTimeField - firstFieldAfterName]
   if (!text.includes(')') || !state || !startTime || !decimal.test(startTime)) throw malformed('stat')
@@ -37,14 +40,19 @@ export function parseStatus(text: string): ProcessOwner {
   const numbers = (key: string): number[] => {
     const line = lines.find((one) => one.startsWith(`${key}:`))
     if (line === undefined) throw malformed('status')
-    const values = line.slice(key.length + 1).split(/\s+/).filter((one) => one !== '')
+    const values = line
+      .slice(key.length + 1)
+      .split(/\s+/)
+      .filter((one) => one !== '')
     if (!values.every((one) => decimal.test(one))) throw malformed('status')
     return values.map(Number)
   }
   const [uids, gids, supplementaryGids] = [numbers('Uid'), numbers('Gid'), numbers('Groups')]
   if (uids.length !== idsOnALine || gids.length !== idsOnALine) throw malformed('status')
   if (supplementaryGids.length > maxGroups) {
-    throw new Failure('unavailable', 'proc.too-many-groups', { public: `the process is in ${supplementaryGids.length} groups: at most ${maxGroups} are read` })
+    throw new Failure('unavailable', 'proc.too-many-groups', {
+      public: `the process is in ${supplementaryGids.length} groups: at most ${maxGroups} are read`,
+    })
   }
   return { uid: uids[effective]!, gid: gids[effective]!, supplementaryGids }
 }
@@ -56,7 +64,9 @@ export function parseStatus(text: string): ProcessOwner {
  */
 export function parseAccounts(text: string): ReadonlyMap<number, string> {
   if (text.length > maxAccountsLength) {
-    throw new Failure('unavailable', 'accounts.too-large', { public: `an account file holds ${text.length} characters: at most ${maxAccountsLength} are read` })
+    throw new Failure('unavailable', 'accounts.too-large', {
+      public: `an account file holds ${text.length} characters: at most ${maxAccountsLength} are read`,
+    })
   }
   const names = new Map<number, string>()
   for (const line of text.split('\n')) {

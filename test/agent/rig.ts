@@ -40,11 +40,18 @@ export interface Rig extends AsyncDisposable {
   stop(): Promise<void>
 }
 
-export type RigOptions = Partial<Omit<FakeServerOptions, 'clock'>> & { server?: FakeUpstreamServer; clock?: FakeClock; directory?: string; log?: Log; run?: boolean; prover?: NodeProver | undefined }
+export type RigOptions = Partial<Omit<FakeServerOptions, 'clock'>> & {
+  server?: FakeUpstreamServer
+  clock?: FakeClock
+  directory?: string
+  log?: Log
+  run?: boolean
+  prover?: NodeProver | undefined
+}
 
 /** An agent beside a server with real crypto, on a clock that the test moves. */
 export async function startAgent(options: RigOptions = {}): Promise<Rig> {
-  const clock = options.clock ?? options.server?.clock as FakeClock ?? new FakeClock()
+  const clock = options.clock ?? (options.server?.clock as FakeClock) ?? new FakeClock()
   const server = options.server ?? (await FakeUpstreamServer.start({ clock, ...options }))
   const directory = options.directory ?? mkdtempSync(join(tmpdir(), 'va-'))
   const stopping = new AbortController()
@@ -56,7 +63,12 @@ export async function startAgent(options: RigOptions = {}): Promise<Rig> {
     await ended
   }
   return {
-    clock, server, directory, agent, ended, stop,
+    clock,
+    server,
+    directory,
+    agent,
+    ended,
+    stop,
     identify: (process) => agent.identify(process, never),
     async [Symbol.asyncDispose]() {
       await stop()
@@ -65,11 +77,26 @@ export async function startAgent(options: RigOptions = {}): Promise<Rig> {
   }
 }
 
-export async function agentParts({ clock, server, directory, log = silentLog, token = 'token-1' }: { clock: FakeClock; server: FakeUpstreamServer; directory: string; log?: Log; token?: string }): Promise<AgentParts> {
+export async function agentParts({
+  clock,
+  server,
+  directory,
+  log = silentLog,
+  token = 'token-1',
+}: {
+  clock: FakeClock
+  server: FakeUpstreamServer
+  directory: string
+  log?: Log
+  token?: string
+}): Promise<AgentParts> {
   const random = seededRandom(directory)
   const world = { clock, random, files: systemFiles, log, secrets: { read: async () => new Secret(token) } }
   return {
-    clock, random, files: systemFiles, log,
+    clock,
+    random,
+    files: systemFiles,
+    log,
     trustDomain: server.trustDomain,
     upstream: server,
     prover: await joinToken.openProver({ token: { env: 'X' } }, world),
@@ -87,9 +114,13 @@ export async function agentParts({ clock, server, directory, log = silentLog, to
   }
 }
 
+/** Waits, in real time, until the agent's tasks that sleep on the clock (sync, signing, own identity) all do. */
+export const allAsleep = (rig: Rig): Promise<void> => until(() => rig.clock.sleepers >= 3)
+
 /** Waits, in real time, for what real keys and disks take; the fake clock stands still. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 5000; tries++) {
+  const end = performance.now() + 4500
+  while (performance.now() < end) {
     if (await condition()) return
     await new Promise((resolve) => setImmediate(resolve))
   }

@@ -13,12 +13,17 @@ const fails = attestor(async () => {
   throw new Failure('unavailable', 'kubelet.away', { public: 'the kubelet does not answer' })
 })
 const peer = (alive = () => true): Peer => ({ pid: 42, uid: 1, gid: 1, stillThere: alive, [Symbol.dispose]() {} })
-const collect = async (attestors: Record<string, WorkloadAttestor>, { who = peer(), timeout = seconds(10), signal = new AbortController().signal } = {}) =>
-  (await collectSelectors(who, { attestors: new Map(Object.entries(attestors)), log: silentLog, timeout }, signal)).map(formatSelector)
+const collect = async (
+  attestors: Record<string, WorkloadAttestor>,
+  { who = peer(), timeout = seconds(10), signal = new AbortController().signal } = {},
+) => (await collectSelectors(who, { attestors: new Map(Object.entries(attestors)), log: silentLog, timeout }, signal)).map(formatSelector)
 
 describe('attesting a workload refuses', () => {
   test('when every attestor failed', async () => {
-    await expect(collect({ k8s: fails, unix: fails })).rejects.toMatchObject({ category: 'unavailable', reason: 'workload.attestation-failed' })
+    await expect(collect({ k8s: fails, unix: fails })).rejects.toMatchObject({
+      category: 'unavailable',
+      reason: 'workload.attestation-failed',
+    })
   })
   test('when there is no attestor at all', async () => {
     await expect(collect({})).rejects.toMatchObject({ reason: 'workload.attestation-failed' })
@@ -29,7 +34,9 @@ describe('attesting a workload refuses', () => {
       alive = false
       return [parseSelector('unix:uid:0')]
     })
-    await expect(collect({ unix: ends, k8s: says('k8s:ns:a') }, { who: peer(() => alive) })).rejects.toMatchObject({ reason: 'workload.gone' })
+    await expect(collect({ unix: ends, k8s: says('k8s:ns:a') }, { who: peer(() => alive) })).rejects.toMatchObject({
+      reason: 'workload.gone',
+    })
   })
   test('a selector of another attestor’s type', async () => {
     await expect(collect({ docker: says('docker:label:a:b', 'unix:uid:0') })).rejects.toMatchObject({
@@ -55,5 +62,9 @@ test('one failing attestor is noted and the others count', async () => {
 })
 
 test('selectors come sorted, each once', async () => {
-  expect(await collect({ unix: says('unix:uid:1', 'unix:gid:2', 'unix:uid:1'), k8s: says('k8s:ns:b') })).toEqual(['k8s:ns:b', 'unix:gid:2', 'unix:uid:1'])
+  expect(await collect({ unix: says('unix:uid:1', 'unix:gid:2', 'unix:uid:1'), k8s: says('k8s:ns:b') })).toEqual([
+    'k8s:ns:b',
+    'unix:gid:2',
+    'unix:uid:1',
+  ])
 })

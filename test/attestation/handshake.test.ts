@@ -13,7 +13,9 @@ describe('a handshake refuses', () => {
     refuses('handshake.bad-type', () => begin({ type, payload: bytes(1), csr: bytes(1) }, start))
   })
   test('A-0 evidence, a request, a challenge or an answer that is too large', () => {
-    refuses('handshake.too-large', () => begin({ type: 'x509pop', payload: bytes(handshakeLimits.evidenceBytes + 1), csr: bytes(1) }, start))
+    refuses('handshake.too-large', () =>
+      begin({ type: 'x509pop', payload: bytes(handshakeLimits.evidenceBytes + 1), csr: bytes(1) }, start),
+    )
     refuses('handshake.too-large', () => begin({ type: 'x509pop', payload: bytes(1), csr: bytes(handshakeLimits.csrBytes + 1) }, start))
     refuses('handshake.too-large', () => challenge(begun(), bytes(handshakeLimits.challengeBytes + 1), start))
     refuses('handshake.too-large', () => answer(challenge(begun(), bytes(1), start), bytes(handshakeLimits.answerBytes + 1), start))
@@ -40,20 +42,22 @@ describe('a handshake refuses', () => {
 
 test('no order of messages takes more challenges or time than allowed, or goes on after the end', () => {
   const step = fc.record({ act: fc.constantFrom('challenge', 'answer', 'finish'), wait: fc.nat(4_000) })
-  fc.assert(fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
-    let [at, now]: [Handshake, number] = [begun(), start]
-    for (const { act, wait } of steps) {
-      now += wait
-      const before = at
-      try {
-        at = act === 'challenge' ? challenge(at, bytes(1), now) : act === 'answer' ? answer(at, bytes(1), now) : finish(at, now)
-        expect(before.turn).not.toBe('done')
-        expect(now).toBeLessThanOrEqual(start + handshakeLimits.duration)
-      } catch (error) {
-        if (!(error instanceof Failure)) throw error
-        expect(at).toBe(before)
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+      let [at, now]: [Handshake, number] = [begun(), start]
+      for (const { act, wait } of steps) {
+        now += wait
+        const before = at
+        try {
+          at = act === 'challenge' ? challenge(at, bytes(1), now) : act === 'answer' ? answer(at, bytes(1), now) : finish(at, now)
+          expect(before.turn).not.toBe('done')
+          expect(now).toBeLessThanOrEqual(start + handshakeLimits.duration)
+        } catch (error) {
+          if (!(error instanceof Failure)) throw error
+          expect(at).toBe(before)
+        }
+        expect(at.challenges).toBeLessThanOrEqual(handshakeLimits.challenges)
       }
-      expect(at.challenges).toBeLessThanOrEqual(handshakeLimits.challenges)
-    }
-  }))
+    }),
+  )
 })

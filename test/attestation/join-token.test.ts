@@ -16,7 +16,10 @@ const noChallenge = () => Promise.reject(new Error('bug: join tokens have no cha
 function world(tokens: string[], secret = 'unused') {
   const asked: string[] = []
   const made: VerifierWorld = {
-    clock: new FakeClock(), random: seededRandom(1), files: systemFiles, log: silentLog,
+    clock: new FakeClock(),
+    random: seededRandom(1),
+    files: systemFiles,
+    log: silentLog,
     secrets: { read: async () => new Secret(secret) },
     trustDomain: parseTrustDomain('example.org'),
     async consumeJoinToken(token) {
@@ -30,7 +33,7 @@ function world(tokens: string[], secret = 'unused') {
 const verify = async (payload: Uint8Array, tokens: string[], asked?: string[]) => {
   const one = world(tokens)
   await using verifier = await joinToken.openVerifier({}, one.made)
-  return verifier.verify(payload, noChallenge, signal).finally(() => asked?.push(...one.asked))
+  return await verifier.verify(payload, noChallenge, signal).finally(() => asked?.push(...one.asked))
 }
 
 describe('the server’s half refuses', () => {
@@ -62,14 +65,18 @@ describe('the server’s half refuses', () => {
 
 test('the node is named after its token, as with SPIRE, and cannot attest again', async () => {
   expect(await verify(utf8('0b1c.x_Y-9'), ['0b1c.x_Y-9'])).toEqual({
-    id: 'spiffe://example.org/spire/agent/join_token/0b1c.x_Y-9', selectors: [], canReattest: false,
+    id: 'spiffe://example.org/spire/agent/join_token/0b1c.x_Y-9',
+    selectors: [],
+    canReattest: false,
   })
 })
 
 test('R-1 every token that is accepted makes a valid SPIFFE ID', () => {
-  fc.assert(fc.property(fc.string({ unit: fc.constantFrom(...'aZ0._-/%~ \n\u00e4'), maxLength: 12 }), (token) => {
-    if (isJoinToken(token)) expect(parseSpiffeId(`spiffe://example.org/spire/agent/join_token/${token}`)).toContain(token)
-  }))
+  fc.assert(
+    fc.property(fc.string({ unit: fc.constantFrom(...'aZ0._-/%~ \n\u00e4'), maxLength: 12 }), (token) => {
+      if (isJoinToken(token)) expect(parseSpiffeId(`spiffe://example.org/spire/agent/join_token/${token}`)).toContain(token)
+    }),
+  )
 })
 
 describe('the agent’s half', () => {

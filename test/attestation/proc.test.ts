@@ -6,7 +6,9 @@ import { parseAccounts, parseStat, parseStatus } from '../../src/attestation/pro
 const stat = (name: string, startTime = '4711') =>
   `42 (${name}) S 1 42 42 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 0 ${startTime} 1000 200 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n`
 const status = (change: (text: string) => string = (text) => text) =>
-  change('Name:\tpayments\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t42\nUid:\t1000\t1001\t1002\t1003\nGid:\t2000\t2001\t2002\t2003\nFDSize:\t64\nGroups:\t4 27 2001 \nVmPeak:\t1 kB\n')
+  change(
+    'Name:\tpayments\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t42\nUid:\t1000\t1001\t1002\t1003\nGid:\t2000\t2001\t2002\t2003\nFDSize:\t64\nGroups:\t4 27 2001 \nVmPeak:\t1 kB\n',
+  )
 
 describe('/proc/<pid>/stat', () => {
   test.each(['a) R 1 (', ') Z 0 0 0 (', '((((', '))))', 'x) S 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 99 (', '', ' ', '\n'])(
@@ -15,14 +17,19 @@ describe('/proc/<pid>/stat', () => {
   )
 
   test('A-18 whatever the program is called, the start time is the 22nd field', () => {
-    fc.assert(fc.property(fc.string({ maxLength: 15 }), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), (name, at) => {
-      expect(parseStat(stat(name, String(at))).startTime).toBe(String(at))
-    }))
+    fc.assert(
+      fc.property(fc.string({ maxLength: 15 }), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), (name, at) => {
+        expect(parseStat(stat(name, String(at))).startTime).toBe(String(at))
+      }),
+    )
   })
 
-  test.each(['', '42', '42 payments S 1', '42 (payments) S 1 2 3', stat('payments', '-5'), stat('payments', '1e9')])('refuses `%s`', (text) => {
-    expect(() => parseStat(text)).toThrow(expect.objectContaining({ reason: 'proc.malformed' }))
-  })
+  test.each(['', '42', '42 payments S 1', '42 (payments) S 1 2 3', stat('payments', '-5'), stat('payments', '1e9')])(
+    'refuses `%s`',
+    (text) => {
+      expect(() => parseStat(text)).toThrow(expect.objectContaining({ reason: 'proc.malformed' }))
+    },
+  )
 
   test('reads its own', () => expect(parseStat(readFileSync('/proc/self/stat', 'latin1')).startTime).toMatch(/^\d+$/))
 })
@@ -60,8 +67,22 @@ describe('account files', () => {
   })
 
   test('passes over lines that do not parse and keeps the first name of a number', () => {
-    const text = ['root:x:0:0:root:/root:/bin/sh', 'toor:x:0:0::/:', '', '#comment', 'bad name:x:5:', 'minus:x:-1:', 'hex:x:0x10:', ':x:9:', 'ok@corp:x:10:10::/:', 'nl\u0000:x:11:'].join('\n')
-    expect([...parseAccounts(text)]).toEqual([[0, 'root'], [10, 'ok@corp']])
+    const text = [
+      'root:x:0:0:root:/root:/bin/sh',
+      'toor:x:0:0::/:',
+      '',
+      '#comment',
+      'bad name:x:5:',
+      'minus:x:-1:',
+      'hex:x:0x10:',
+      ':x:9:',
+      'ok@corp:x:10:10::/:',
+      'nl\u0000:x:11:',
+    ].join('\n')
+    expect([...parseAccounts(text)]).toEqual([
+      [0, 'root'],
+      [10, 'ok@corp'],
+    ])
   })
 
   test('reads anything without throwing anything but a refusal', () => {

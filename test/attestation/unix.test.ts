@@ -16,7 +16,10 @@ import { seededRandom } from '../fakes/random.ts'
 
 const signal = new AbortController().signal
 const world = {
-  clock: new FakeClock(), random: seededRandom(1), files: systemFiles, log: silentLog,
+  clock: new FakeClock(),
+  random: seededRandom(1),
+  files: systemFiles,
+  log: silentLog,
   secrets: { read: () => Promise.reject(new Error('bug: unix needs no secret')) },
 }
 const sleep = realpathSync('/bin/sleep')
@@ -41,7 +44,8 @@ async function run(command: string, args: readonly string[], becomes = command):
   const child = spawn(command, args, { stdio: 'ignore' })
   children.push(child)
   await once(child, 'spawn')
-  while (child.exitCode === null && readlinkSync(`/proc/${child.pid}/exe`) !== becomes) await new Promise((resolve) => setImmediate(resolve))
+  while (child.exitCode === null && readlinkSync(`/proc/${child.pid}/exe`) !== becomes)
+    await new Promise((resolve) => setImmediate(resolve))
   return child.pid!
 }
 
@@ -55,7 +59,12 @@ async function attest(who: number | Peer, config: Partial<UnixConfig> = {}): Pro
   }
 }
 const claimed = (change: Partial<Peer>): Peer => ({
-  pid: process.pid, uid: process.geteuid!(), gid: process.getegid!(), stillThere: () => true, [Symbol.dispose]() {}, ...change,
+  pid: process.pid,
+  uid: process.geteuid!(),
+  gid: process.getegid!(),
+  stillThere: () => true,
+  [Symbol.dispose]() {},
+  ...change,
 })
 const only = (kind: string, selectors: readonly string[]) => selectors.filter((one) => one.startsWith(`unix:${kind}:`))
 
@@ -117,6 +126,7 @@ test('user and groups come by number and by name', async () => {
   expect(selectors).toContain(`unix:uid:${process.geteuid!()}`)
   expect(selectors).toContain(`unix:gid:${process.getegid!()}`)
   // Node adds the effective group to the supplementary ones.
-  for (const gid of process.getgroups!().filter((one) => one !== process.getegid!())) expect(selectors).toContain(`unix:supplementary_gid:${gid}`)
+  for (const gid of process.getgroups!().filter((one) => one !== process.getegid!()))
+    expect(selectors).toContain(`unix:supplementary_gid:${gid}`)
   if (process.geteuid!() === 0) expect(selectors).toEqual(expect.arrayContaining(['unix:user:root', 'unix:group:root']))
 })

@@ -16,7 +16,10 @@ const signal = new AbortController().signal
 function worldOf(secret: string): VerifierWorld {
   const tokens = new Set([secret])
   return {
-    clock: new FakeClock(), random: seededRandom(1), files: systemFiles, log: silentLog,
+    clock: new FakeClock(),
+    random: seededRandom(1),
+    files: systemFiles,
+    log: silentLog,
     secrets: { read: async () => new Secret(secret) },
     trustDomain: parseTrustDomain('example.org'),
     consumeJoinToken: async (token) => tokens.delete(token),
@@ -27,7 +30,10 @@ describe.each(drivers)('node attestor $kind', ({ driver, secret }) => {
   const noChallenge = () => Promise.reject(new Error('bug: no challenge is expected'))
 
   test('its examples are valid configurations, and an unknown key is not', () => {
-    for (const [schema, example] of [[driver.serverConfig, driver.example.server], [driver.agentConfig, driver.example.agent]] as const) {
+    for (const [schema, example] of [
+      [driver.serverConfig, driver.example.server],
+      [driver.agentConfig, driver.example.agent],
+    ] as const) {
       expect(schema.safeParse(example).success).toBe(true)
       expect(schema.safeParse({ ...(example as object), noSuchKey: 1 }).success).toBe(false)
     }
@@ -46,7 +52,11 @@ describe.each(drivers)('node attestor $kind', ({ driver, secret }) => {
     await using verifier = await driver.openVerifier(driver.serverConfig.parse(driver.example.server), world)
     await using prover = await driver.openProver(driver.agentConfig.parse(driver.example.agent), world)
     expect(prover.type).toBe(driver.kind)
-    const proven = await verifier.verify(await prover.payload(signal), (challenge) => prover.answer?.(challenge, signal) ?? noChallenge(), signal)
+    const proven = await verifier.verify(
+      await prover.payload(signal),
+      (challenge) => prover.answer?.(challenge, signal) ?? noChallenge(),
+      signal,
+    )
     expect(parseSpiffeId(proven.id).startsWith(`spiffe://example.org/spire/agent/${driver.kind}/`)).toBe(true)
     for (const one of proven.selectors) expect(one.type).toBe(driver.kind)
   })

@@ -10,7 +10,10 @@ import { seededRandom } from '../fakes/random.ts'
 /** What every workload attestor keeps. */
 const drivers = [unix]
 const world = {
-  clock: new FakeClock(), random: seededRandom(1), files: systemFiles, log: silentLog,
+  clock: new FakeClock(),
+  random: seededRandom(1),
+  files: systemFiles,
+  log: silentLog,
   secrets: { read: () => Promise.reject(new Error('bug: no secret is configured')) },
 }
 
@@ -24,7 +27,13 @@ describe.each(drivers)('workload attestor $kind', (driver) => {
   })
   test('A-18 gives nothing for a process that has ended', async () => {
     await using attestor = await open()
-    const ended: Peer = { pid: process.pid, uid: process.geteuid!(), gid: process.getegid!(), stillThere: () => false, [Symbol.dispose]() {} }
+    const ended: Peer = {
+      pid: process.pid,
+      uid: process.geteuid!(),
+      gid: process.getegid!(),
+      stillThere: () => false,
+      [Symbol.dispose]() {},
+    }
     await expect(attestor.attest(ended, signal)).rejects.toMatchObject({ reason: 'workload.gone' })
   })
   test('gives selectors of its own type, the same ones each time', async () => {

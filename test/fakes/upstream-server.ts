@@ -120,7 +120,12 @@ export class FakeUpstreamServer implements UpstreamServer {
     this.#sequence++
   }
 
-  async attest(prover: NodeProver, csr: Uint8Array, _bundle: TrustBundle, signal: AbortSignal): Promise<{ svid: SignedX509Svid; reattestable: boolean }> {
+  async attest(
+    prover: NodeProver,
+    csr: Uint8Array,
+    _bundle: TrustBundle,
+    signal: AbortSignal,
+  ): Promise<{ svid: SignedX509Svid; reattestable: boolean }> {
     this.calls.attest++
     this.#answer(signal, { known: false })
     const token = fromUtf8(await prover.payload(signal))
@@ -159,7 +164,10 @@ export class FakeUpstreamServer implements UpstreamServer {
     return this.#entries.map((one) => ({ ...one }))
   }
 
-  async signX509(requests: readonly { readonly entryId: string; readonly csr: Uint8Array }[], signal: AbortSignal): Promise<readonly (SignedX509Svid | Failure)[]> {
+  async signX509(
+    requests: readonly { readonly entryId: string; readonly csr: Uint8Array }[],
+    signal: AbortSignal,
+  ): Promise<readonly (SignedX509Svid | Failure)[]> {
     this.calls.signX509++
     this.batches.push(requests.length)
     this.#answer(signal)
@@ -216,7 +224,13 @@ export class FakeUpstreamServer implements UpstreamServer {
     const { spki } = await proven(parseCertificateRequest(csr))
     const now = this.clock.now()
     const { ca } = this.#cas.at(-1)!
-    const { certificate } = await ca.leaf({ uris: [spiffeId], spki, notBefore: now - seconds(10), notAfter: now + lifetime, ...this.wishes })
+    const { certificate } = await ca.leaf({
+      uris: [spiffeId],
+      spki,
+      notBefore: now - seconds(10),
+      notAfter: now + lifetime,
+      ...this.wishes,
+    })
     return { spiffeId, chain: [certificate], hint }
   }
 }

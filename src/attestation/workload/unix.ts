@@ -17,7 +17,10 @@ const config = z.strictObject({
   /** Adds `unix:sha256`: the whole program is read once for each version of it. */
   hash: z.boolean().default(false),
   /** Programs above this are given no hash. */
-  hashSizeLimitBytes: z.int().positive().default(512 * 1024 * 1024),
+  hashSizeLimitBytes: z
+    .int()
+    .positive()
+    .default(512 * 1024 * 1024),
 })
 export type UnixConfig = z.infer<typeof config>
 
