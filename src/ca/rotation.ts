@@ -65,7 +65,7 @@ export class Rotation implements AsyncDisposable {
   /** A write that may or may not have arrived: the next one asks first. */
   #doubtful: JournalRecord | undefined
   #problems: Partial<Record<Kind, string>> = {}
-  #warnings: readonly string[] = []
+  #upstreamComplaints: readonly string[] = []
 
   constructor(ports: RotationPorts, record: JournalRecord, revision: bigint) {
     this.#ports = ports
@@ -130,7 +130,7 @@ export class Rotation implements AsyncDisposable {
   /** Why the authorities are not well, in words. */
   complaints(): readonly string[] {
     const now = this.#ports.clock.now()
-    return [...kinds.flatMap((kind) => this.#complaintsOf(kind, now)), ...this.#warnings]
+    return [...kinds.flatMap((kind) => this.#complaintsOf(kind, now)), ...this.#upstreamComplaints]
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -334,8 +334,9 @@ export class Rotation implements AsyncDisposable {
       },
       signal,
     )
-    this.#warnings = minted.warnings
-    for (const warning of minted.warnings) log.warn('the upstream authority warns', { warning })
+    this.#upstreamComplaints = minted.complaints
+    for (const complaint of minted.complaints) log.warn(complaint)
+    for (const warning of minted.warnings) log.info('the upstream authority says', { warning })
     return { keyId: key.id, from, until: minted.until, material: { chain: minted.chain, roots: minted.roots } }
   }
 }

@@ -31,7 +31,7 @@ export interface MintedAuthority {
   readonly chain: readonly Certificate[]
   /** What is to be trusted: the roots that the upstream announces. */
   readonly roots: readonly Certificate[]
-  /** What the operator should know: a capped lifetime, a warning text of the upstream. */
+  /** What the upstream says beside it, for the log. */
   readonly warnings: readonly string[]
 }
 
@@ -48,6 +48,8 @@ export interface CheckedAuthority extends MintedAuthority {
   readonly chain: readonly [Certificate, ...Certificate[]]
   /** The last moment at which every certificate up to the root is valid. */
   readonly until: Instant
+  /** What the operator should change: a capped lifetime (V-4). */
+  readonly complaints: readonly string[]
 }
 
 export interface CheckedUpstream extends AsyncDisposable {
@@ -77,7 +79,7 @@ function demand({ chain, roots, warnings }: MintedAuthority, request: MintReques
   demandOwn(own, request)
   const path = pathOf(own, intermediates, roots, at)
   const until = Math.min(...path.map(({ notAfter }) => notAfter)) + seconds(1) - 1
-  return { chain: [own, ...path.slice(1, -1)], roots: unique(roots), until, warnings: [...warnings, ...demandLifetime(until - at, until, request)] }
+  return { chain: [own, ...path.slice(1, -1)], roots: unique(roots), until, warnings, complaints: demandLifetime(until - at, until, request) }
 }
 
 function demandOwn(own: Certificate, { publicKey, pathLength, trustDomain }: MintRequest): void {

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { Clock } from '../../kernel/clock.ts'
+import type { Instant } from '../../kernel/clock.ts'
 import type { SecretReference, World } from '../../kernel/driver.ts'
 import { parseDuration, seconds, type Duration } from '../../kernel/duration.ts'
 import { Failure } from '../../kernel/failure.ts'
@@ -62,17 +62,17 @@ async function signIntermediate(target: Target, request: MintRequest, world: Wor
     },
     signal,
   )
-  return readAnswer(answer, world.clock)
+  return readAnswer(answer, world.clock.now())
 }
 
-function readAnswer(answer: unknown, { now }: Clock): MintedAuthority {
+function readAnswer(answer: unknown, at: Instant): MintedAuthority {
   const read = answerSchema.safeParse(answer)
   if (!read.success) throw refused('malformed-answer', 'the vault answered with something else than a certificate', read.error)
   const { certificate, issuing_ca, ca_chain } = read.data.data
   try {
     const [own] = parseCertificatesPem(certificate)
     const others = [...(ca_chain ?? []), ...(issuing_ca === undefined || issuing_ca === '' ? [] : [issuing_ca])].flatMap(parseCertificatesPem)
-    return { ...ordered(own!, others, now()), warnings: (read.data.warnings ?? []).slice(0, maxWarnings).map(tame) }
+    return { ...ordered(own!, others, at), warnings: (read.data.warnings ?? []).slice(0, maxWarnings).map(tame) }
   } catch (cause) {
     if (cause instanceof Failure && cause.reason.startsWith('upstream.')) throw cause
     throw refused('malformed-answer', 'the vault answered with certificates that cannot be used', cause)
@@ -80,7 +80,7 @@ function readAnswer(answer: unknown, { now }: Clock): MintedAuthority {
 }
 
 /** The parts come in any order, some twice, some missing (V-5): what counts is who signed whom. Strangers are dropped. */
-function ordered(own: Certificate, others: readonly Certificate[], at: number): Pick<MintedAuthority, 'chain' | 'roots'> {
+function ordered(own: Certificate, others: readonly Certificate[], at: Instant): Pick<MintedAuthority, 'chain' | 'roots'> {
   const unique = [...new Map(others.map((one) => [fingerprint(one), one])).values()].filter((one) => fingerprint(one) !== fingerprint(own))
   const roots = unique.filter((one) => isSelfIssued(one) && signedBy(one, one))
   if (roots.length === 0) throw refused('no-root', 'the vault answered without a root: give its issuer the whole chain up to a self-signed certificate')
