@@ -25,7 +25,9 @@ export interface CompiledPolicies {
   /** True if an ALLOW policy applies here, also one without rules or one that has expired. In istio mode its absence opens the workload. */
   readonly allowSelected: boolean
   /** Strict mode: methods that a request may have at all; any other is refused before the rules are read. */
-  readonly knownMethods: ReadonlySet<string>
+  readonly knownMethods: readonly string[]
+  /** True if a rule compares paths. In strict mode a path that is not canonical is then refused before the rules are read. */
+  readonly comparesPaths: boolean
   /** When the next policy expires and this must be compiled again. */
   readonly validUntil?: Instant
   /** SHA-256 in hex of what was compiled: the same for texts that mean the same rules. */
@@ -47,6 +49,7 @@ export interface CompiledRule {
   readonly sources: 'any' | readonly Source[]
   readonly operations: 'any' | readonly Operation[]
   readonly conditions: readonly Condition[]
+  readonly expires?: Instant
   readonly place: Place
 }
 
@@ -71,7 +74,8 @@ export function compilePolicies(policies: readonly Policy[], set: Pick<PolicySet
     deny,
     allow,
     allowSelected,
-    knownMethods: new Set([...registeredMethods, ...methodsNamedIn(rules)]),
+    knownMethods: [...new Set([...registeredMethods, ...methodsNamedIn(rules)])],
+    comparesPaths: operationClauses(rules).some((clause) => clause.on === 'path'),
     ...(validUntil === Infinity ? {} : { validUntil }),
     fingerprint: fingerprintOf([mode, pathNormalization, allowSelected, deny, allow]),
     index: { deny: indexRules(deny, mode), allow: indexRules(allow, mode) },
@@ -121,13 +125,17 @@ function compileRules(policy: Policy): CompiledRule[] {
     sources: rule.from,
     operations: rule.to,
     conditions: rule.when,
+    ...(policy.expires === undefined ? {} : { expires: policy.expires }),
     place: rule.place,
   }))
 }
 
 function methodsNamedIn(rules: readonly CompiledRule[]): string[] {
-  const clauses = rules.flatMap((rule) => (rule.operations === 'any' ? [] : rule.operations.flat()))
-  return clauses.flatMap((clause: Clause) => (clause.on === 'method' ? clause.anyOf.flatMap((match) => (match.kind === 'exact' ? [match.value] : [])) : []))
+  return operationClauses(rules).flatMap((clause) => (clause.on === 'method' ? clause.anyOf.flatMap((match) => (match.kind === 'exact' ? [match.value] : [])) : []))
+}
+
+function operationClauses(rules: readonly CompiledRule[]): Clause[] {
+  return rules.flatMap((rule) => (rule.operations === 'any' ? [] : rule.operations.flat()))
 }
 
 /** Places and spellings of fields do not change what rules mean. */

@@ -17,7 +17,7 @@ export function decide(compiled: CompiledPolicies, request: PolicyRequest): Deci
   return guarded(() => {
     const seen = see(compiled, request)
     if (seen.malformed !== undefined) return refusal('malformed-request', [seen.malformed])
-    return decideBySearch(compiled, seen, (rules, index) => {
+    return decideBySearch(compiled, (rules, index) => {
       if (seen.keys) return firstMatch(index, seen.keys, (number) => ruleMatches(rules[number]!, seen))
       return rules.findIndex((rule) => ruleMatches(rule, seen))
     })
@@ -29,7 +29,7 @@ export function decideByReading(compiled: CompiledPolicies, request: PolicyReque
   return guarded(() => {
     const seen = see(compiled, request)
     if (seen.malformed !== undefined) return refusal('malformed-request', [seen.malformed])
-    return decideBySearch(compiled, seen, (rules) => rules.findIndex((rule) => ruleMatches(rule, seen)))
+    return decideBySearch(compiled, (rules) => rules.findIndex((rule) => ruleMatches(rule, seen)))
   })
 }
 
@@ -39,22 +39,21 @@ export interface SeenRequest {
   readonly request: PolicyRequest
   /** Every name that the peer's certificate may be known by; empty without a verified peer. */
   readonly peers: readonly string[]
-  /** Normalised, in strict mode folded. Absent: no HTTP, or strict mode cannot tell which path is meant. */
+  /** Normalised, in strict mode folded. Absent: no HTTP, or a path that nobody compares and that cannot be read in one way. */
   readonly path?: string
-  /** In lower case, and in strict mode without a trailing dot; `bare` is without its port. Absent: no HTTP, or no host that can be read. */
+  /** In lower case, and in strict mode without a trailing dot; `bare` is without its port. Absent: no HTTP. */
   readonly host?: { readonly whole: string; readonly bare: string }
   readonly sourceIp?: readonly number[]
   readonly remoteIp?: readonly number[]
   readonly destinationIp?: readonly number[]
   /** Why the request is refused whatever the rules say. */
   readonly malformed?: string
-  readonly notes: readonly string[]
   /** Absent where the index cannot be used because something it asks for is not known. */
   readonly keys?: { readonly path: string; readonly peers: readonly string[]; readonly method: string }
 }
 
 /** Reads a request once, the way that all rules compare it. */
-export function see(compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization' | 'knownMethods'>, request: PolicyRequest): SeenRequest {
+export function see(compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization' | 'knownMethods' | 'comparesPaths'>, request: PolicyRequest): SeenRequest {
   const { mode } = compiled
   const strict = mode === 'strict'
   const { http, peer } = request
@@ -63,20 +62,18 @@ export function see(compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization
   const remoteIp = request.remoteIp === undefined ? sourceIp : parseAddress(request.remoteIp)
   const destinationIp = request.destinationIp === undefined ? undefined : parseAddress(request.destinationIp)
   const addresses = { ...(sourceIp && { sourceIp }), ...(remoteIp && { remoteIp }), ...(destinationIp && { destinationIp }) }
-  const common = { mode, request, peers, notes: [], ...addresses }
+  const common = { mode, request, peers, ...addresses }
   if (!http) return common
 
   const normal = normalizePath(http.path, compiled.pathNormalization)
-  const ambiguous = strict && (normal === undefined || !isCanonicalPath(normal))
-  const path = ambiguous || normal === undefined ? undefined : strict ? foldPath(normal) : normal
+  const path = !strict ? normal : normal !== undefined && isCanonicalPath(normal) ? foldPath(normal) : undefined
   const host = strict ? strictHost(http.host) : { whole: http.host.toLowerCase(), bare: http.host.toLowerCase() }
-  const malformed = strict ? strictRefusal(compiled, http) : normal === undefined ? 'the path cannot be normalised' : undefined
+  const malformed = strict ? strictRefusal(compiled, http, { path, host }) : normal === undefined ? 'the path cannot be normalised' : undefined
   return {
     ...common,
     ...(path === undefined ? {} : { path }),
     ...(host === undefined ? {} : { host }),
     ...(malformed === undefined ? {} : { malformed }),
-    notes: ambiguous ? ['the path can be read in more than one way, so it is compared as unknown'] : [],
     ...(path === undefined ? {} : { keys: { path, peers: peer ? [...new Set([peer.spiffeId, ...peers])] : [], method: http.method } }),
   }
 }
@@ -140,16 +137,15 @@ export function clauseHolds(clause: Clause, action: 'ALLOW' | 'DENY', seen: Seen
 
 function decideBySearch(
   compiled: CompiledPolicies,
-  seen: SeenRequest,
   find: (rules: readonly CompiledRule[], index: CompiledPolicies['index']['deny']) => number,
 ): Decision {
   const denying = compiled.deny[find(compiled.deny, compiled.index.deny)]
-  if (denying) return decidedBy(denying, seen.notes)
+  if (denying) return decidedBy(denying)
   const allowing = compiled.allow[find(compiled.allow, compiled.index.allow)]
-  if (allowing) return decidedBy(allowing, seen.notes)
-  if (compiled.allowSelected) return refusal('no-rule-matched', seen.notes)
-  if (compiled.mode === 'istio') return { allowed: true, reason: 'open', decidedBy: [], errors: seen.notes }
-  return refusal('no-policy', seen.notes)
+  if (allowing) return decidedBy(allowing)
+  if (compiled.allowSelected) return refusal('no-rule-matched')
+  if (compiled.mode === 'istio') return { allowed: true, reason: 'open', decidedBy: [], errors: [] }
+  return refusal('no-policy')
 }
 
 /** Strict: typed, and an unauthenticated peer never satisfies a negation in ALLOW, always in DENY. Istio: NOT(nothing) is true. */
@@ -277,12 +273,18 @@ function strictHost(sent: string): { whole: string; bare: string } | undefined {
   const parts = hostAndPort.exec(sent.toLowerCase())
   if (!parts) return undefined
   const bare = parts[1]!.replace(/\.$/, '')
-  return bare === '' ? undefined : { bare, whole: `${bare}${parts[2] ?? ''}` }
+  return { bare, whole: `${bare}${parts[2] ?? ''}` }
 }
 
-/** R-8, R-9: refused before any rule is read. */
-function strictRefusal(compiled: Pick<CompiledPolicies, 'knownMethods'>, http: NonNullable<PolicyRequest['http']>): string | undefined {
-  if (!compiled.knownMethods.has(http.method)) return 'the method is not one that HTTP registers, and no rule names it'
+/** R-7, R-8, R-9: refused before any rule is read. */
+function strictRefusal(
+  compiled: Pick<CompiledPolicies, 'knownMethods' | 'comparesPaths'>,
+  http: NonNullable<PolicyRequest['http']>,
+  { path, host }: { readonly path: string | undefined; readonly host: object | undefined },
+): string | undefined {
+  if (!host) return 'the host cannot be read'
+  if (path === undefined && compiled.comparesPaths) return 'the path can be read in more than one way'
+  if (!compiled.knownMethods.includes(http.method)) return 'the method is not one that HTTP registers, and no rule names it'
   if ((http.headers.get('authorization')?.length ?? 0) > 1) return 'there is more than one `authorization` header'
   return undefined
 }
@@ -295,15 +297,17 @@ function guarded(work: () => Decision): Decision {
   }
 }
 
-function decidedBy(rule: CompiledRule, errors: readonly string[]): Decision {
+function decidedBy(rule: CompiledRule): Decision {
   const allowed = rule.action === 'ALLOW'
-  return { allowed, reason: allowed ? 'allowed' : 'denied', decidedBy: [{ id: rule.id, policy: rule.policy, rule: rule.rule }], errors }
+  return { allowed, reason: allowed ? 'allowed' : 'denied', decidedBy: [{ id: rule.id, policy: rule.policy, rule: rule.rule }], errors: [] }
 }
 
-function refusal(reason: DecisionReason, errors: readonly string[]): Decision {
+function refusal(reason: DecisionReason, errors: readonly string[] = []): Decision {
   return { allowed: false, reason, decidedBy: [], errors }
 }
 
 const scheme = 'spiffe://'
 /** RFC 3986 section 3.2.2, registered names without escapes. */
-const hostAndPort = /^(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,255})(:[0-9]{1,5})?$/
+const hostAndPort = /^(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]*[a-z0-9_-]\.?)(:[0-9]{1,5})?$/
+/** The hosts that strict mode takes, for a proxy: the source of a full match in RE2. */
+export const hostPattern = '(?i:\\[[0-9a-f:.]{2,45}\\]|[a-z0-9._-]*[a-z0-9_-]\\.?)(?::[0-9]{1,5})?'

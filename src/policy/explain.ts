@@ -98,7 +98,7 @@ function foundOf(clause: Clause, seen: SeenRequest): string {
     case 'host':
       return quoted(request.http?.host)
     case 'path':
-      return quoted(seen.path, request.http ? 'a path that can be read in more than one way' : undefined)
+      return quoted(seen.path)
     case 'header':
       return quoted(request.http?.headers.get(clause.name)?.length.toString(), 'no such header').replace(/^`(\d+)`$/, '$1 value(s) that do not agree')
     default:

@@ -2,7 +2,7 @@
  * The language of policies: YAML of `security.istio.io/v1` and `vidimus.dev/v1` in, {@link Policy} out (authorization.md 1.2 to 1.8, product.md).
  * The only file that knows it. Whatever is not understood is an error with its place; nothing is skipped.
  */
-import type { Instant } from '../kernel/clock.ts'
+import { formatInstant, parseInstant, type Instant } from '../kernel/clock.ts'
 import { parseDuration } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import { parseSpiffeId } from '../spiffe/id.ts'
@@ -27,7 +27,6 @@ import type {
 } from './policy-set.ts'
 import { policySet } from './policy-set.ts'
 import { serverApiCallers, type ServerApiCaller } from './request.ts'
-import { parseInstant } from './instant.ts'
 import { Problems, readYaml, refuseUnknownKeys, shorten, suggestion, tell, type ListTree, type MapTree, type Problem, type TextTree, type Tree } from './yaml-tree.ts'
 
 export interface LanguageOptions {
@@ -105,6 +104,14 @@ export function readIdMatch(text: string, at: Tree, problems: Problems): IdMatch
   if (text.includes('*')) return problems.add(at, `\`${shorten(text)}\` is not a pattern: \`{*}\` is one segment, \`{**}\` the rest`)
   const id = attempt(() => parseSpiffeId(text), at, problems)
   return id && { kind: 'id', id }
+}
+
+/** Reads a date, which means its first moment in UTC, or an RFC 3339 time. Undefined for anything else. */
+export function readMoment(text: string): Instant | undefined {
+  if (!dateOnly.test(text)) return parseInstant(text)
+  const at = parseInstant(`${text}T00:00:00Z`)
+  // The platform's parser takes 30 February for the first days of March.
+  return at !== undefined && formatInstant(at).startsWith(text) ? at : undefined
 }
 
 /** What all readers of one policy share. */
@@ -210,7 +217,7 @@ function readRequirePeer(
 function readExpires(spec: MapTree, problems: Problems): Instant | undefined {
   const expires = textOf(spec, 'expires', problems)
   if (!expires) return undefined
-  const at = parseInstant(expires.text)
+  const at = readMoment(expires.text)
   if (at === undefined) problems.add(expires, `expected a date or a moment, \`2030-12-31\` or \`2030-12-31T18:00:00Z\`, found ${tell(expires)}`)
   return at
 }
@@ -675,3 +682,4 @@ const namespaceGlob = /^[a-z0-9*-]{1,63}$/
 const methodName = /^[A-Z][A-Z-]{0,31}$/
 const hostCharacters = /^[a-z0-9._:[\]-]+$/
 const headerKey = /^request\.headers\[(:?[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128})\]$/
+const dateOnly = /^\d{4}-\d{2}-\d{2}$/

@@ -7,21 +7,19 @@ import { stringMatches, templateMatches, type PathMatch } from './matching.ts'
 import type { Clause, DurationMatch, PolicySet } from './policy-set.ts'
 import type { ServerApiCaller, ServerApiRequest } from './request.ts'
 
-/** The server API's policies of a set at this moment, ready for {@link decideServerApi}. */
-export function serverApiPolicy(set: PolicySet, { at }: { readonly at: Instant }): CompiledPolicies {
-  return compilePolicies(
-    set.policies.filter((policy) => policy.target === 'serverApi'),
-    { mode: 'strict', pathNormalization: set.pathNormalization },
-    at,
-  )
+/** The server API's policies of a set, ready for {@link decideServerApi}. */
+export function serverApiPolicy(set: PolicySet): CompiledPolicies {
+  const policies = set.policies.filter((policy) => policy.target === 'serverApi')
+  return compilePolicies(policies, { mode: 'strict', pathNormalization: set.pathNormalization }, -Infinity)
 }
 
-/** Decides one call. Total: whatever goes wrong is a denial. */
-export function decideServerApi(compiled: CompiledPolicies, request: ServerApiRequest): Decision {
+/** Decides one call at this moment: rules that have expired by then count no more. Total: whatever goes wrong is a denial. */
+export function decideServerApi(compiled: CompiledPolicies, request: ServerApiRequest, at: Instant): Decision {
+  const matches = (rule: CompiledRule) => (rule.expires === undefined || at < rule.expires) && serverApiRuleMatches(rule, request)
   try {
-    const denying = compiled.deny.find((rule) => serverApiRuleMatches(rule, request))
+    const denying = compiled.deny.find(matches)
     if (denying) return decidedBy(denying)
-    const allowing = compiled.allow.find((rule) => serverApiRuleMatches(rule, request))
+    const allowing = compiled.allow.find(matches)
     if (allowing) return decidedBy(allowing)
     return { allowed: false, reason: compiled.allowSelected ? 'no-rule-matched' : 'no-policy', decidedBy: [], errors: [] }
   } catch (cause) {

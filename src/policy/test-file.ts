@@ -7,8 +7,7 @@ import { compileFor, type CompiledPolicies, type WorkloadFacts } from './compile
 import type { Decision } from './decision.ts'
 import { decide } from './evaluate.ts'
 import { explain } from './explain.ts'
-import { parseInstant } from './instant.ts'
-import { isPolicyTest, tellProblem } from './language.ts'
+import { isPolicyTest, readMoment, tellProblem } from './language.ts'
 import { parseAddress } from './matching.ts'
 import type { Place, PolicyDocument, PolicySet } from './policy-set.ts'
 import { headerValues, type PolicyRequest } from './request.ts'
@@ -114,7 +113,7 @@ function readCase(tree: Tree, workloads: ReadonlyMap<string, WorkloadFacts>, pro
   const expect = readText(tree, 'expect', problems)
   if (expect !== undefined && expect !== 'allowed' && expect !== 'denied') problems.add(tree.entries.get('expect')!, `expected \`allowed\` or \`denied\`, found \`${shorten(expect)}\``)
   const by = readOptional(tree, 'by', readBy, problems)
-  const at = readOptional(tree, 'at', (text) => parseInstant(text) ?? wrong('a date or a moment'), problems)
+  const at = readOptional(tree, 'at', (text) => readMoment(text) ?? wrong('a date or a moment'), problems)
   const request = readRequest(tree, problems)
   if (name === undefined || !workload || (expect !== 'allowed' && expect !== 'denied')) return undefined
   return { name, workload, request, expect, ...(by ? { by } : {}), ...(at === undefined ? {} : { at }), place: tree.place }
