@@ -1,0 +1,139 @@
+/** SVIDs made by one CA in one process, with everything that is done to each. */
+import { generateKeyPairSync } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { file } from '../src/audit/sinks/file.ts'
+import { openTrail } from '../src/audit/trail.ts'
+import type { CertificateAuthority } from '../src/ca/certificate-authority.ts'
+import { memory as keysInMemory } from '../src/ca/keys/memory.ts'
+import { brokenRules, type Expected } from '../src/ca/lint.ts'
+import { openCertificateAuthority } from '../src/ca/own-authority.ts'
+import { issuanceProfile } from '../src/ca/profile.ts'
+import { selfSigned } from '../src/ca/upstream/self-signed.ts'
+import { systemClock } from '../src/kernel/clock.ts'
+import type { World } from '../src/kernel/driver.ts'
+import { hours, minutes } from '../src/kernel/duration.ts'
+import { systemFiles } from '../src/kernel/files.ts'
+import { silentLog } from '../src/kernel/log.ts'
+import { systemRandom } from '../src/kernel/random.ts'
+import { bundleSet } from '../src/spiffe/bundle-set.ts'
+import { parseSpiffeId } from '../src/spiffe/id.ts'
+import { verifyJwtSvid } from '../src/spiffe/jwt-svid.ts'
+import { parseTrustDomain } from '../src/spiffe/trust-domain.ts'
+import { verifyX509Svid } from '../src/spiffe/x509-svid.ts'
+import { memory as storeInMemory } from '../src/store/memory.ts'
+import { createCertificateRequest, parseCertificateRequest, proven } from '../src/x509/certificate-request.ts'
+import { parseCertificate } from '../src/x509/certificate.ts'
+import { signerOf } from '../src/x509/signature.ts'
+import { type Bench, demand, type Effort, type Figure, figureBesideOpenssl, figureOf, load, repeat } from './harness.ts'
+
+export const issuance: readonly Bench[] = [
+  {
+    name: 'issuance.p256',
+    about: 'an X509-SVID from a request: proof of its key, template, lint, signature, check, audit record on the disk; 256 at once',
+    run: issueX509,
+  },
+  { name: 'issuance.jwt', about: 'a JWT-SVID: signed, verified, audit record on the disk; 256 at once', run: issueJwt },
+  { name: 'issuance.lint', about: 'every rule on one leaf that is about to be signed', run: lintLeaves },
+]
+
+async function issueX509(effort: Effort): Promise<Figure> {
+  await using office = await openOffice()
+  const { ca } = office
+  const requests = await makeRequests()
+  const issue = async (request: Uint8Array) =>
+    ca.issueX509Svid({ kind: 'workload', spiffeId, key: await proven(parseCertificateRequest(request)), context }, effort.stop)
+
+  const { chain } = await issue(requests[0]!)
+  demand(verifyX509Svid(chain, bundleSet([ca.bundle.current]), systemClock.now()).spiffeId === spiffeId, 'the certificate does not verify')
+  const rate = await load(effort, { concurrency }, (_, count) => issue(requests[count % requests.length]!))
+  return figureBesideOpenssl(rate, 'certs/s', 'sign')
+}
+
+async function issueJwt(effort: Effort): Promise<Figure> {
+  await using office = await openOffice()
+  const { ca } = office
+  const issue = () => ca.issueJwtSvid({ spiffeId, audience: [audience], context }, effort.stop)
+
+  const { token } = await issue()
+  const verified = await verifyJwtSvid(token, bundleSet([ca.bundle.current]), audience, systemClock.now())
+  demand(verified.spiffeId === spiffeId, 'the token does not verify')
+  return figureBesideOpenssl(await load(effort, { concurrency }, issue), 'tokens/s', 'sign')
+}
+
+async function lintLeaves(effort: Effort): Promise<Figure> {
+  await using office = await openOffice()
+  const [request] = await makeRequests(1)
+  const key = await proven(parseCertificateRequest(request!))
+  const at = systemClock.now()
+  const { chain } = await office.ca.issueX509Svid({ kind: 'workload', spiffeId, key, context }, effort.stop)
+  const issuer = office.ca.bundle.current.x509Authorities[0]!.certificate
+  const expected: Expected = {
+    what: 'leaf',
+    trustDomain,
+    id: spiffeId,
+    dnsNames: [],
+    spki: key.spki,
+    issuer,
+    signatureKeyType: 'ec-p256',
+    at: Math.max(at, chain[0]!.notBefore),
+    longest: hours(1),
+    pathLength: 0,
+    authorityKeys: [issuer.spki],
+  }
+  const der = chain[0]!.raw
+  demand(brokenRules(parseCertificate(der), expected).length === 0, 'a good leaf breaks a rule')
+  demand(brokenRules(parseCertificate(der), { ...expected, pathLength: 0, dnsNames: ['x.test'] }).length > 0, 'a bad leaf breaks none')
+  return figureOf(await repeat(effort, () => brokenRules(parseCertificate(der), expected)), 'leaves/s')
+}
+
+/** A CA as the server opens it: keys in memory, its audit trail in a file. */
+async function openOffice(): Promise<{ readonly ca: CertificateAuthority } & AsyncDisposable> {
+  await using opened = new AsyncDisposableStack()
+  const directory = await mkdtemp(join(tmpdir(), 'vidimus-bench-'))
+  opened.defer(() => rm(directory, { recursive: true, force: true }))
+  const world: World = {
+    clock: systemClock,
+    random: systemRandom,
+    files: systemFiles,
+    log: silentLog,
+    secrets: { read: () => Promise.reject(new Error('bug: nothing here is secret')) },
+  }
+  const store = opened.use(await storeInMemory.open({}, world))
+  const keys = opened.use(await keysInMemory.open({}, world))
+  const upstream = opened.use(await selfSigned.open({}, world))
+  const audit = opened.use(await openTrail(await file.open({ path: join(directory, 'audit.log') }, world), world))
+  const ca = opened.use(
+    await openCertificateAuthority({
+      ...world,
+      keys,
+      upstream,
+      audit,
+      journal: store.journal,
+      profile: issuanceProfile(),
+      trustDomain,
+      serverId: 'bench',
+      refreshHint: minutes(5),
+    }),
+  )
+  const owned = opened.move()
+  return { ca, [Symbol.asyncDispose]: () => owned.disposeAsync() }
+}
+
+/** More than any cache of keys holds, so that each certificate costs what the first of a stranger costs. */
+async function makeRequests(count = 4096): Promise<Uint8Array[]> {
+  const requests: Uint8Array[] = []
+  for (let index = 0; index < count; index++) {
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    requests.push(await createCertificateRequest({ signer: signerOf(privateKey) }))
+  }
+  return requests
+}
+
+const trustDomain = parseTrustDomain('bench.test')
+const spiffeId = parseSpiffeId('spiffe://bench.test/ns/shop/sa/orders')
+const audience = 'payments'
+const context = { caller: 'spiffe://bench.test/agent', entry: 'e-1', revision: '1' }
+/** As many as share one write of the audit trail. */
+const concurrency = 256
