@@ -120,7 +120,8 @@ module.exports = {
       severity: 'error',
       comment: 'A driver imports its port, lower floors and its library.',
       from: { path: '^src/((?:ca|attestation|audit)/[^/]+)/([^/]+)\\.ts$' },
-      to: { path: drivers, pathNot: '^src/$1/$2\\.ts$' },
+      // A driver that is more than one file names the others after itself: vault.ts, vault-wire.ts.
+      to: { path: drivers, pathNot: '^src/$1/$2[-.]' },
     },
     only(
       'the kernel of the machine is asked in main',
@@ -150,8 +151,8 @@ module.exports = {
       'protobuf stays at the doors',
       ['^src/rpc/gen/', 'node_modules/@bufbuild/protobuf/'],
       // sds/secrets.ts and authz/rbac.ts are those doors' messages under the name of what they make.
-      ['^src/rpc/', '^src/[^/]+/(messages|client|[^/]*service|services)\\.ts$', '^src/sds/secrets\\.ts$', '^src/authz/rbac\\.ts$'],
-      'Generated types end where a message is translated; below, there are domain values.',
+      ['^src/(rpc|main)/', '^src/[^/]+/(messages|client|[^/]*service|services)\\.ts$', '^src/sds/secrets\\.ts$', '^src/authz/rbac\\.ts$'],
+      'Generated types end where a message is translated; below, there are domain values. Main mounts the services.',
     ),
     only('grpc-js', 'node_modules/@grpc/', '^src/rpc/(listen|serve|client)\\.ts$', 'The gRPC library can be replaced in three files.'),
     only(
@@ -161,7 +162,7 @@ module.exports = {
       'A slow and careful second opinion, in one file that is imported late.',
     ),
     only('koffi', 'node_modules/koffi/', '^src/attestation/peer/linux\\.ts$', 'Native calls are dangerous: there is one file of them.'),
-    only('node-vault', 'node_modules/node-vault/', '^src/ca/upstream/vault\\.ts$', 'The wire to Vault, nothing more.'),
+    only('node-vault', 'node_modules/node-vault/', '^src/ca/upstream/vault[^/]*\\.ts$', 'The wire to Vault, nothing more.'),
     only(
       'jose',
       'node_modules/jose/',
@@ -172,7 +173,7 @@ module.exports = {
     only(
       'yaml',
       'node_modules/yaml/',
-      '^src/(policy/language|policy/yaml|main/config/[^/]+)\\.ts$|^src/cli/',
+      '^src/(policy/language|policy/yaml[^/]*|main/config/[^/]+)\\.ts$|^src/cli/',
       'Text that people write is parsed where its language is known.',
     ),
     only('pino', 'node_modules/pino/', '^src/main/log\\.ts$', 'Rooms write to the port Log.'),

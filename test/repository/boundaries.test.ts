@@ -18,6 +18,8 @@ const right: Readonly<Record<string, string>> = {
   'ca/issuance.ts': `import { assemble } from '../x509/template.ts'\nexport const issue = () => assemble()\nexport type Issued = number`,
   'ca/keys/disk.ts': `import { readFileSync } from 'node:fs'\nexport const disk = readFileSync`,
   'ca/keys/memory.ts': 'export const memory = 1',
+  'ca/upstream/vault.ts': `import { wire } from './vault-wire.ts'\nexport const vault = wire`,
+  'ca/upstream/vault-wire.ts': `import wire from 'node-vault'\nexport { wire }`,
   'registry/entry.ts': 'export const entry = 1\nexport type Entry = number',
   'store/sqlite.ts': `import { DatabaseSync } from 'node:sqlite'\nimport type { Entry } from '../registry/entry.ts'\nexport const sqlite = (_: Entry) => DatabaseSync`,
   'rpc/gen/made.ts': 'export const made = 1',
@@ -27,7 +29,7 @@ const right: Readonly<Record<string, string>> = {
   'server-api/client.ts': `export const client = async () => { await using owned = new AsyncDisposableStack()\nreturn owned }`,
   'sds/service.ts': 'export const sds = 1',
   'cli/entry.ts': `import { client } from '../server-api/client.ts'\nexport const command = client`,
-  'main/builtins.ts': `import { disk } from '../ca/keys/disk.ts'\nimport { sqlite } from '../store/sqlite.ts'\nexport const drivers = [disk, sqlite]`,
+  'main/builtins.ts': `import { disk } from '../ca/keys/disk.ts'\nimport { vault } from '../ca/upstream/vault.ts'\nimport { sqlite } from '../store/sqlite.ts'\nexport const drivers = [disk, vault, sqlite]`,
   'main/log.ts': `import pino from 'pino'\nexport const log = pino`,
 }
 

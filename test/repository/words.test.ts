@@ -48,7 +48,9 @@ const allowed: Readonly<Record<string, string>> = {
   'test/repository/runner.test.ts': 'shows the runner tests that are switched off',
 }
 
-const tracked = execFileSync('git', ['ls-files', '-z'], { cwd: repository, encoding: 'utf8', timeout: 10_000 }).split('\0').filter(Boolean)
+const tracked = execFileSync('git', ['-c', 'safe.directory=*', 'ls-files', '-z'], { cwd: repository, encoding: 'utf8', timeout: 10_000 })
+  .split('\0')
+  .filter(Boolean)
 
 describe('no tracked file', () => {
   test.each(forbidden)('holds $what', (rule) => {
