@@ -140,9 +140,9 @@ function readPolicy(tree: MapTree, reading: Reading): Policy | undefined {
   if (!apiVersion || !kind || !spec) return undefined
 
   const ours = apiVersion === ourVersion
-  if (!ours) refuseOurKeys(spec, Object.keys(ourSpecKeys), problems)
+  if (!ours) refuseOurKeys(spec, ourSpecKeys, problems)
   refuseKeysWithReason(spec, unsupportedSpecKeys, problems)
-  refuseUnknownKeys(spec, [...istioSpecKeys, ...Object.keys(unsupportedSpecKeys), ...Object.keys(ourSpecKeys)], problems)
+  refuseUnknownKeys(spec, ours ? [...istioSpecKeys, ...ourSpecKeys] : istioSpecKeys, problems, [...Object.keys(unsupportedSpecKeys), ...ourSpecKeys])
   const target = ours && spec.entries.has('target') ? readTarget(spec, problems) : 'workload'
   const action = spec.entries.has('action') ? readAction(spec, problems) : 'ALLOW'
   const { name, namespace } = readMetadata(tree, target ?? 'workload', problems)
@@ -278,7 +278,7 @@ function readRule(rule: Tree, reading: PolicyReading): Rule | undefined {
   const { problems } = reading
   if (rule.kind !== 'map') return problems.add(rule, `expected a rule with \`from\`, \`to\` or \`when\`, found ${tell(rule)}`)
   refuseKeysWithReason(rule, { condition: 'conditions in CEL are not supported' }, problems)
-  refuseUnknownKeys(rule, ['from', 'to', 'when', 'condition'], problems)
+  refuseUnknownKeys(rule, ['from', 'to', 'when'], problems, ['condition'])
   const from = readTerms<SourceClause>(rule, 'from', 'source', sourceFields, reading)
   const to = readTerms<OperationClause>(rule, 'to', 'operation', operationFields, reading)
   const when = readConditions(rule, reading)
@@ -314,10 +314,10 @@ function readTerms<C extends Clause>(
 function readFields<C extends Clause>(term: MapTree, inner: string, fields: ReadonlyMap<string, FieldRow<C>>, reading: PolicyReading): C[] {
   const { problems } = reading
   refuseKeysWithReason(term, unsupportedSourceKeys, problems)
-  const known = [...fields].filter(([, row]) => row.target === reading.target && (reading.ours || !row.ours)).map(([name]) => name)
-  if (!reading.ours) refuseOurKeys(term, [...fields].filter(([, row]) => row.ours).map(([name]) => name), problems)
-  const refused = [...Object.keys(unsupportedSourceKeys), ...(reading.ours ? [] : [...fields].filter(([, row]) => row.ours).map(([name]) => name))]
-  refuseUnknownKeys({ ...term, keys: new Map([...term.keys].filter(([key]) => !refused.includes(key))) }, known, problems)
+  const known = [...fields].filter(([, row]) => (row.target === 'both' || row.target === reading.target) && (reading.ours || !row.ours)).map(([name]) => name)
+  const ourFields = [...fields].filter(([, row]) => row.ours).map(([name]) => name)
+  if (!reading.ours) refuseOurKeys(term, ourFields, problems)
+  refuseUnknownKeys(term, known, problems, [...Object.keys(unsupportedSourceKeys), ...(reading.ours ? [] : ourFields)])
   const clauses = known.flatMap((name) => {
     const values = term.entries.get(name)
     return (values && fields.get(name)!.read(values, name, reading)) ?? []
@@ -391,10 +391,13 @@ function headerRow(name: string, key: TextTree, reading: PolicyReading): ((not: 
   })
 }
 
+/** Limits of Istio's validation where it has one (authorization.md 1.2, 1.8). */
+const limits = { documents: 10_000, policies: 10_000, rules: 512, terms: 512, values: 512, value: 2048, name: 253, serviceAccount: 320 } as const
+
 // Fields. One row each; a row and its `not` form differ in `not` alone.
 
 interface FieldRow<C> {
-  readonly target: Policy['target']
+  readonly target: Policy['target'] | 'both'
   /** Known to `vidimus.dev/v1` only. */
   readonly ours: boolean
   read(values: Tree, field: string, reading: PolicyReading): C | undefined
@@ -406,7 +409,7 @@ function row<C extends Clause>(
   on: C['on'],
   not: boolean,
   readOne: ValueReader<C['anyOf'][number]>,
-  { target = 'workload', ours = false, most = limits.values }: { target?: Policy['target']; ours?: boolean; most?: number } = {},
+  { target = 'workload', ours = false, most = limits.values }: { target?: FieldRow<C>['target']; ours?: boolean; most?: number } = {},
 ): FieldRow<C> {
   return {
     target,
@@ -423,7 +426,7 @@ function both<C extends Clause>(
   name: string,
   on: C['on'],
   readOne: ValueReader<C['anyOf'][number]>,
-  options: { target?: Policy['target']; ours?: boolean; most?: number } = {},
+  options: { target?: FieldRow<C>['target']; ours?: boolean; most?: number } = {},
 ): [string, FieldRow<C>][] {
   return [
     [name, row<C>(on, false, readOne, options)],
@@ -540,13 +543,12 @@ const sourceFields: ReadonlyMap<string, FieldRow<SourceClause>> = new Map<string
   ['callers', row<CallerClause>('caller', false, readCaller, { target: 'serverApi', ours: true })],
 ])
 
-const workloadOperations: [string, FieldRow<OperationClause>][] = [
+const operationFields: ReadonlyMap<string, FieldRow<OperationClause>> = new Map([
   ...both<OperationClause>('hosts', 'host', readHost),
   ...both<OperationClause>('ports', 'destination.port', readPort),
   ...both<OperationClause>('methods', 'method', readMethod),
-  ...both<OperationClause>('paths', 'path', readPath),
-]
-const operationFields: ReadonlyMap<string, FieldRow<OperationClause>> = new Map(workloadOperations)
+  ...both<OperationClause>('paths', 'path', readPath, { target: 'both' }),
+])
 
 const conditionKeys: Readonly<Record<string, { readonly target: Policy['target']; row(not: boolean): FieldRow<Condition> }>> = {
   'source.ip': { target: 'workload', row: (not) => row<Condition>('source.ip', not, readBlock) },
@@ -653,7 +655,7 @@ const ourVersion = 'vidimus.dev/v1'
 const unsupportedKinds: readonly string[] = ['PeerAuthentication', 'RequestAuthentication']
 const istioSpecKeys = ['selector', 'action', 'rules'] as const
 /** product.md, "two modes, one language". */
-const ourSpecKeys = { identities: true, requirePeer: true, expires: true, target: true } as const
+const ourSpecKeys = ['identities', 'requirePeer', 'expires', 'target'] as const
 const unsupportedSpecKeys = {
   targetRefs: '`targetRefs` is not supported: select workloads with `selector`',
   targetRef: '`targetRef` is not supported: select workloads with `selector`',
@@ -671,8 +673,6 @@ const metadataKeys = [
   'name', 'namespace', 'labels', 'annotations', 'uid', 'resourceVersion', 'generation', 'creationTimestamp', 'managedFields', 'ownerReferences', 'finalizers',
 ] // prettier-ignore
 
-/** Limits of Istio's validation where it has one (authorization.md 1.2, 1.8). */
-const limits = { documents: 10_000, policies: 10_000, rules: 512, terms: 512, values: 512, value: 2048, name: 253, serviceAccount: 320 } as const
 const shownProblems = 20
 /** RFC 1123 names, as Kubernetes uses them. */
 const dnsLabel = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/

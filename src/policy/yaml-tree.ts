@@ -44,8 +44,10 @@ export class Problems {
     if (this.#found.length < maxProblems) this.#found.push({ ...at.place, path: at.path, message })
   }
 
+  /** In order of line and column within each document, the documents in the order they were read in. */
   get all(): readonly Problem[] {
-    return this.#found
+    const order = new Map([...new Set(this.#found.map(({ document }) => document))].map((name, index) => [name, index]))
+    return this.#found.toSorted((a, b) => order.get(a.document)! - order.get(b.document)! || a.line - b.line || a.column - b.column)
   }
 }
 
@@ -98,10 +100,10 @@ export function tell(tree: Tree): string {
   }
 }
 
-/** Reports every key that is not among the known ones, with the nearest of them. */
-export function refuseUnknownKeys(map: MapTree, known: readonly string[], problems: Problems): void {
+/** Reports every key that is not among the known ones, with the nearest of them. Those `told` have been reported with a reason of their own. */
+export function refuseUnknownKeys(map: MapTree, known: readonly string[], problems: Problems, told: readonly string[] = []): void {
   for (const [key, place] of map.keys) {
-    if (known.includes(key)) continue
+    if (known.includes(key) || told.includes(key)) continue
     const path = map.path === '' ? key : `${map.path}.${key}`
     problems.add({ path, place }, `unknown key \`${shorten(key)}\`${suggestion(key, known)}`)
   }
