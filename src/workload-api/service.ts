@@ -52,7 +52,7 @@ async function* push(
   for await (const held of workload.identities.changes(signal)) {
     requireIdentity(workload, held)
     // A connection can outlive its process in the hands of a child: what is new is for the process that was attested.
-    if (!peer.stillThere()) throw new Failure('unavailable', 'workload.gone', { public: 'the calling process has ended' })
+    if (told && !peer.stillThere()) throw new Failure('unavailable', 'workload.gone', { public: 'the calling process has ended' })
     const response = respond(held)
     if (!told || !sameBytes(told.bytes, response.bytes)) yield response
     told = response

@@ -30,7 +30,7 @@ export const joinToken = nodeAttestor({
 export const isJoinToken = (token: string): boolean => tokenPattern.test(token) && token !== '.' && token !== '..'
 
 /** The identity of an agent that joined with this token. */
-export function joinTokenAgentId(trustDomain: TrustDomain, token: string): SpiffeId {
+function joinTokenAgentId(trustDomain: TrustDomain, token: string): SpiffeId {
   return spiffeId(trustDomain, `/spire/agent/join_token/${token}`)
 }
 

@@ -111,9 +111,12 @@ async function loadKernelCalls(): Promise<KernelCalls> {
   const { default: koffi } = await import('koffi')
   const libc = koffi.load('libc.so.6')
   const getsockopt = libc.func('int getsockopt(int fd, int level, int name, _Out_ void *value, _Inout_ uint32_t *length)')
-  const poll = libc.func('int poll(_Inout_ void *fds, unsigned long count, int timeout)')
+  const poll = libc.func('int poll(void *fds, unsigned long count, int timeout)')
   const syscall = libc.func('long syscall(long number, long first, long second)')
 
+  // One for all questions: each is asked and answered without a pause.
+  const pollfd = Buffer.alloc(8)
+  pollfd.writeInt16LE(POLLIN, 4)
   const readOption = (fd: number, name: number, size: number): Buffer | undefined => {
     const value = Buffer.alloc(size)
     const length = [size]
@@ -133,11 +136,11 @@ async function loadKernelCalls(): Promise<KernelCalls> {
       return pidfd >= 0 ? pidfd : undefined
     },
     isReadable(fd) {
-      const pollfd = Buffer.alloc(8)
       pollfd.writeInt32LE(fd, 0)
-      pollfd.writeInt16LE(POLLIN, 4)
-      // Anything but "nothing to report" counts as ended, an error included.
-      return poll(pollfd, 1, 0) !== 0
+      // A signal to this process can interrupt the call (-1, EINTR), which says nothing of the other one: ask again.
+      // Anything else but "nothing to report" counts as readable, an error included.
+      for (let tries = 0; tries < maxInterruptions; tries++) if (poll(pollfd, 1, 0) === 0) return false
+      return true
     },
   }
 }
@@ -148,6 +151,7 @@ const SO_PEERCRED = 17
 const SO_PEERPIDFD = 77
 const POLLIN = 1
 const SYS_pidfd_open = 434
+const maxInterruptions = 1000
 /** proc(5): the largest that kernel.pid_max can be. */
 const maxPid = 2 ** 22
 /** proc_pid_stat(5): zombie and dead. */
