@@ -378,17 +378,19 @@ function keyIdsOf(held: Slots<unknown>): string[] {
   return [...(active ? [active.keyId] : []), ...(next ? [next.stage === 'intended' ? next.keyId : next.authority.keyId] : [])]
 }
 
-/** The bundle that follows from a record: the active authority, the announced one, the old ones. */
+/** The bundle that follows from a record: every authority that was announced and is not forgotten, the oldest first, so that its order does not change either. */
 function bundleOf({ sequence, x509, jwt }: JournalRecord, { trustDomain, refreshHint }: Pick<RotationPorts, 'trustDomain' | 'refreshHint'>): TrustBundle {
-  const roots = new Map(trusted(x509).flatMap(({ material }) => material.roots.map((root) => [fingerprint(root), root])))
+  const roots = new Map(byAge(trusted(x509)).flatMap(({ material }) => material.roots.map((root) => [fingerprint(root), root])))
   return {
     trustDomain,
     x509Authorities: [...roots.values()].map((certificate) => ({ certificate, tainted: false })),
-    jwtAuthorities: trusted(jwt).map(({ material, until }) => ({ keyId: material.kid, publicKey: material.publicKey, expiresAt: until, tainted: false })),
+    jwtAuthorities: byAge(trusted(jwt)).map(({ material, until }) => ({ keyId: material.kid, publicKey: material.publicKey, expiresAt: until, tainted: false })),
     sequence,
     refreshHint,
   }
 }
+
+const byAge = <M>(authorities: readonly Authority<M>[]): readonly Authority<M>[] => authorities.toSorted((a, b) => a.from - b.from)
 
 function rulesOf({ ca }: IssuanceProfile, refreshHint: Duration): RotationRules {
   return { prepareAt: 1 / 2, activateAt: 5 / 6, propagation: refreshHint, keepExpired: Math.min(hours(1), ca.lifetime) }
