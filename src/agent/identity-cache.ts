@@ -211,8 +211,8 @@ export class IdentityCache {
     try {
       if (answer instanceof Failure) throw answer
       const identity = checkedIdentity(request, answer, bundleSet([this.#bundle]), now)
-      const { notBefore, notAfter } = identity.chain[0]!
-      const due = renewalDue({ notBefore, notAfter }, fraction(this.#parts.random))
+      const { notAfter } = identity.chain[0]!
+      const due = renewalDue(now, notAfter, fraction(this.#parts.random))
       this.#held.set(entry.id, { entry, identity, notAfter, due, isTainted: false })
       this.#failed.delete(entry.id)
     } catch (error) {

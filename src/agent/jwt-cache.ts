@@ -116,7 +116,7 @@ export class JwtCache {
   }
 
   #keep(key: string, audience: readonly string[], svid: SignedJwtSvid): SignedJwtSvid {
-    const due = renewalDue({ notBefore: svid.issuedAt, notAfter: svid.expiresAt }, fraction(this.#parts.random))
+    const due = renewalDue(svid.issuedAt, svid.expiresAt, fraction(this.#parts.random))
     this.#held.delete(key)
     this.#held.set(key, { audience, svid, due, verifiedWith: this.#parts.bundle.current })
     if (this.#held.size > (this.#parts.capacity ?? 1000)) this.#held.delete(this.#held.keys().next().value!)

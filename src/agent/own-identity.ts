@@ -30,7 +30,7 @@ export class OwnIdentity {
   readonly #bell = new Bell()
   /** Writes one after the other, so that each builds on the one before. */
   #writing: Promise<void> = Promise.resolve()
-  #chance: { readonly leaf: Certificate; readonly value: number } | undefined
+  #renewal: { readonly leaf: Certificate; readonly due: Instant } | undefined
   /** The bundle that taints were last looked for in. */
   #examined: TrustBundle | undefined
 
@@ -146,8 +146,11 @@ export class OwnIdentity {
   }
 
   #due(): Instant {
-    if (this.#chance?.leaf !== this.#leaf) this.#chance = { leaf: this.#leaf, value: fraction(this.#parts.random) }
-    return renewalDue(this.#leaf, this.#chance.value)
+    if (this.#renewal?.leaf !== this.#leaf) {
+      const due = renewalDue(this.#parts.clock.now(), this.#leaf.notAfter, fraction(this.#parts.random))
+      this.#renewal = { leaf: this.#leaf, due }
+    }
+    return this.#renewal.due
   }
 
   get #leaf(): Certificate {

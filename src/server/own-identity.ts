@@ -84,10 +84,10 @@ async function issue({ trustDomain, ca }: Needs, signal: AbortSignal): Promise<S
   return { spiffeId: id, chain, cert: chain.map(({ raw }) => formatPem('CERTIFICATE', raw)).join(''), key: privateKey }
 }
 
-function dueFor({ random }: Needs, { chain }: ServerIdentity): Instant {
+function dueFor({ clock, random }: Needs, { chain }: ServerIdentity): Instant {
   const leaf = chain[0]
   if (!leaf) throw new Error('bug: the CA issued a certificate without a leaf')
-  return renewalDue(leaf, fraction(random))
+  return renewalDue(clock.now(), leaf.notAfter, fraction(random))
 }
 
 const interval = seconds(5)
