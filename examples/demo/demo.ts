@@ -2,8 +2,11 @@
  * The demo: a trust domain from nothing to mutual TLS, a policy that refuses, a rotation without a failed request, and an identity withdrawn.
  * `npm run demo` ends by itself; `npm run demo -- --keep` stays up and says what to try.
  */
+import { realpathSync } from 'node:fs'
 import { cp, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { peer } from '../../tools/peers/find.ts'
+import { provide } from '../../tools/peers/provide.ts'
 import { idOf, Mesh, sidecarNames, trustDomain } from './mesh.ts'
 import { freePort, readText, repository, Stage, vidimus } from './stage.ts'
 
@@ -38,11 +41,15 @@ interface Sockets {
 
 async function findEnvoy(): Promise<string | undefined> {
   heading('Envoy')
-  const { peer } = await import('../../tools/peers.ts')
-  const found = await peer('envoy')
-  if (found) tell(`Envoy is here: ${found.version}`)
-  else tell('Envoy cannot be had on this machine: Node sidecars with the client library take its place, same policies, same table')
-  return found?.path
+  const outcome = await provide('envoy', tell)
+  if ('reason' in outcome) {
+    tell(`Envoy cannot be had here (${outcome.reason}): Node sidecars with the client library take its place, same policies, same table`)
+    return undefined
+  }
+  const found = peer('envoy')
+  if (!('path' in found)) throw new Error(`${found.missing}: ${found.command}`)
+  tell(`a real Envoy is here (${outcome.fresh ? 'installed' : 'from the cache'}, ${outcome.seconds.toFixed(1)} s)`)
+  return realpathSync(found.path)
 }
 
 async function startControlPlane(stage: Stage): Promise<Sockets> {

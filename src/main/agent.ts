@@ -1,7 +1,6 @@
 /** The agent, wired. Nothing is decided here; read it as the table of contents. */
 import { mkdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { joinToken } from '../attestation/node/join-token.ts'
 import { openPeerCredentials } from '../attestation/peer/linux.ts'
 import type { Peer } from '../attestation/peer.ts'
 import type { WorkloadAttestor } from '../attestation/workload-attestor.ts'
@@ -16,6 +15,7 @@ import { connectServer } from '../server-api/client.ts'
 import { operatorService } from '../workload-api/operator-service.ts'
 import { requireSecurityHeader } from '../workload-api/security-header.ts'
 import { workloadApi } from '../workload-api/service.ts'
+import { nodeAttestors } from './builtins.ts'
 import type { AgentConfig } from './config/agent.ts'
 import { version } from './version.ts'
 import { systemWorld } from './world.ts'
@@ -33,6 +33,7 @@ export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<
   const attestors = new Map<string, WorkloadAttestor>()
   for (const { kind, open } of config.workloadAttestors) attestors.set(kind, owned.use(await open(world)))
   const upstream = owned.use(connectServer(config.server, world))
+  const [joinToken] = nodeAttestors
   const prover = config.joinToken && owned.use(await joinToken.openProver({ token: config.joinToken }, world))
 
   const trustBundle = { path: config.trustBundle }

@@ -9,7 +9,7 @@ import { entryCreate, entryDelete, entryShow } from '../cli/commands/entry.ts'
 import { explainWorkload } from '../cli/commands/explain.ts'
 import { fetchBundles, fetchJwt, fetchX509, validateJwt } from '../cli/commands/fetch.ts'
 import { health } from '../cli/commands/health.ts'
-import { policyApply, policyCheck, policyList } from '../cli/commands/policy.ts'
+import { policyApply, policyCheck, policyList, policyTest } from '../cli/commands/policy.ts'
 import { serverRun } from '../cli/commands/server.ts'
 import { tokenGenerate } from '../cli/commands/token.ts'
 import { systemClock } from '../kernel/clock.ts'
@@ -36,6 +36,7 @@ const commands: readonly AnyCommand[] = [
   fetchBundles,
   validateJwt,
   policyCheck,
+  policyTest,
   policyApply,
   policyList,
   explainWorkload,
