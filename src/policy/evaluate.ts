@@ -307,7 +307,6 @@ function refusal(reason: DecisionReason, errors: readonly string[] = []): Decisi
 }
 
 const scheme = 'spiffe://'
-/** RFC 3986 section 3.2.2, registered names without escapes. */
-const hostAndPort = /^(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]*[a-z0-9_-]\.?)(:[0-9]{1,5})?$/
-/** The hosts that strict mode takes, for a proxy: the source of a full match in RE2. */
-export const hostPattern = '(?i:\\[[0-9a-f:.]{2,45}\\]|[a-z0-9._-]*[a-z0-9_-]\\.?)(?::[0-9]{1,5})?'
+/** The hosts that strict mode takes, as the source of a full match in RE2: RFC 3986 section 3.2.2, registered names without escapes. */
+export const hostPattern = '(?i:\\[[0-9a-f:.]+\\]|[a-z0-9._-]*[a-z0-9_-]\\.?)(?::[0-9]+)?'
+const hostAndPort = /^(\[[0-9a-f:.]+\]|[a-z0-9._-]*[a-z0-9_-]\.?)(:[0-9]+)?$/
