@@ -1,8 +1,8 @@
 /** Envoy's Secret Discovery Service: what a proxy gets depends on who the kernel says it is. */
 import type { Agent } from '../agent/agent.ts'
+import { requireIdentity } from '../agent/identify.ts'
 import type { WorkloadIdentities, Workload } from '../agent/identities.ts'
 import type { Peer } from '../attestation/peer.ts'
-import { Failure } from '../kernel/failure.ts'
 import type { Random } from '../kernel/random.ts'
 import type { Call, Handlers } from '../rpc/handler.ts'
 import type { SecretDiscoveryService } from '../rpc/gen/envoy/service/secret/v3/sds_pb.ts'
@@ -30,7 +30,7 @@ export function secretDiscovery({ agent, random, report }: SecretDiscoveryOption
         requests,
         {
           typeUrl: secretTypeUrl,
-          resources: (node) => resourcesFrom(workload.identities, (held) => secretsFor(held, node)),
+          resources: (node) => resourcesFrom(workload.identities, (held) => secretsFor(workload, held, node)),
           clock: agent.clock,
           random,
           log,
@@ -42,7 +42,7 @@ export function secretDiscovery({ agent, random, report }: SecretDiscoveryOption
 
     async fetchSecrets(request, call) {
       const workload = await attested(agent, call)
-      const resources = secretsFor(workload.identities.current, request.node)
+      const resources = secretsFor(workload, workload.identities.current, request.node)
       return fetchOnce(request, { typeUrl: secretTypeUrl, resources, log: agent.log.with({ pid: workload.pid }) })
     },
   }
@@ -50,24 +50,15 @@ export function secretDiscovery({ agent, random, report }: SecretDiscoveryOption
 
 async function attested(agent: Agent, call: Call<Peer>): Promise<Workload> {
   const workload = await agent.identify(call.peer, call.signal)
-  if (workload.identities.current.identities.length === 0) throw noIdentity(workload)
+  requireIdentity(workload)
   return workload
 }
 
-function secretsFor(held: WorkloadIdentities, node: ProxyNode | undefined): Resources {
-  if (held.identities.length === 0) throw noIdentity()
-  return secretsOf(held, validationOf(node))
-}
+const secretsFor = (workload: Workload, held: WorkloadIdentities, node: ProxyNode | undefined): Resources =>
+  secretsOf(requireIdentity(workload, held), validationOf(node))
 
 /** SPIRE's switch, so that a proxy's configuration need not change. */
 function validationOf(node: ProxyNode | undefined): Validation {
   const asked = node?.metadata?.['disable_spiffe_cert_validation']
   return asked === true || asked === 'true' ? 'trusted-ca' : 'spiffe'
-}
-
-function noIdentity(workload?: Workload): Failure {
-  return new Failure('permission_denied', 'workload.no-identity', {
-    public: 'no identity issued',
-    ...(workload && { internal: { pid: workload.pid, selectors: workload.selectors.map(({ type, value }) => `${type}:${value}`) } }),
-  })
 }

@@ -1,5 +1,6 @@
 /** A local agent on a real socket, for a real Envoy, and a client to speak mutual TLS with it. */
 import { mkdtemp, rm } from 'node:fs/promises'
+import net from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import tls from 'node:tls'
@@ -43,38 +44,53 @@ export interface RawAnswer {
 }
 
 /** Sends exactly these lines over mutual TLS on a new connection, and reads the status. Throws when there is no connection to be had. */
-export async function sendOverTls(local: LocalAgent, client: HeldIdentity | undefined, port: number, lines: readonly string[]): Promise<RawAnswer> {
-  const { promise, resolve, reject } = Promise.withResolvers<RawAnswer>()
+export async function sendOverTls(
+  local: LocalAgent,
+  client: HeldIdentity | undefined,
+  port: number,
+  lines: readonly string[],
+  servername?: string,
+): Promise<RawAnswer> {
   const socket = tls.connect({
     host: '127.0.0.1',
     port,
     ca: formatPem('CERTIFICATE', local.ca.certificate.raw),
     ...(client && { cert: client.chainPem, key: client.privateKeyPem }),
+    ...(servername !== undefined && { servername }),
     checkServerIdentity: () => undefined,
     ALPNProtocols: ['http/1.1'],
-    timeout: 10_000,
   })
+  return await ask(socket, 'secureConnect', lines, () => socket.getPeerX509Certificate()?.serialNumber ?? '')
+}
+
+/** The same without TLS. */
+export async function sendInPlain(port: number, lines: readonly string[]): Promise<RawAnswer> {
+  return await ask(net.connect(port, '127.0.0.1'), 'connect', lines, () => '')
+}
+
+async function ask(socket: net.Socket, connected: string, lines: readonly string[], serialOf: () => string): Promise<RawAnswer> {
+  const { promise, resolve, reject } = Promise.withResolvers<RawAnswer>()
   let serial = ''
   let text = ''
-  socket.once('secureConnect', () => {
-    serial = socket.getPeerX509Certificate()?.serialNumber ?? ''
+  socket.once(connected, () => {
+    serial = serialOf()
     socket.write(head(lines), 'latin1')
   })
   socket.on('data', (chunk: Buffer) => {
     text += chunk.toString('latin1')
     if (text.includes('\r\n')) socket.destroy()
   })
-  socket.once('timeout', () => socket.destroy(new Error('the proxy did not answer within 10 s')))
+  socket.setTimeout(10_000, () => socket.destroy(new Error('the proxy did not answer within 10 s')))
   socket.once('error', reject)
   socket.once('close', () => resolve({ status: statusIn(text), serial }))
   return await promise
 }
 
 /** A request as it goes over the wire: lines and nothing else. */
-export const head = (lines: readonly string[]): string => [...lines, '', ''].join('\r\n')
+const head = (lines: readonly string[]): string => [...lines, '', ''].join('\r\n')
 
 /** The status in the first line of an answer; 0 if there is none. */
-export const statusIn = (text: string): number => Number(/^HTTP\/1\.1 (\d{3})/.exec(text)?.[1] ?? 0)
+const statusIn = (text: string): number => Number(/^HTTP\/1\.1 (\d{3})/.exec(text)?.[1] ?? 0)
 
 /** Asks until `holds` or 10 seconds have passed. Returns the milliseconds it took. */
 export async function until(what: string, holds: () => Promise<boolean> | boolean): Promise<number> {

@@ -104,6 +104,7 @@ export const askTheAgent: object = {
     transport_api_version: 'V3',
     failure_mode_allow: false,
     encode_raw_headers: true,
+    include_tls_session: true,
     grpc_service: { envoy_grpc: { cluster_name: 'agent' }, timeout: '5s' },
   }),
 }
@@ -146,6 +147,7 @@ function listener({ name, tls, httpFilters, paths = 'decode-and-merge-slashes' }
   return {
     name,
     address: loopback(0),
+    ...(tls && { listener_filters: [{ name: 'envoy.filters.listener.tls_inspector', typed_config: typed('envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector', {}) }] }),
     filter_chains: [
       {
         ...(tls && { transport_socket: { name: 'envoy.transport_sockets.tls', typed_config: downstreamTls(tls) } }),

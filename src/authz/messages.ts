@@ -1,0 +1,89 @@
+/** Envoy's questions as requests of the policy room, and decisions as Envoy's answers. */
+import { headerValues, type HeaderValues, type PolicyRequest } from '../policy/request.ts'
+import type { PolicyMode } from '../policy/policy-set.ts'
+import type { Decision } from '../policy/decision.ts'
+import type { Address, HeaderMap } from '../rpc/gen/envoy/config/core/v3/core_pb.ts'
+import { type AttributeContext, CheckResponseSchema } from '../rpc/gen/envoy/service/auth/v3/auth_pb.ts'
+import { StatusCode } from '../rpc/gen/envoy/type/v3/type_pb.ts'
+import { encode, type Encoded } from '../rpc/handler.ts'
+import { parseSpiffeId, pathOf, type SpiffeId } from '../spiffe/id.ts'
+import { isJoinedByEnvoy, repeatedAuthorization } from './joined-headers.ts'
+
+/**
+ * What Envoy says about a request, as far as it saw it itself. The destination's principal is left out: which policies apply
+ * is decided by who is asking, not by what it says.
+ */
+export function toPolicyRequest(attributes: AttributeContext | undefined, mode: PolicyMode): PolicyRequest {
+  const { source, destination, request, tlsSession } = attributes ?? {}
+  const peer = spiffeIdOf(source?.principal ?? '')
+  const sourceIp = socketOf(source?.address)?.address
+  const local = socketOf(destination?.address)
+  const { http } = request ?? {}
+  return {
+    ...(peer !== undefined && { peer: { spiffeId: peer } }),
+    // The address behind trusted proxies is not told. Rather unknown than wrong.
+    ...(sourceIp !== undefined && { sourceIp, remoteIp: unknownAddress }),
+    ...(local && { destinationIp: local.address, ...(local.portSpecifier.case === 'portValue' && { destinationPort: local.portSpecifier.value }) }),
+    ...(tlsSession && tlsSession.sni !== '' && { sni: tlsSession.sni }),
+    ...(http && { http: { method: http.method, path: http.path, host: http.host, headers: http.headerMap ? rawHeaders(http.headerMap, mode) : joinedHeaders(http.headers, mode) } }),
+  }
+}
+
+/** 200 or 403, and for access logs the rule that decided as dynamic metadata. The body tells the caller nothing. */
+export function toCheckResponse({ allowed, reason, decidedBy }: Pick<Decision, 'allowed' | 'reason' | 'decidedBy'>): Encoded {
+  const rule = decidedBy[0]?.id
+  const dynamicMetadata = { decision: allowed ? 'allowed' : 'denied', reason, ...(rule !== undefined && { rule }) }
+  return encode(
+    CheckResponseSchema,
+    allowed
+      ? { status: { code: grpcOk }, httpResponse: { case: 'okResponse', value: {} }, dynamicMetadata }
+      : {
+          status: { code: grpcPermissionDenied },
+          httpResponse: { case: 'deniedResponse', value: { status: { code: StatusCode.Forbidden }, body: 'denied' } },
+          dynamicMetadata,
+        },
+  )
+}
+
+/** Envoy names the first URI SAN, else a DNS SAN or the subject: only a SPIFFE ID of a workload counts. */
+function spiffeIdOf(principal: string): SpiffeId | undefined {
+  if (!principal.startsWith('spiffe://')) return undefined
+  try {
+    const id = parseSpiffeId(principal)
+    return pathOf(id) === '' ? undefined : id
+  } catch {
+    return undefined
+  }
+}
+
+const socketOf = (address: Address | undefined) => (address?.address.case === 'socketAddress' ? address.address.value : undefined)
+
+/** Each line as it came, but for the headers that Envoy joins in any case. */
+function rawHeaders({ headers }: HeaderMap, mode: PolicyMode): HeaderValues {
+  return headerLines(
+    headers.map(({ key, value, rawValue }) => [key, rawValue.length > 0 ? Buffer.from(rawValue).toString('latin1') : value] as const),
+    (name) => mode === 'strict' && isJoinedByEnvoy(name),
+  )
+}
+
+/** Without raw headers Envoy joins all repeated ones with commas. */
+const joinedHeaders = (headers: Readonly<Record<string, string>>, mode: PolicyMode): HeaderValues => headerLines(Object.entries(headers), () => mode === 'strict')
+
+/** Where a comma may have come between two values, strict mode looks at the whole and at each part: the refusing side finds what it looks for. */
+function headerLines(lines: readonly (readonly [name: string, value: string])[], mayBeJoined: (name: string) => boolean): HeaderValues {
+  const values = lines.filter(([name]) => !name.startsWith(':')).flatMap(([name, value]) => (mayBeJoined(name) ? withParts(name, value) : [value]).map((one) => [name, one] as const))
+  return headerValues(values)
+}
+
+function withParts(name: string, value: string): string[] {
+  if (!value.includes(',') || (name === 'authorization' && !twoAuthorizations.test(value))) return [value]
+  return [value, ...value.split(',').map((part) => part.trim())]
+}
+
+const twoAuthorizations = new RegExp(`^(?:${repeatedAuthorization})$`, 's')
+
+/** No address, so that every clause about it is decided on the refusing side. */
+const unknownAddress = ''
+/** Status codes of gRPC. */
+const grpcOk = 0
+const grpcPermissionDenied = 7

@@ -1,0 +1,171 @@
+/** The rules of each workload, compiled once for all its proxies and services. */
+import { create, toBinary } from '@bufbuild/protobuf'
+import { anyPack } from '@bufbuild/protobuf/wkt'
+import type { Workload, WorkloadIdentities, WorkloadPolicies } from '../agent/identities.ts'
+import type { PolicyDocument } from '../agent/upstream-server.ts'
+import type { Clock } from '../kernel/clock.ts'
+import { Failure, tellChain } from '../kernel/failure.ts'
+import type { Log } from '../kernel/log.ts'
+import { type Watched, WatchedValue } from '../kernel/watched.ts'
+import { compileFor, type CompiledPolicies } from '../policy/compile.ts'
+import { type LanguageOptions, parsePolicySet } from '../policy/language.ts'
+import type { PolicySet } from '../policy/policy-set.ts'
+import { TypedExtensionConfigSchema } from '../rpc/gen/envoy/config/core/v3/core_pb.ts'
+import { type RBAC, RBACSchema } from '../rpc/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.ts'
+import { formatSelector } from '../spiffe/selector.ts'
+import { contentVersion, type Resource, type Resources } from '../xds/resources.ts'
+import { rbacFilters, type RbacFilters, refuseEverything } from './rbac.ts'
+
+export interface Rules {
+  /** Nothing where no policies are known that could be read: then nothing is allowed. */
+  readonly compiled: CompiledPolicies | undefined
+  /** The same rules as filters for a proxy, by the names {@link denyFilter} and {@link allowFilter}. */
+  readonly filters: Resources
+}
+
+export const denyFilter = 'vidimus.rbac.deny'
+export const allowFilter = 'vidimus.rbac.allow'
+
+/**
+ * Finds the rules of a workload. A policy set that does not parse, or that a proxy cannot enforce, changes nothing: the last good one
+ * stays in force and the log says so. Without any, nothing is allowed.
+ */
+export class WorkloadRules {
+  readonly #clock: Clock
+  readonly #log: Log
+  readonly #language: LanguageOptions
+  readonly #sets = new WeakMap<readonly PolicyDocument[], PolicySet | undefined>()
+  /** What was found last for a workload, as long as nothing about it changes. */
+  readonly #recent = new WeakMap<WorkloadPolicies, { readonly held: WorkloadIdentities; readonly rules: Rules }>()
+  /** By documents and facts; the least recently used first. */
+  readonly #rules = new Map<string, Rules>()
+  /** By facts, what could be enforced last. */
+  readonly #lastFilters = new Map<string, Resources>()
+  #lastGood: PolicySet | undefined
+
+  constructor({ clock, log, language = {} }: { readonly clock: Clock; readonly log: Log; readonly language?: LanguageOptions }) {
+    this.#clock = clock
+    this.#log = log
+    this.#language = language
+  }
+
+  /** What is in force for this workload now. */
+  of({ identities, policies }: Workload): Rules {
+    const recent = this.#recent.get(policies.current)
+    if (recent?.held === identities.current && this.#isCurrent(recent.rules)) return recent.rules
+    const rules = this.#find(policies.current, identities.current)
+    this.#recent.set(policies.current, { held: identities.current, rules })
+    return rules
+  }
+
+  #find({ documents, version, spiffeIds, selectors }: WorkloadPolicies, held: WorkloadIdentities): Rules {
+    if (spiffeIds.length === 0) return nothingAllowed
+    const trustDomains = [held.bundle.trustDomain, ...held.federated.keys()].toSorted()
+    const facts = [spiffeIds, selectors.map(formatSelector), trustDomains].map((part) => part.join(' ')).join('\n')
+    const set = this.#read(version, documents)
+    if (!set) return nothingAllowed
+    const key = `${set.fingerprint}\n${facts}`
+    const known = this.#rules.get(key)
+    if (known && this.#isCurrent(known)) return remember(this.#rules, key, known)
+
+    const compiled = compileFor(set, { spiffeIds, selectors }, { at: this.#clock.now() })
+    const filters = this.#enforceable(() => rbacFilters(compiled, trustDomains), version, facts)
+    return remember(this.#rules, key, { compiled, filters })
+  }
+
+  #isCurrent({ compiled }: Rules): boolean {
+    return compiled?.validUntil === undefined || this.#clock.now() < compiled.validUntil
+  }
+
+  /** The filters of a workload: now, and whenever policies, identities, trust or the time change them. */
+  filtersOf(workload: Workload): Watched<Resources> {
+    const now = () => this.of(workload)
+    const changes = (signal: AbortSignal) => this.#changes(workload, signal)
+    return {
+      get current() {
+        return now().filters
+      },
+      changes,
+    }
+  }
+
+  async *#changes(workload: Workload, signal: AbortSignal): AsyncGenerator<Resources, void, void> {
+    const left = new AbortController()
+    const until = AbortSignal.any([signal, left.signal])
+    const news = new WatchedValue(0)
+    const tell = () => news.set(news.current + 1)
+    const following = [workload.policies, workload.identities].map((source) => follow(source, tell, until).catch((error: unknown) => news.close(error)))
+    let timer = new AbortController()
+    try {
+      for await (const _ of news.changes(until)) {
+        timer.abort()
+        timer = new AbortController()
+        const { compiled, filters } = this.of(workload)
+        if (compiled?.validUntil !== undefined) {
+          this.#clock.sleep(compiled.validUntil - this.#clock.now(), AbortSignal.any([until, timer.signal])).then(tell, () => {})
+        }
+        yield filters
+      }
+    } finally {
+      timer.abort()
+      left.abort()
+      await Promise.all(following)
+    }
+  }
+
+  #read(version: string, documents: readonly PolicyDocument[]): PolicySet | undefined {
+    if (!this.#sets.has(documents)) this.#sets.set(documents, this.#parse(version, documents))
+    const set = this.#sets.get(documents)
+    if (set) this.#lastGood = set
+    return set ?? this.#lastGood
+  }
+
+  #parse(version: string, documents: readonly PolicyDocument[]): PolicySet | undefined {
+    try {
+      return parsePolicySet(documents, this.#language)
+    } catch (error) {
+      const failure = Failure.from(error)
+      this.#log.error('the policies cannot be read; the last good ones stay in force', { version, reason: failure.reason, error: tellChain(failure) })
+      return undefined
+    }
+  }
+
+  #enforceable(make: () => RbacFilters, version: string, facts: string): Resources {
+    try {
+      return remember(this.#lastFilters, facts, toResources(make()))
+    } catch (error) {
+      const failure = Failure.from(error)
+      this.#log.error('the policies cannot be enforced by a proxy; the last ones that can stay in force', { version, reason: failure.reason, error: tellChain(failure) })
+      return this.#lastFilters.get(facts) ?? nothingAllowed.filters
+    }
+  }
+}
+
+async function follow(source: Watched<unknown>, tell: () => void, signal: AbortSignal): Promise<void> {
+  for await (const _ of source.changes(signal)) tell()
+}
+
+function toResources({ deny, allow }: RbacFilters): Resources {
+  return new Map([
+    [denyFilter, toResource(denyFilter, deny)],
+    [allowFilter, toResource(allowFilter, allow)],
+  ])
+}
+
+function toResource(name: string, filter: RBAC): Resource {
+  const value = toBinary(TypedExtensionConfigSchema, create(TypedExtensionConfigSchema, { name, typedConfig: anyPack(RBACSchema, filter) }))
+  return { version: contentVersion(value), value }
+}
+
+/** Keeps a value as the most recently used, and lets the least recently used go. */
+function remember<T>(kept: Map<string, T>, key: string, value: T): T {
+  kept.delete(key)
+  kept.set(key, value)
+  if (kept.size > maxKept) kept.delete(kept.keys().next().value!)
+  return value
+}
+
+const nothingAllowed: Rules = { compiled: undefined, filters: toResources(refuseEverything()) }
+
+/** Workloads with different facts on one machine. */
+const maxKept = 256
