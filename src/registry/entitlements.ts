@@ -99,7 +99,8 @@ export class EntryIndex {
 }
 
 /** True from the second on in which the entry expires. */
-export const isExpired = (entry: Pick<RegistrationEntry, 'expiresAt'>, at: Instant): boolean => entry.expiresAt !== undefined && entry.expiresAt <= at
+const isExpired = (entry: Pick<RegistrationEntry, 'expiresAt'>, at: Instant): boolean =>
+  entry.expiresAt !== undefined && entry.expiresAt <= at
 
 function aliasKey(entry: RegistrationEntry): string {
   const first = entry.selectors[0]

@@ -126,7 +126,10 @@ function checkSpiffeId(id: SpiffeId, trustDomain: TrustDomain): void {
   }
   if (pathOf(id) === '') throw refused('no-path', `field \`spiffe_id\` is \`${id}\`: expected an ID with a path`)
   if (isReserved(id)) {
-    throw refused('reserved-spiffe-id', `field \`spiffe_id\` is \`${id}\`: expected the ID of a workload, and those under \`/spire\` are reserved`)
+    throw refused(
+      'reserved-spiffe-id',
+      `field \`spiffe_id\` is \`${id}\`: expected the ID of a workload, and those under \`/spire\` are reserved`,
+    )
   }
 }
 
@@ -151,7 +154,10 @@ function checkTtl(field: string, ttl: Duration): void {
 function checkDnsName(name: string): void {
   const labels = (name.startsWith('*.') ? name.slice(2) : name).split('.')
   if (name.length <= maxDnsName && labels.every((label) => dnsLabel.test(label))) return
-  throw refused('dns-name-malformed', `field \`dns_names\` holds \`${name.slice(0, 80)}\`: expected a DNS name, for example \`web.example.org\``)
+  throw refused(
+    'dns-name-malformed',
+    `field \`dns_names\` holds \`${name.slice(0, 80)}\`: expected a DNS name, for example \`web.example.org\``,
+  )
 }
 
 function refused(what: string, text: string): Failure {

@@ -45,7 +45,11 @@ export type Standing =
   | { readonly accepted: false; readonly why: 'expired' | 'not-attested' | 'banned' | 'not-active' }
 
 /** Judges a verified agent certificate by what is recorded about its node. */
-export function standingOf(node: AttestedNode | undefined, shown: { readonly serial: string; readonly notAfter: Instant }, at: Instant): Standing {
+export function standingOf(
+  node: AttestedNode | undefined,
+  shown: { readonly serial: string; readonly notAfter: Instant },
+  at: Instant,
+): Standing {
   if (at > shown.notAfter) return { accepted: false, why: 'expired' }
   if (!node) return { accepted: false, why: 'not-attested' }
   if (node.banned) return { accepted: false, why: 'banned' }

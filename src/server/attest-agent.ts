@@ -23,7 +23,13 @@ type Needs = Pick<Server, 'trustDomain' | 'clock' | 'log' | 'ca' | 'audit' | 'no
  * @param ask sends a challenge to the agent and waits for its answer
  * @throws Failure `attest.unknown-type`, `attest.not-admitted`, `attest.bad-verdict`, `server.agent-banned`, `handshake.*`, `x509.*`, and those of the verifier
  */
-export async function attestAgent(server: Needs, evidence: Evidence, ask: Challenge, address: string, signal: AbortSignal): Promise<AttestedAgent> {
+export async function attestAgent(
+  server: Needs,
+  evidence: Evidence,
+  ask: Challenge,
+  address: string,
+  signal: AbortSignal,
+): Promise<AttestedAgent> {
   try {
     const handshake = begin(evidence, server.clock.now())
     const verifier = verifierFor(server, evidence.type)
@@ -44,7 +50,9 @@ function verifierFor({ verifiers }: Needs, type: string): NodeVerifier {
   const verifier = verifiers.get(type)
   if (!verifier) {
     const known = [...verifiers.keys()].sort().join('`, `')
-    throw new Failure('invalid_argument', 'attest.unknown-type', { public: `node evidence of type \`${type}\` is not accepted here: expected one of \`${known}\`` })
+    throw new Failure('invalid_argument', 'attest.unknown-type', {
+      public: `node evidence of type \`${type}\` is not accepted here: expected one of \`${known}\``,
+    })
   }
   // Whoever holds a token was admitted by whoever made it; no other kind of evidence admits by itself.
   if (type !== 'join_token') {
@@ -82,9 +90,19 @@ function checked({ trustDomain }: Needs, type: string, node: ProvenNode): Proven
   return { ...node, selectors: uniqueSelectors(node.selectors) }
 }
 
-async function admit(server: Needs, node: ProvenNode, type: string, key: ProvenKey, address: string, signal: AbortSignal): Promise<AttestedAgent> {
+async function admit(
+  server: Needs,
+  node: ProvenNode,
+  type: string,
+  key: ProvenKey,
+  address: string,
+  signal: AbortSignal,
+): Promise<AttestedAgent> {
   if ((await server.nodes.find(node.id))?.banned) throw bannedNode()
-  const svid = await server.ca.issueX509Svid({ kind: 'agent', spiffeId: node.id, key, context: { caller: address, attestation: type } }, signal)
+  const svid = await server.ca.issueX509Svid(
+    { kind: 'agent', spiffeId: node.id, key, context: { caller: address, attestation: type } },
+    signal,
+  )
   const record: AttestedNode = {
     id: node.id,
     attestationType: type,

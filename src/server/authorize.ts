@@ -27,7 +27,8 @@ export async function authorize(server: Needs, call: Authorization): Promise<Cal
   } catch (thrown) {
     const failure = Failure.from(thrown)
     // A stranger's refusals go to the log alone: it could fill the trail with them.
-    if (isKnown(call.peer)) await server.audit.append(callRefused({ method: call.method, caller: callerName(call.peer), reason: failure.reason }))
+    if (isKnown(call.peer))
+      await server.audit.append(callRefused({ method: call.method, caller: callerName(call.peer), reason: failure.reason }))
     throw failure
   }
 }

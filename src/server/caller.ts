@@ -62,7 +62,11 @@ export const addressOf = (caller: Caller): string => (caller.kind === 'local' ? 
  * Verifies what a TLS client presented (DER, leaf first) against the bundle of this moment. A client without a certificate is nobody;
  * one whose certificate is not accepted is told so in the answer to its calls, since a broken handshake explains nothing.
  */
-export function remotePeer({ ca, clock }: { readonly ca: Pick<CertificateAuthority, 'bundle'>; readonly clock: Clock }, chain: readonly Uint8Array[], address: string): RemotePeer {
+export function remotePeer(
+  { ca, clock }: { readonly ca: Pick<CertificateAuthority, 'bundle'>; readonly clock: Clock },
+  chain: readonly Uint8Array[],
+  address: string,
+): RemotePeer {
   if (chain.length === 0) return { kind: 'remote', address }
   const at = clock.now()
   try {
@@ -82,7 +86,8 @@ export function remotePeer({ ca, clock }: { readonly ca: Pick<CertificateAuthori
 export function checkStillTrusted(identity: VerifiedX509Svid, bundle: TrustBundle, at: Instant): void {
   if (at > identity.leaf.notAfter) throw expired()
   const anchor = identity.path.at(-1)
-  const trusted = anchor && bundle.x509Authorities.some(({ certificate }) => certificate === anchor || fingerprint(certificate) === fingerprint(anchor))
+  const trusted =
+    anchor && bundle.x509Authorities.some(({ certificate }) => certificate === anchor || fingerprint(certificate) === fingerprint(anchor))
   if (!trusted) throw untrusted(new Error('its authority is no longer in the trust bundle'))
 }
 

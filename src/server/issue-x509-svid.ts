@@ -12,7 +12,7 @@ export interface X509SvidWish {
 }
 
 /** The most that one call may ask for (reference: SPIRE's limit of signatures a second). */
-export const maxBatch = 500
+const maxBatch = 500
 
 /**
  * Signs certificates for an agent's workloads: one answer for each wish, in order. Of a request only its key is used (R-3).
@@ -25,7 +25,9 @@ export async function issueX509Svids(
   signal: AbortSignal,
 ): Promise<readonly (Issued | Failure)[]> {
   if (wishes.length > maxBatch) {
-    throw new Failure('resource_exhausted', 'server.batch-too-large', { public: `the batch has ${wishes.length} requests: at most ${maxBatch}` })
+    throw new Failure('resource_exhausted', 'server.batch-too-large', {
+      public: `the batch has ${wishes.length} requests: at most ${maxBatch}`,
+    })
   }
   const entitled = await entitledById(server, agent)
   return Promise.all(
@@ -42,7 +44,13 @@ export interface Issued {
   readonly svid: IssuedX509Svid
 }
 
-async function issue(server: Pick<Server, 'ca'>, agent: AttestedNode, entry: RegistrationEntry, csr: Uint8Array, signal: AbortSignal): Promise<Issued> {
+async function issue(
+  server: Pick<Server, 'ca'>,
+  agent: AttestedNode,
+  entry: RegistrationEntry,
+  csr: Uint8Array,
+  signal: AbortSignal,
+): Promise<Issued> {
   const key = await proven(parseCertificateRequest(csr))
   const context = { caller: agent.id, entry: entry.id, revision: String(entry.revision) }
   const svid = await server.ca.issueX509Svid(

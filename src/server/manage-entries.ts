@@ -12,9 +12,18 @@ type Needs = Pick<Server, 'trustDomain' | 'clock' | 'random' | 'audit' | 'entrie
  * Stores an entry, or tells which similar one there is.
  * @throws Failure those of `checkEntry`, `entry.id-taken`
  */
-export async function createEntry(server: Needs, draft: EntryDraft, caller: Caller): Promise<{ readonly created: boolean; readonly entry: RegistrationEntry }> {
+export async function createEntry(
+  server: Needs,
+  draft: EntryDraft,
+  caller: Caller,
+): Promise<{ readonly created: boolean; readonly entry: RegistrationEntry }> {
   const checked = checkEntry(draft, server.trustDomain)
-  const outcome = await server.entries.create({ ...checked, id: checked.id ?? uuid(server.random), revision: 0n, createdAt: server.clock.now() })
+  const outcome = await server.entries.create({
+    ...checked,
+    id: checked.id ?? uuid(server.random),
+    revision: 0n,
+    createdAt: server.clock.now(),
+  })
   if (outcome.created) await tell(server, 'entry.created', outcome.entry, caller)
   return outcome
 }
@@ -23,7 +32,12 @@ export async function createEntry(server: Needs, draft: EntryDraft, caller: Call
  * Changes an entry by its id. `change` may run again when somebody else changed the entry at the same time.
  * @throws Failure `entry.not-found`, `entry.similar-exists`, `entry.changed-meanwhile` after a few tries, those of `checkEntry`
  */
-export async function updateEntry(server: Needs, id: string, change: (entry: RegistrationEntry) => EntryDraft, caller: Caller): Promise<RegistrationEntry> {
+export async function updateEntry(
+  server: Needs,
+  id: string,
+  change: (entry: RegistrationEntry) => EntryDraft,
+  caller: Caller,
+): Promise<RegistrationEntry> {
   for (let tries = 1; ; tries++) {
     const before = await findEntry(server, id)
     const after = { ...checkEntry(change(before), server.trustDomain), id, revision: before.revision + 1n, createdAt: before.createdAt }
@@ -72,8 +86,10 @@ export function countEntries(server: Pick<Server, 'entries'>, filter: EntryFilte
 
 /** A filter by an empty list would be taken for one that lets everything through. */
 function checkFilter({ selectors, federatesWith }: EntryFilter): void {
-  const empty = selectors?.selectors.length === 0 ? 'by_selectors' : federatesWith?.trustDomains.length === 0 ? 'by_federates_with' : undefined
-  if (empty) throw new Failure('invalid_argument', 'entry.empty-filter', { public: `the filter \`${empty}\` is empty: expected at least one` })
+  const empty =
+    selectors?.selectors.length === 0 ? 'by_selectors' : federatesWith?.trustDomains.length === 0 ? 'by_federates_with' : undefined
+  if (empty)
+    throw new Failure('invalid_argument', 'entry.empty-filter', { public: `the filter \`${empty}\` is empty: expected at least one` })
 }
 
 function tell({ audit }: Needs, what: string, { id, spiffeId, parentId, revision }: RegistrationEntry, caller: Caller): Promise<void> {

@@ -54,7 +54,11 @@ export async function banNode(server: Pick<Server, 'nodes' | 'audit'>, id: Spiff
 }
 
 /** Remembers what an agent says about itself; nothing is decided by it. */
-export async function noteStatus(server: Pick<Server, 'nodes'>, agent: AttestedNode, { agentVersion }: { readonly agentVersion: string }): Promise<void> {
+export async function noteStatus(
+  server: Pick<Server, 'nodes'>,
+  agent: AttestedNode,
+  { agentVersion }: { readonly agentVersion: string },
+): Promise<void> {
   const version = agentVersion.slice(0, maxVersion)
   if (version === agent.agentVersion) return
   await server.nodes.change(agent.id, (node) => ({ ...node, agentVersion: version }))

@@ -16,21 +16,33 @@ export async function applyPolicies(
 ): Promise<PoliciesInForce> {
   checkSize(documents)
   const applied = await server.policies.apply(documents, server.clock.now())
-  await server.audit.append(administered({ what: 'policies.applied', subject: applied.version, caller: callerName(caller) }, { documents: String(documents.length) }))
+  await server.audit.append(
+    administered(
+      { what: 'policies.applied', subject: applied.version, caller: callerName(caller) },
+      { documents: String(documents.length) },
+    ),
+  )
   return applied
 }
 
 function checkSize(documents: readonly PolicyDocument[]): void {
   if (documents.length > maxDocuments) {
-    throw new Failure('invalid_argument', 'policy.too-many', { public: `there are ${documents.length} policy documents: at most ${maxDocuments}` })
+    throw new Failure('invalid_argument', 'policy.too-many', {
+      public: `there are ${documents.length} policy documents: at most ${maxDocuments}`,
+    })
   }
   const characters = documents.reduce((sum, { name, text }) => sum + name.length + text.length, 0)
   if (characters > maxCharacters) {
-    throw new Failure('invalid_argument', 'policy.too-large', { public: `the policy documents have ${characters} characters: at most ${maxCharacters}` })
+    throw new Failure('invalid_argument', 'policy.too-large', {
+      public: `the policy documents have ${characters} characters: at most ${maxCharacters}`,
+    })
   }
   const names = new Set<string>()
   for (const { name } of documents) {
-    if (names.has(name)) throw new Failure('invalid_argument', 'policy.duplicate-document', { public: `two policy documents have the name \`${name.slice(0, 120)}\`` })
+    if (names.has(name))
+      throw new Failure('invalid_argument', 'policy.duplicate-document', {
+        public: `two policy documents have the name \`${name.slice(0, 120)}\``,
+      })
     names.add(name)
   }
 }

@@ -28,16 +28,21 @@ export async function createJoinToken(
   { ttl, token = uuid(server.random), agentId }: TokenWish,
   caller: Caller,
 ): Promise<{ readonly token: Secret; readonly agent: SpiffeId; readonly expiresAt: Instant }> {
-  if (ttl < seconds(1) || ttl > maxTtl) {
-    throw new Failure('invalid_argument', 'join-token.bad-ttl', { public: `the token's lifetime is ${ttl / 1000} s: expected 1 s to ${maxTtl / 1000} s` })
+  if (!(ttl >= seconds(1) && ttl <= maxTtl)) {
+    throw new Failure('invalid_argument', 'join-token.bad-ttl', {
+      public: `the token's lifetime is ${ttl / 1000} s: expected 1 s to ${maxTtl / 1000} s`,
+    })
   }
   const agent = joinTokenAgent(server.trustDomain, token)
   const expiresAt = server.clock.now() + ttl
-  const alias = agentId && checkEntry({ ...plain, spiffeId: agentId, parentId: agent, selectors: [selector('spiffe_id', agent)] }, server.trustDomain)
+  const alias =
+    agentId && checkEntry({ ...plain, spiffeId: agentId, parentId: agent, selectors: [selector('spiffe_id', agent)] }, server.trustDomain)
   await server.tokens.create({ digest: joinTokenDigest(token), expiresAt })
   if (alias) await server.entries.create({ ...alias, id: uuid(server.random), revision: 0n, createdAt: server.clock.now() })
   const subject = agentId ?? 'a node without alias'
-  await server.audit.append(administered({ what: 'join-token.created', subject, caller: callerName(caller) }, { expiresAt: String(expiresAt) }))
+  await server.audit.append(
+    administered({ what: 'join-token.created', subject, caller: callerName(caller) }, { expiresAt: String(expiresAt) }),
+  )
   return { token: new Secret(token), agent, expiresAt }
 }
 

@@ -21,7 +21,8 @@ export const maxPage = 500
 
 /** @throws Failure `paging.bad-size`, `paging.bad-token` */
 export function readPage(page: PageRequest, scope: PageScope): { readonly limit: number; readonly after?: string } {
-  if (page.size < 0) throw new Failure('invalid_argument', 'paging.bad-size', { public: `the page size is ${page.size}: expected 0 or more` })
+  if (page.size < 0)
+    throw new Failure('invalid_argument', 'paging.bad-size', { public: `the page size is ${page.size}: expected 0 or more` })
   const limit = page.size === 0 ? maxPage : Math.min(page.size, maxPage)
   if (page.token === '') return { limit }
   return { limit, after: openToken(page.token, scope) }
@@ -50,7 +51,10 @@ function decoded(token: string): string | undefined {
 }
 
 function sealOf({ caller, filter }: PageScope): string {
-  return createHash('sha256').update(JSON.stringify([caller, filter])).digest('base64url').slice(0, 22)
+  return createHash('sha256')
+    .update(JSON.stringify([caller, filter]))
+    .digest('base64url')
+    .slice(0, 22)
 }
 
 const maxToken = 8192

@@ -7,7 +7,9 @@ type Needs = Pick<Server, 'clock' | 'log' | 'entries' | 'tokens'>
 /** Takes what has expired out of the store, every minute for as long as the signal lives. A store that is away is tried again. */
 export async function keepPruned(server: Needs, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
-    await pruneOnce(server).catch((error: unknown) => server.log.warn('expired entries and tokens could not be removed', { error: Failure.from(error).reason }))
+    await pruneOnce(server).catch((error: unknown) =>
+      server.log.warn('expired entries and tokens could not be removed', { error: Failure.from(error).reason }),
+    )
     await server.clock.sleep(interval, signal).catch(() => {})
   }
 }

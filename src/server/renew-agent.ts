@@ -9,7 +9,12 @@ import type { Server } from './server.ts'
  * Gives an agent its next certificate. Both are accepted until the next one is used first, so that a lost answer strands nobody (Q-5).
  * @throws Failure `server.agent-must-reattest`, `server.agent-not-active`, `x509.*`, `ca.*`
  */
-export async function renewAgent(server: Pick<Server, 'ca' | 'audit' | 'nodes'>, agent: AttestedNode, csr: Uint8Array, signal: AbortSignal): Promise<IssuedX509Svid> {
+export async function renewAgent(
+  server: Pick<Server, 'ca' | 'audit' | 'nodes'>,
+  agent: AttestedNode,
+  csr: Uint8Array,
+  signal: AbortSignal,
+): Promise<IssuedX509Svid> {
   if (agent.canReattest) {
     throw new Failure('permission_denied', 'server.agent-must-reattest', { public: 'agent must reattest instead of renew' })
   }

@@ -63,7 +63,10 @@ describe('what an agent may fetch', () => {
   })
 
   test('an entry gives its holder a say only while it lasts', () => {
-    const index = indexOf(entry({ spiffeId: id('boss'), admin: true, expiresAt: 100 }), entry({ id: '2', spiffeId: id('lower'), downstream: true }))
+    const index = indexOf(
+      entry({ spiffeId: id('boss'), admin: true, expiresAt: 100 }),
+      entry({ id: '2', spiffeId: id('lower'), downstream: true }),
+    )
     expect(index.isPrivileged(parseSpiffeId(id('boss')), 'admin', 99)).toBe(true)
     expect(index.isPrivileged(parseSpiffeId(id('boss')), 'admin', 100)).toBe(false)
     expect(index.isPrivileged(parseSpiffeId(id('boss')), 'downstream', 0)).toBe(false)
@@ -80,7 +83,10 @@ describe('what an agent may fetch', () => {
       parentId: fc.constantFrom(agent, server, ...names.map(id)),
       selectors: fc.subarray(['n:1', 'n:2', 'n:3'], { minLength: 1 }),
     })
-    const step = fc.oneof(anyEntry.map((fields) => ({ put: entry(fields) })), fc.constantFrom('1', '2', '3').map((gone) => ({ gone })))
+    const step = fc.oneof(
+      anyEntry.map((fields) => ({ put: entry(fields) })),
+      fc.constantFrom('1', '2', '3').map((gone) => ({ gone })),
+    )
     fc.assert(
       fc.property(fc.array(step, { maxLength: 30 }), fc.subarray(['n:1', 'n:2', 'n:3']), (steps, selectors) => {
         const index = new EntryIndex(here)
@@ -101,7 +107,7 @@ function walk(entries: readonly RegistrationEntry[], selectors: readonly string[
   const seen = selectors.map(parseSelector)
   const parents = new Set<string>([agent])
   for (const one of entries) if (one.parentId === server && satisfies(seen, one.selectors)) parents.add(one.spiffeId)
-  for (let before = -1; before !== parents.size; ) {
+  for (let before = -1; before !== parents.size;) {
     before = parents.size
     for (const one of entries) if (parents.has(one.parentId)) parents.add(one.spiffeId)
   }

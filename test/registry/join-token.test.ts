@@ -7,7 +7,9 @@ test.each(['', '.', '..', 'a/b', 'a b', 'a%2f', 'ä', 'x'.repeat(256)])('R-2 ref
 })
 
 test('R-36 a refusal does not show the token', () => {
-  expect(() => joinTokenAgent(parseTrustDomain('example.org'), 'secret value')).toThrow(expect.objectContaining({ message: expect.not.stringContaining('secret') }))
+  expect(() => joinTokenAgent(parseTrustDomain('example.org'), 'secret value')).toThrow(
+    expect.objectContaining({ message: expect.not.stringContaining('secret') }),
+  )
 })
 
 test('a token names its agent, and is kept by its digest', () => {

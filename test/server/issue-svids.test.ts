@@ -1,0 +1,110 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { Failure } from '../../src/kernel/failure.ts'
+import { minutes, seconds } from '../../src/kernel/duration.ts'
+import { issueJwtSvid } from '../../src/server/issue-jwt-svid.ts'
+import { issueX509Svids } from '../../src/server/issue-x509-svid.ts'
+import { entry } from '../store/sample.ts'
+import { forgedCsr, never, newKey, openRig, type JoinedAgent, type Rig } from './rig.ts'
+
+let rig: Rig
+let agent: JoinedAgent
+beforeEach(async () => {
+  rig = await openRig()
+  agent = await rig.join()
+})
+afterEach(() => rig[Symbol.asyncDispose]())
+
+describe('certificates for workloads', () => {
+  const sign = (...wishes: { entryId: string; csr: Uint8Array }[]) => issueX509Svids(rig.server, agent.node, wishes, never)
+  const reasons = (outcomes: Awaited<ReturnType<typeof sign>>) => outcomes.map((one) => (one instanceof Failure ? one.reason : 'issued'))
+
+  test('more than 500 at once are refused as a whole', async () => {
+    const wishes = Array.from({ length: 501 }, () => ({ entryId: 'x', csr: new Uint8Array() }))
+    await expect(sign(...wishes)).rejects.toMatchObject({ reason: 'server.batch-too-large' })
+  })
+
+  test('R-22 an entry of another agent and one that does not exist are refused in the same words', async () => {
+    await rig.store.entries.create(entry({ id: 'theirs', parentId: 'spiffe://example.org/spire/agent/join_token/other' }))
+    const csr = await newKey().csr()
+    const [theirs, nowhere] = (await sign({ entryId: 'theirs', csr }, { entryId: 'nowhere', csr })) as Failure[]
+    expect(theirs).toMatchObject({ category: 'not_found', message: 'entry not found or not authorized' })
+    expect([nowhere?.category, nowhere?.reason, nowhere?.message]).toEqual([theirs?.category, theirs?.reason, theirs?.message])
+  })
+
+  test('an entry that was removed or has expired is not served any more', async () => {
+    await rig.give(agent, { id: 'gone' })
+    await rig.give(agent, { id: 'old', selectors: ['x:1'], expiresAt: rig.clock.now() + seconds(10) })
+    const csr = await newKey().csr()
+    expect(reasons(await sign({ entryId: 'gone', csr }, { entryId: 'old', csr }))).toEqual(['issued', 'issued'])
+    await rig.store.entries.remove('gone')
+    await rig.clock.advance(seconds(10))
+    expect(reasons(await sign({ entryId: 'gone', csr }, { entryId: 'old', csr }))).toEqual(['server.not-entitled', 'server.not-entitled'])
+  })
+
+  test('a bad request spoils its own answer only, and the answers keep their order', async () => {
+    await rig.give(agent, { id: 'web' })
+    const outcomes = await sign(
+      { entryId: 'web', csr: await newKey().csr() },
+      { entryId: 'nowhere', csr: await newKey().csr() },
+      { entryId: 'web', csr: await forgedCsr() },
+      { entryId: 'web', csr: Buffer.from('junk') },
+      { entryId: 'web', csr: await newKey().csr() },
+    )
+    expect(reasons(outcomes)).toEqual([
+      'issued',
+      'server.not-entitled',
+      'x509.request-signature',
+      expect.stringMatching(/^der\./),
+      'issued',
+    ])
+  })
+
+  test('R-3 carry what the entry says and the key of the request, nothing else of it', async () => {
+    await rig.give(agent, { id: 'web', dnsNames: ['web.example.org'], x509SvidTtl: minutes(7), hint: 'h' })
+    const key = newKey()
+    const [outcome] = await sign({
+      entryId: 'web',
+      csr: await key.csr({ uris: ['spiffe://example.org/admin'], dnsNames: ['evil.example'] }),
+    })
+    if (!outcome || outcome instanceof Failure) throw new Error('refused')
+    const leaf = outcome.svid.chain[0]!
+    expect(leaf.subjectAltName).toMatchObject({ uris: ['spiffe://example.org/web'], dnsNames: ['web.example.org'] })
+    expect(Buffer.from(leaf.spki).equals(key.spki)).toBe(true)
+    // RFC 5280 counts the last second in.
+    expect(leaf.notAfter - rig.clock.now()).toBe(minutes(7) - seconds(1))
+    expect(outcome.entry.hint).toBe('h')
+  })
+
+  test('R-37 are not handed out when the audit trail cannot be written', async () => {
+    await rig.give(agent, { id: 'web' })
+    rig.breakAudit()
+    const [outcome] = await sign({ entryId: 'web', csr: await newKey().csr() })
+    expect(outcome).toBeInstanceOf(Failure)
+  })
+})
+
+describe('tokens for workloads', () => {
+  const sign = (entryId: string, audience: string[]) => issueJwtSvid(rig.server, agent.node, entryId, audience, never)
+
+  test.each([
+    ['no audience', [], 'server.no-audience'],
+    ['an empty audience', [''], 'server.bad-audience'],
+    ['33 audiences', Array.from({ length: 33 }, (_, i) => `a${i}`), 'server.bad-audience'],
+    ['an audience of 2049 characters', ['a'.repeat(2049)], 'server.bad-audience'],
+  ])('are refused for %s', async (_, audience, reason) => {
+    await rig.give(agent, { id: 'web' })
+    await expect(sign('web', audience)).rejects.toMatchObject({ reason })
+  })
+
+  test('are refused for an entry that is not the agents', async () => {
+    await expect(sign('nowhere', ['a'])).rejects.toMatchObject({ reason: 'server.not-entitled' })
+  })
+
+  test('carry the identity of the entry and its lifetime', async () => {
+    await rig.give(agent, { id: 'web', jwtSvidTtl: minutes(3) })
+    const { svid } = await sign('web', ['orders', 'payments'])
+    const claims = JSON.parse(Buffer.from(svid.token.split('.')[1]!, 'base64url').toString()) as Record<string, unknown>
+    expect(claims).toMatchObject({ sub: 'spiffe://example.org/web', aud: ['orders', 'payments'] })
+    expect(svid.expiresAt - svid.issuedAt).toBe(minutes(3))
+  })
+})
