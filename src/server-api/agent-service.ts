@@ -74,7 +74,9 @@ async function* attest(server: Server, requests: AsyncIterable<AttestAgentReques
       // INVARIANT: replaced before the challenge leaves, so that its answer cannot come before somebody waits for what follows.
       next = Promise.withResolvers()
       if ('result' in answer) {
-        yield { step: { case: 'result' as const, value: { svid: toX509Svid(answer.result.svid), reattestable: answer.result.reattestable } } }
+        yield {
+          step: { case: 'result' as const, value: { svid: toX509Svid(answer.result.svid), reattestable: answer.result.reattestable } },
+        }
         return
       }
       yield { step: { case: 'challenge' as const, value: answer.challenge } }

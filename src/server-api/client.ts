@@ -23,7 +23,18 @@ import { spiffeId, type SpiffeId } from '../spiffe/id.ts'
 import { verifyX509Svid } from '../spiffe/x509-svid.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { formatPem } from '../x509/pem.ts'
-import { readAgent, readBundle, readEntry, readJwtSvid, readStatus, readX509Svid, toEntry, toSpiffeId, understood, type AgentSummary } from './messages.ts'
+import {
+  readAgent,
+  readBundle,
+  readEntry,
+  readJwtSvid,
+  readStatus,
+  readX509Svid,
+  toEntry,
+  toSpiffeId,
+  understood,
+  type AgentSummary,
+} from './messages.ts'
 
 export type { AgentSummary }
 
@@ -57,7 +68,7 @@ class ServerOverTls implements UpstreamServer {
 
   async attest(prover: NodeProver, csr: Uint8Array, bundle: TrustBundle, signal: AbortSignal) {
     await using channel = this.#open(() => bundle, undefined)
-    return translated(() => converse(clientOf(Agent, channel), prover, csr, deadline(attestTimeout, signal)))
+    return await translated(() => converse(clientOf(Agent, channel), prover, csr, deadline(attestTimeout, signal)))
   }
 
   use(credentials: AgentCredentials, bundle: TrustBundle): void {
@@ -86,11 +97,20 @@ class ServerOverTls implements UpstreamServer {
     return entries
   }
 
-  async signX509(requests: readonly { readonly entryId: string; readonly csr: Uint8Array }[], signal: AbortSignal): Promise<readonly (SignedX509Svid | Failure)[]> {
+  async signX509(
+    requests: readonly { readonly entryId: string; readonly csr: Uint8Array }[],
+    signal: AbortSignal,
+  ): Promise<readonly (SignedX509Svid | Failure)[]> {
     if (requests.length === 0) return []
-    const { results } = await this.#ask(SVID, (svid, options) => svid.batchNewX509SVID({ params: requests.map(({ entryId, csr }) => ({ entryId, csr })) }, options), signal)
+    const { results } = await this.#ask(
+      SVID,
+      (svid, options) => svid.batchNewX509SVID({ params: requests.map(({ entryId, csr }) => ({ entryId, csr })) }, options),
+      signal,
+    )
     if (results.length !== requests.length) {
-      throw new Failure('unavailable', 'server.bad-answer', { public: `the server answered ${results.length} of ${requests.length} requests` })
+      throw new Failure('unavailable', 'server.bad-answer', {
+        public: `the server answered ${results.length} of ${requests.length} requests`,
+      })
     }
     return results.map(({ status, svid }) => readStatus(status) ?? orFailure(() => readX509Svid(svid)))
   }
@@ -109,7 +129,10 @@ class ServerOverTls implements UpstreamServer {
     }
   }
 
-  async postStatus({ agentVersion, bundleSequence }: { readonly agentVersion: string; readonly bundleSequence: bigint }, signal: AbortSignal): Promise<void> {
+  async postStatus(
+    { agentVersion, bundleSequence }: { readonly agentVersion: string; readonly bundleSequence: bigint },
+    signal: AbortSignal,
+  ): Promise<void> {
     await this.#ask(Agent, (agent, options) => agent.postStatus({ agentVersion, currentBundleSerial: bundleSequence }, options), signal)
   }
 
@@ -118,7 +141,11 @@ class ServerOverTls implements UpstreamServer {
     await Promise.all(this.#closing)
   }
 
-  #ask<S extends Parameters<typeof clientOf>[0], T>(service: S, call: (client: Client<S>, options: CallOptions) => Promise<T>, signal: AbortSignal): Promise<T> {
+  #ask<S extends Parameters<typeof clientOf>[0], T>(
+    service: S,
+    call: (client: Client<S>, options: CallOptions) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T> {
     const client = clientOf(service, this.#channel())
     return translated(() => call(client, { signal, timeout: callTimeout }), signal)
   }
@@ -155,24 +182,34 @@ interface Link {
  * @throws Failure `server.not-the-server`, those of `verifyX509Svid`
  */
 export function verifyServer(chain: readonly Uint8Array[], bundle: TrustBundle, at: Instant): void {
-  const { spiffeId: found } = verifyX509Svid(chain.map((der) => parseCertificate(der)), bundleSet([bundle]), at)
+  const { spiffeId: found } = verifyX509Svid(
+    chain.map((der) => parseCertificate(der)),
+    bundleSet([bundle]),
+    at,
+  )
   const expected = spiffeId(bundle.trustDomain, '/spire/server')
   if (found !== expected) {
-    throw new Failure('unauthenticated', 'server.not-the-server', { public: `the server showed the identity \`${found}\`: expected \`${expected}\`` })
+    throw new Failure('unauthenticated', 'server.not-the-server', {
+      public: `the server showed the identity \`${found}\`: expected \`${expected}\``,
+    })
   }
 }
 
 /** Shows the evidence, and answers challenges until the server is convinced. */
 async function converse(agent: Client<typeof Agent>, prover: NodeProver, csr: Uint8Array, signal: AbortSignal) {
   const conversation = agent.attestAgent({ signal })
-  await conversation.send({ step: { case: 'params', value: { data: { type: prover.type, payload: await prover.payload(signal) }, params: { csr } } } })
+  await conversation.send({
+    step: { case: 'params', value: { data: { type: prover.type, payload: await prover.payload(signal) }, params: { csr } } },
+  })
   for await (const { step } of conversation.responses) {
     if (step.case === 'result') {
       conversation.end()
       return { svid: readX509Svid(step.value.svid), reattestable: step.value.reattestable }
     }
     if (step.case !== 'challenge' || !prover.answer) {
-      throw new Failure('failed_precondition', 'server.unexpected-challenge', { public: `evidence of type \`${prover.type}\` has no answer to what the server asks` })
+      throw new Failure('failed_precondition', 'server.unexpected-challenge', {
+        public: `evidence of type \`${prover.type}\` has no answer to what the server asks`,
+      })
     }
     await conversation.send({ step: { case: 'challengeResponse', value: await prover.answer(step.value, signal) } })
   }
@@ -180,7 +217,12 @@ async function converse(agent: Client<typeof Agent>, prover: NodeProver, csr: Ui
 }
 
 /** Every entry there is for this agent; of those that are known in their present revision only that is asked. */
-async function sync(entry: Client<typeof Entry>, known: ReadonlyMap<string, RegistrationEntry>, log: Log, signal: AbortSignal): Promise<readonly RegistrationEntry[]> {
+async function sync(
+  entry: Client<typeof Entry>,
+  known: ReadonlyMap<string, RegistrationEntry>,
+  log: Log,
+  signal: AbortSignal,
+): Promise<readonly RegistrationEntry[]> {
   const conversation = entry.syncAuthorizedEntries({ signal })
   await conversation.send({})
   const revisions: EntryRevision[] = []
@@ -210,13 +252,18 @@ async function sync(entry: Client<typeof Entry>, known: ReadonlyMap<string, Regi
 }
 
 /** Asks for one page of ids at a time, and waits for all of its entries before the next. */
-async function fetchEntries(conversation: ReturnType<Client<typeof Entry>['syncAuthorizedEntries']>, ids: readonly string[], pageSize: number, log: Log): Promise<readonly RegistrationEntry[]> {
+async function fetchEntries(
+  conversation: ReturnType<Client<typeof Entry>['syncAuthorizedEntries']>,
+  ids: readonly string[],
+  pageSize: number,
+  log: Log,
+): Promise<readonly RegistrationEntry[]> {
   const entries: RegistrationEntry[] = []
   for (let from = 0; from < ids.length; from += pageSize) {
     const page = ids.slice(from, from + pageSize)
     const asked = new Set(page)
     await conversation.send({ ids: page })
-    for (let more = true; more; ) {
+    for (let more = true; more;) {
       const { value: answer, done } = await conversation.responses.next()
       if (done) throw new Failure('unavailable', 'server.bad-answer', { public: 'the server ended the sync before it was complete' })
       entries.push(...readable(answer.entries, log).filter(({ id }) => asked.has(id)))
@@ -281,12 +328,18 @@ function orFailure<T>(read: () => T): T | Failure {
 export interface AdminClient extends AsyncDisposable {
   readonly entries: {
     /** One outcome for each draft, in order; `created` is false for a similar entry that was there before. */
-    create(drafts: readonly EntryDraft[], signal: AbortSignal): Promise<readonly (Failure | { readonly created: boolean; readonly entry: RegistrationEntry })[]>
+    create(
+      drafts: readonly EntryDraft[],
+      signal: AbortSignal,
+    ): Promise<readonly (Failure | { readonly created: boolean; readonly entry: RegistrationEntry })[]>
     /** @throws Failure `entry.not-found` */
     find(id: string, signal: AbortSignal): Promise<RegistrationEntry>
     list(filter: AdminEntryFilter, signal: AbortSignal): Promise<readonly RegistrationEntry[]>
     /** Replaces every field of the entries with these ids; one outcome for each. */
-    update(entries: readonly (EntryDraft & { readonly id: string })[], signal: AbortSignal): Promise<readonly (Failure | RegistrationEntry)[]>
+    update(
+      entries: readonly (EntryDraft & { readonly id: string })[],
+      signal: AbortSignal,
+    ): Promise<readonly (Failure | RegistrationEntry)[]>
     /** One outcome for each id; undefined means that it is gone. */
     remove(ids: readonly string[], signal: AbortSignal): Promise<readonly (Failure | undefined)[]>
   }
@@ -299,7 +352,10 @@ export interface AdminClient extends AsyncDisposable {
     evict(id: SpiffeId, signal: AbortSignal): Promise<void>
   }
   readonly tokens: {
-    create(wish: { readonly ttl: Duration; readonly agentId?: SpiffeId }, signal: AbortSignal): Promise<{ readonly token: Secret; readonly expiresAt: Instant }>
+    create(
+      wish: { readonly ttl: Duration; readonly agentId?: SpiffeId },
+      signal: AbortSignal,
+    ): Promise<{ readonly token: Secret; readonly expiresAt: Instant }>
   }
   readonly bundle: {
     find(signal: AbortSignal): Promise<TrustBundle>
@@ -337,7 +393,8 @@ export function adminClient(channel: Channel): AdminClient {
     clientOf(PolicyAdministration, channel),
     clientOf(Health, channel),
   ]
-  const ask = <T>(call: (options: CallOptions) => Promise<T>, signal: AbortSignal): Promise<T> => translated(() => call({ signal, timeout: callTimeout }), signal)
+  const ask = <T>(call: (options: CallOptions) => Promise<T>, signal: AbortSignal): Promise<T> =>
+    translated(() => call({ signal, timeout: callTimeout }), signal)
   return {
     entries: {
       async create(drafts, signal) {
@@ -351,7 +408,10 @@ export function adminClient(channel: Channel): AdminClient {
       find: async (id, signal) => readEntry(await ask((options) => entry.getEntry({ id }, options), signal)),
       list: (filter, signal) =>
         allPages(async (pageToken) => {
-          const answer = await ask((options) => entry.listEntries({ filter: filterMessage(filter), pageSize: adminPage, pageToken }, options), signal)
+          const answer = await ask(
+            (options) => entry.listEntries({ filter: filterMessage(filter), pageSize: adminPage, pageToken }, options),
+            signal,
+          )
           return { items: answer.entries.map(readEntry), next: answer.nextPageToken }
         }),
       async update(entries, signal) {
@@ -382,7 +442,8 @@ export function adminClient(channel: Channel): AdminClient {
     },
     bundle: { find: async (signal) => readBundle(await ask((options) => bundle.getBundle({}, options), signal)) },
     policies: {
-      apply: async (documents, signal) => readPolicySet(await ask((options) => policies.applyPolicies({ documents: [...documents] }, options), signal)),
+      apply: async (documents, signal) =>
+        readPolicySet(await ask((options) => policies.applyPolicies({ documents: [...documents] }, options), signal)),
       list: async (signal) => readPolicySet(await ask((options) => policies.listPolicies({}, options), signal)),
     },
     isHealthy: async (signal) => (await ask((options) => health.check({}, options), signal)).status === ServingStatus.SERVING,
@@ -403,7 +464,9 @@ function filterMessage({ spiffeId: id, parentId, hint, downstream }: AdminEntryF
   }
 }
 
-async function allPages<T>(page: (token: string) => Promise<{ readonly items: readonly T[]; readonly next: string }>): Promise<readonly T[]> {
+async function allPages<T>(
+  page: (token: string) => Promise<{ readonly items: readonly T[]; readonly next: string }>,
+): Promise<readonly T[]> {
   const all: T[] = []
   for (let token = '', pages = 0; pages < maxPages; pages++) {
     const { items, next } = await page(token)

@@ -62,7 +62,13 @@ async function create(server: Server, message: EntryMessage, mask: EntryMask | u
   }
 }
 
-async function update(server: Server, message: EntryMessage, inputMask: EntryMask | undefined, outputMask: EntryMask | undefined, caller: Caller) {
+async function update(
+  server: Server,
+  message: EntryMessage,
+  inputMask: EntryMask | undefined,
+  outputMask: EntryMask | undefined,
+  caller: Caller,
+) {
   try {
     return { status: okStatus, entry: toEntry(await updateEntry(server, message.id, changedBy(message, inputMask), caller), outputMask) }
   } catch (error) {

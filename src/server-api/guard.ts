@@ -29,7 +29,13 @@ function guardMethod(server: Needs, method: Mounted<Caller>['service']['methods'
 }
 
 /** A stream may outlive the right to it: the right is looked at again and again, and ends it. */
-async function* stream(server: Needs, method: string, handler: AnyHandler<Caller>, input: never, call: Call<Peer>): AsyncGenerator<object, void, void> {
+async function* stream(
+  server: Needs,
+  method: string,
+  handler: AnyHandler<Caller>,
+  input: never,
+  call: Call<Peer>,
+): AsyncGenerator<object, void, void> {
   const about = { peer: call.peer, method, subjects: await subjectsOf(server, input) }
   const peer = await authorize(server, about)
   const ended = new AbortController()
@@ -57,6 +63,5 @@ async function watch(server: Needs, about: Parameters<typeof authorize>[1], ende
     }
   }
 }
-
 
 const interval = seconds(2)

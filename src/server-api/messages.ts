@@ -64,7 +64,9 @@ export function fromSpiffeId(field: string, message: SPIFFEID | undefined): Spif
   return inField(field, () => {
     const trustDomain = parseTrustDomain(message.trustDomain)
     if (message.path !== '' && !message.path.startsWith('/')) {
-      throw new Failure('invalid_argument', 'spiffe-id.path-character', { public: `the path \`${message.path.slice(0, 80)}\` does not begin with a slash` })
+      throw new Failure('invalid_argument', 'spiffe-id.path-character', {
+        public: `the path \`${message.path.slice(0, 80)}\` does not begin with a slash`,
+      })
     }
     return spiffeId(trustDomain, message.path)
   })
@@ -72,7 +74,8 @@ export function fromSpiffeId(field: string, message: SPIFFEID | undefined): Spif
 
 export const toSpiffeId = (id: SpiffeId): { trustDomain: string; path: string } => ({ trustDomain: trustDomainOf(id), path: pathOf(id) })
 
-const fromSelectors = (field: string, list: readonly SelectorMessage[]): Selector[] => inField(field, () => list.map(({ type, value }) => selector(type, value)))
+const fromSelectors = (field: string, list: readonly SelectorMessage[]): Selector[] =>
+  inField(field, () => list.map(({ type, value }) => selector(type, value)))
 
 // --- registration entries
 
@@ -127,7 +130,9 @@ export function fromEntryFilter(filter: ListEntriesRequest_Filter | undefined): 
   return {
     ...(bySpiffeId && { spiffeId: fromSpiffeId('by_spiffe_id', bySpiffeId) }),
     ...(byParentId && { parentId: fromSpiffeId('by_parent_id', byParentId) }),
-    ...(bySelectors && { selectors: { selectors: fromSelectors('by_selectors', bySelectors.selectors), match: fromMatch('by_selectors', bySelectors.match) } }),
+    ...(bySelectors && {
+      selectors: { selectors: fromSelectors('by_selectors', bySelectors.selectors), match: fromMatch('by_selectors', bySelectors.match) },
+    }),
     ...(byFederatesWith && {
       federatesWith: {
         trustDomains: inField('by_federates_with', () => byFederatesWith.trustDomains.map(parseTrustDomain)),
@@ -229,7 +234,10 @@ export function fromAgentFilter(filter: ListAgentsRequest_Filter | undefined): N
   return {
     ...(byAttestationType !== '' && { attestationType: byAttestationType }),
     ...(bySelectorMatch && {
-      selectors: { selectors: fromSelectors('by_selector_match', bySelectorMatch.selectors), match: fromMatch('by_selector_match', bySelectorMatch.match) },
+      selectors: {
+        selectors: fromSelectors('by_selector_match', bySelectorMatch.selectors),
+        match: fromMatch('by_selector_match', bySelectorMatch.match),
+      },
     }),
     ...(byBanned !== undefined && { banned: byBanned }),
     ...(byCanReattest !== undefined && { canReattest: byCanReattest }),
@@ -246,7 +254,12 @@ export function toBundle(bundle: TrustBundle, mask?: BundleMask): Fields<typeof 
     {
       trustDomain: bundle.trustDomain,
       x509Authorities: bundle.x509Authorities.map(({ certificate, tainted }) => ({ asn1: certificate.raw, tainted })),
-      jwtAuthorities: bundle.jwtAuthorities.map(({ keyId, publicKey, expiresAt, tainted }) => ({ keyId, publicKey, expiresAt: toSeconds(expiresAt), tainted })),
+      jwtAuthorities: bundle.jwtAuthorities.map(({ keyId, publicKey, expiresAt, tainted }) => ({
+        keyId,
+        publicKey,
+        expiresAt: toSeconds(expiresAt),
+        tainted,
+      })),
       refreshHint: toSeconds(bundle.refreshHint),
       sequenceNumber: bundle.sequence,
       witAuthorities: [],
@@ -281,10 +294,16 @@ export function toX509Svid({ spiffeId: id, chain, notAfter }: IssuedX509Svid, hi
 }
 
 /** @throws Failure `api.missing-field`, `api.bad-chain`, `der.*`, `x509.*` */
-export function readX509Svid(message: X509SVID | undefined): { readonly spiffeId: SpiffeId; readonly chain: readonly Certificate[]; readonly hint: string } {
+export function readX509Svid(message: X509SVID | undefined): {
+  readonly spiffeId: SpiffeId
+  readonly chain: readonly Certificate[]
+  readonly hint: string
+} {
   if (!message) throw new Failure('invalid_argument', 'api.missing-field', { public: 'field `svid` is missing' })
   if (message.certChain.length === 0 || message.certChain.length > maxChain) {
-    throw new Failure('invalid_argument', 'api.bad-chain', { public: `the chain has ${message.certChain.length} certificates: expected 1 to ${maxChain}` })
+    throw new Failure('invalid_argument', 'api.bad-chain', {
+      public: `the chain has ${message.certChain.length} certificates: expected 1 to ${maxChain}`,
+    })
   }
   return { spiffeId: fromSpiffeId('id', message.id), chain: message.certChain.map((der) => parseCertificate(der)), hint: message.hint }
 }
@@ -304,7 +323,10 @@ export function readJwtSvid(message: JWTSVID | undefined): IssuedJwtSvid {
 
 export const okStatus = { code: 0, message: 'OK' } as const
 
-export const toStatus = (failure: Failure): { code: number; message: string } => ({ code: codeOf(failure.category), message: failure.message.slice(0, maxText) })
+export const toStatus = (failure: Failure): { code: number; message: string } => ({
+  code: codeOf(failure.category),
+  message: failure.message.slice(0, maxText),
+})
 
 /** The failure of one item; undefined if it went well. Absent means that the server forgot it. */
 export function readStatus(status: Status | undefined): Failure | undefined {
@@ -346,7 +368,10 @@ export type Subject =
   | { readonly kind: 'none' }
   | { readonly kind: 'drafts'; readonly drafts: readonly EntryFacts[] }
   /** Entries by id; `change` says what they would become, undefined where the request cannot be read. */
-  | { readonly kind: 'entries'; readonly entries: readonly { readonly id: string; readonly change?: (entry: RegistrationEntry) => EntryFacts | undefined }[] }
+  | {
+      readonly kind: 'entries'
+      readonly entries: readonly { readonly id: string; readonly change?: (entry: RegistrationEntry) => EntryFacts | undefined }[]
+    }
   | { readonly kind: 'agent'; readonly id?: SpiffeId }
 
 /** The facts about an entry that policies may ask for. */
@@ -356,12 +381,16 @@ export function subjectOf(request: unknown): Subject {
   if (isMessage(request, BatchCreateEntryRequestSchema)) return { kind: 'drafts', drafts: request.entries.map(factsOf) }
   if (isMessage(request, BatchUpdateEntryRequestSchema)) {
     const { entries, inputMask } = request
-    return { kind: 'entries', entries: entries.map((one) => ({ id: one.id, change: (entry) => ifReadable(() => changedBy(one, inputMask)(entry)) })) }
+    return {
+      kind: 'entries',
+      entries: entries.map((one) => ({ id: one.id, change: (entry) => ifReadable(() => changedBy(one, inputMask)(entry)) })),
+    }
   }
   if (isMessage(request, BatchDeleteEntryRequestSchema)) return { kind: 'entries', entries: request.ids.map((id) => ({ id })) }
   if (isMessage(request, GetEntryRequestSchema)) return { kind: 'entries', entries: [{ id: request.id }] }
   if (isMessage(request, CreateJoinTokenRequestSchema)) return aboutAgent(request.agentId)
-  const isAboutAgent = isMessage(request, GetAgentRequestSchema) || isMessage(request, DeleteAgentRequestSchema) || isMessage(request, BanAgentRequestSchema)
+  const isAboutAgent =
+    isMessage(request, GetAgentRequestSchema) || isMessage(request, DeleteAgentRequestSchema) || isMessage(request, BanAgentRequestSchema)
   return isAboutAgent ? aboutAgent(request.id) : { kind: 'none' }
 }
 
@@ -373,7 +402,13 @@ function aboutAgent(message: SPIFFEID | undefined): Subject {
 function factsOf(entry: Entry): EntryFacts {
   const id = ifReadable(() => fromSpiffeId('spiffe_id', entry.spiffeId))
   const parentId = ifReadable(() => fromSpiffeId('parent_id', entry.parentId))
-  return { ...(id && { spiffeId: id }), ...(parentId && { parentId }), x509SvidTtl: seconds(entry.x509SvidTtl), admin: entry.admin, downstream: entry.downstream }
+  return {
+    ...(id && { spiffeId: id }),
+    ...(parentId && { parentId }),
+    x509SvidTtl: seconds(entry.x509SvidTtl),
+    admin: entry.admin,
+    downstream: entry.downstream,
+  }
 }
 
 function ifReadable<T>(read: () => T): T | undefined {
@@ -393,7 +428,8 @@ export const toSeconds = (milliseconds: number | undefined): bigint => BigInt(Ma
 /** @throws Failure `api.bad-time` */
 function fromSeconds(field: string, value: bigint): Instant | undefined {
   if (value === 0n) return undefined
-  if (value < 0n || value > maxSeconds) throw new Failure('invalid_argument', 'api.bad-time', { public: `field \`${field}\` is ${value}: expected seconds since 1970` })
+  if (value < 0n || value > maxSeconds)
+    throw new Failure('invalid_argument', 'api.bad-time', { public: `field \`${field}\` is ${value}: expected seconds since 1970` })
   return seconds(Number(value))
 }
 
@@ -402,7 +438,9 @@ function fromGoTime(field: string, text: string): Instant {
   const parts = goTime.exec(text)
   const at = parts && parseInstant(`${parts[1]}T${parts[2]}${parts[3]}:${parts[4]}`)
   if (at === null || at === undefined) {
-    throw new Failure('invalid_argument', 'api.bad-time', { public: `field \`${field}\` is \`${text.slice(0, 60)}\`: expected for example \`2026-01-02 15:04:05 +0000 UTC\`` })
+    throw new Failure('invalid_argument', 'api.bad-time', {
+      public: `field \`${field}\` is \`${text.slice(0, 60)}\`: expected for example \`2026-01-02 15:04:05 +0000 UTC\``,
+    })
   }
   return at
 }
@@ -429,7 +467,11 @@ function inField<T>(field: string, read: () => T): T {
     return read()
   } catch (error) {
     if (!(error instanceof Failure)) throw error
-    throw new Failure(error.category, error.reason, { public: `field \`${field}\`: ${error.message}`, internal: error.internal, cause: error })
+    throw new Failure(error.category, error.reason, {
+      public: `field \`${field}\`: ${error.message}`,
+      internal: error.internal,
+      cause: error,
+    })
   }
 }
 
@@ -452,6 +494,12 @@ const agentReasons: ReadonlyMap<string, PermissionDeniedDetails_Reason> = new Ma
   ['server.agent-banned', Reason.AGENT_BANNED],
   ['server.agent-must-reattest', Reason.AGENT_MUST_REATTEST],
 ])
-const callersMistakes: ReadonlySet<Category> = new Set(['invalid_argument', 'not_found', 'already_exists', 'failed_precondition', 'resource_exhausted'])
+const callersMistakes: ReadonlySet<Category> = new Set([
+  'invalid_argument',
+  'not_found',
+  'already_exists',
+  'failed_precondition',
+  'resource_exhausted',
+])
 const errorDomain = 'vidimus'
 const reasonCode = /^[a-z0-9-]{1,40}\.[a-z0-9-]{1,60}$/

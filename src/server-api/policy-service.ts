@@ -9,7 +9,14 @@ import type { Server } from '../server/server.ts'
 /** `vidimus.api.policy.v1.PolicyAdministration`: for operators. */
 export const policyAdministration = (server: Server): Mounted<Caller> =>
   mount<typeof PolicyAdministration, Caller>(PolicyAdministration, {
-    applyPolicies: async ({ documents }, { peer }) => toPolicySet(await applyPolicies(server, documents.map(({ name, text }) => ({ name, text })), peer)),
+    applyPolicies: async ({ documents }, { peer }) =>
+      toPolicySet(
+        await applyPolicies(
+          server,
+          documents.map(({ name, text }) => ({ name, text })),
+          peer,
+        ),
+      ),
     listPolicies: async () => toPolicySet(server.policies.inForce.current),
   })
 
@@ -26,7 +33,11 @@ function toPolicySet(inForce: PoliciesInForce): Encoded {
   const known = serialised.get(inForce)
   if (known) return known
   const { version, documents, appliedAt } = inForce
-  const encoded = encode(PolicySetSchema, { version, documents: [...documents], ...(appliedAt !== undefined && { appliedAt: timestampFromMs(appliedAt) }) })
+  const encoded = encode(PolicySetSchema, {
+    version,
+    documents: [...documents],
+    ...(appliedAt !== undefined && { appliedAt: timestampFromMs(appliedAt) }),
+  })
   serialised.set(inForce, encoded)
   return encoded
 }

@@ -16,7 +16,9 @@ export const svidService = (server: Server): Mounted<Caller> =>
       const outcomes = await issueX509Svids(server, agentOf(peer), params, signal)
       return {
         results: outcomes.map((outcome) =>
-          outcome instanceof Failure ? { status: failedItem(server.log, outcome) } : { status: okStatus, svid: toX509Svid(outcome.svid, outcome.entry.hint) },
+          outcome instanceof Failure
+            ? { status: failedItem(server.log, outcome) }
+            : { status: okStatus, svid: toX509Svid(outcome.svid, outcome.entry.hint) },
         ),
       }
     },
