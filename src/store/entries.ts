@@ -18,12 +18,18 @@ export function entryTables(db: Kysely<Tables>, writes: Writes): EntryStore {
     async list(filter, page) {
       let query = filtered(db.selectFrom('entries'), filter)
       if (page.after !== undefined) query = query.where('entries.id', '>', page.after)
-      const rows = await query.selectAll('entries').orderBy('entries.id').limit(page.limit + 1).execute()
+      const rows = await query
+        .selectAll('entries')
+        .orderBy('entries.id')
+        .limit(page.limit + 1)
+        .execute()
       const items = rows.slice(0, page.limit).map(fromRow)
       return rows.length > page.limit ? { items, next: items.at(-1)!.id } : { items }
     },
     async count(filter) {
-      const row = await filtered(db.selectFrom('entries'), filter).select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow()
+      const row = await filtered(db.selectFrom('entries'), filter)
+        .select((eb) => eb.fn.countAll<number>().as('count'))
+        .executeTakeFirstOrThrow()
       return row.count
     },
     update: (entry, revision) => writes.run((tx) => update(tx, entry, revision)),
@@ -33,13 +39,19 @@ export function entryTables(db: Kysely<Tables>, writes: Writes): EntryStore {
   }
 }
 
-async function create(tx: Transaction<Tables>, entry: RegistrationEntry): Promise<{ readonly created: boolean; readonly entry: RegistrationEntry }> {
+async function create(
+  tx: Transaction<Tables>,
+  entry: RegistrationEntry,
+): Promise<{ readonly created: boolean; readonly entry: RegistrationEntry }> {
   const similar = await findSimilar(tx, entry)
   if (similar) return { created: false, entry: similar }
   if (await findEntry(tx, entry.id)) {
     throw new Failure('already_exists', 'entry.id-taken', { public: `another entry has the id \`${entry.id}\`` })
   }
-  await tx.insertInto('entries').values(toRow(entry, await countUp(tx, counter))).execute()
+  await tx
+    .insertInto('entries')
+    .values(toRow(entry, await countUp(tx, counter)))
+    .execute()
   await tx.deleteFrom('removed_entries').where('id', '=', entry.id).execute()
   await addList(tx, 'entry_selectors', entry.id, selectorItems(entry.selectors))
   await addList(tx, 'entry_federations', entry.id, entry.federatesWith)
@@ -56,9 +68,15 @@ async function update(tx: Transaction<Tables>, entry: RegistrationEntry, revisio
   }
   const similar = await findSimilar(tx, entry)
   if (similar && similar.id !== entry.id) {
-    throw new Failure('already_exists', 'entry.similar-exists', { public: `entry \`${similar.id}\` has the same SPIFFE ID, parent and selectors` })
+    throw new Failure('already_exists', 'entry.similar-exists', {
+      public: `entry \`${similar.id}\` has the same SPIFFE ID, parent and selectors`,
+    })
   }
-  await tx.updateTable('entries').set(toRow(entry, await countUp(tx, counter))).where('id', '=', entry.id).execute()
+  await tx
+    .updateTable('entries')
+    .set(toRow(entry, await countUp(tx, counter)))
+    .where('id', '=', entry.id)
+    .execute()
   await replaceList(tx, 'entry_selectors', entry.id, selectorItems(entry.selectors))
   await replaceList(tx, 'entry_federations', entry.id, entry.federatesWith)
 }
@@ -123,8 +141,10 @@ function filtered<T>(query: SelectQueryBuilder<Tables, 'entries', T>, filter: En
   if (filter.parentId !== undefined) narrowed = narrowed.where('entries.parent_id', '=', filter.parentId)
   if (filter.hint !== undefined) narrowed = narrowed.where('entries.hint', '=', filter.hint)
   if (filter.downstream !== undefined) narrowed = narrowed.where('entries.downstream', '=', Number(filter.downstream))
-  if (selectors) narrowed = narrowed.where((eb) => listMatches(eb, 'entries', 'entry_selectors', selectorItems(selectors.selectors), selectors.match))
-  if (federatesWith) narrowed = narrowed.where((eb) => listMatches(eb, 'entries', 'entry_federations', federatesWith.trustDomains, federatesWith.match))
+  if (selectors)
+    narrowed = narrowed.where((eb) => listMatches(eb, 'entries', 'entry_selectors', selectorItems(selectors.selectors), selectors.match))
+  if (federatesWith)
+    narrowed = narrowed.where((eb) => listMatches(eb, 'entries', 'entry_federations', federatesWith.trustDomains, federatesWith.match))
   return narrowed
 }
 

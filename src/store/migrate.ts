@@ -9,7 +9,11 @@ import type { Tables } from './schema.ts'
  */
 export async function migrate(db: Kysely<Tables>): Promise<void> {
   await db.transaction().execute(async (tx) => {
-    await tx.schema.createTable('schema_version').ifNotExists().addColumn('version', 'integer', (column) => column.notNull()).execute()
+    await tx.schema
+      .createTable('schema_version')
+      .ifNotExists()
+      .addColumn('version', 'integer', (column) => column.notNull())
+      .execute()
     const found = (await tx.selectFrom('schema_version').select('version').executeTakeFirst())?.version
     if (found === undefined) await tx.insertInto('schema_version').values({ version: 0 }).execute()
     const have = found ?? 0
@@ -19,7 +23,10 @@ export async function migrate(db: Kysely<Tables>): Promise<void> {
       })
     }
     for (const up of migrations.slice(have)) await up(tx as unknown as Kysely<unknown>)
-    await tx.updateTable('schema_version').set({ version: sql.lit(migrations.length) }).execute()
+    await tx
+      .updateTable('schema_version')
+      .set({ version: sql.lit(migrations.length) })
+      .execute()
   })
 }
 

@@ -21,12 +21,18 @@ export function nodeTables(db: Kysely<Tables>, writes: Writes): NodeStore {
     async list(filter, page) {
       let query = filtered(db.selectFrom('nodes'), filter)
       if (page.after !== undefined) query = query.where('nodes.id', '>', page.after)
-      const rows = await query.selectAll('nodes').orderBy('nodes.id').limit(page.limit + 1).execute()
+      const rows = await query
+        .selectAll('nodes')
+        .orderBy('nodes.id')
+        .limit(page.limit + 1)
+        .execute()
       const items = rows.slice(0, page.limit).map(fromRow)
       return rows.length > page.limit ? { items, next: items.at(-1)!.id } : { items }
     },
     async count(filter) {
-      const row = await filtered(db.selectFrom('nodes'), filter).select((eb) => eb.fn.countAll<number>().as('count')).executeTakeFirstOrThrow()
+      const row = await filtered(db.selectFrom('nodes'), filter)
+        .select((eb) => eb.fn.countAll<number>().as('count'))
+        .executeTakeFirstOrThrow()
       return row.count
     },
     remove: (id) =>
@@ -60,7 +66,8 @@ function filtered<T>(query: SelectQueryBuilder<Tables, 'nodes', T>, filter: Node
   if (filter.banned !== undefined) narrowed = narrowed.where('nodes.banned', '=', Number(filter.banned))
   if (filter.canReattest !== undefined) narrowed = narrowed.where('nodes.can_reattest', '=', Number(filter.canReattest))
   if (filter.expiresBefore !== undefined) narrowed = narrowed.where('nodes.expires_at', '<', filter.expiresBefore)
-  if (selectors) narrowed = narrowed.where((eb) => listMatches(eb, 'nodes', 'node_selectors', selectorItems(selectors.selectors), selectors.match))
+  if (selectors)
+    narrowed = narrowed.where((eb) => listMatches(eb, 'nodes', 'node_selectors', selectorItems(selectors.selectors), selectors.match))
   return narrowed
 }
 
@@ -81,7 +88,8 @@ function toRow(node: AttestedNode): Insertable<NodeRow> {
 
 /** What is in the tables was checked before it was written. */
 function fromRow(row: NodeRow): AttestedNode {
-  const pending = row.pending_serial !== null && row.pending_expires_at !== null && { serial: row.pending_serial, expiresAt: row.pending_expires_at }
+  const pending = row.pending_serial !== null &&
+    row.pending_expires_at !== null && { serial: row.pending_serial, expiresAt: row.pending_expires_at }
   return {
     id: row.id as SpiffeId,
     attestationType: row.attestation_type,

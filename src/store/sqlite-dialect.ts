@@ -1,5 +1,5 @@
 /** Kysely on `node:sqlite`: one connection, used by one transaction or one statement at a time. */
-import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
+import type { DatabaseSync, SQLInputValue, StatementSync } from 'node:sqlite'
 import {
   CompiledQuery,
   SqliteAdapter,
@@ -10,6 +10,7 @@ import {
   type Driver,
   type QueryResult,
 } from 'kysely'
+import { Failure } from '../kernel/failure.ts'
 
 /** @param open called once, when the first query comes; what it returns is closed with the Kysely that uses it */
 export function sqliteDialect(open: () => DatabaseSync): Dialect {
@@ -76,6 +77,14 @@ class SqliteConnection implements DatabaseConnection {
   }
 
   async executeQuery<Row>(query: CompiledQuery): Promise<QueryResult<Row>> {
+    try {
+      return this.#run<Row>(query)
+    } catch (error) {
+      throw told(error)
+    }
+  }
+
+  #run<Row>(query: CompiledQuery): QueryResult<Row> {
     const { statement, returnsRows } = this.#prepare(query.sql)
     const parameters = query.parameters as readonly SQLInputValue[]
     if (returnsRows) return { rows: statement.all(...parameters) as Row[] }
@@ -108,8 +117,17 @@ function prepare(database: DatabaseSync, sql: string): Prepared {
   return { statement, returnsRows: statement.columns().length > 0 }
 }
 
+/** A disk that is full or a file that is locked may be better soon; what breaks a rule of the tables is a mistake of ours. */
+function told(error: unknown): unknown {
+  const code = error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : undefined
+  if (code === undefined || ourMistakes.has(code)) return error
+  return new Failure('unavailable', 'store.failed', { public: 'the store does not work at the moment', cause: error })
+}
+
 async function run(connection: DatabaseConnection, sql: string): Promise<void> {
   await connection.executeQuery(CompiledQuery.raw(sql))
 }
 
 const maxPrepared = 200
+/** SQLITE_ERROR, SQLITE_CONSTRAINT, SQLITE_MISMATCH, SQLITE_MISUSE and SQLITE_RANGE of https://www.sqlite.org/rescode.html */
+const ourMistakes: ReadonlySet<number> = new Set([1, 19, 20, 21, 25])

@@ -49,4 +49,5 @@ function openFile(path: string): DatabaseSync {
   }
 }
 
-const busyTimeoutMs = 5000
+/** Nobody but a backup or a person should ever hold the lock; while we wait for it nothing else runs. */
+const busyTimeoutMs = 1000

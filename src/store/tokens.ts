@@ -12,7 +12,8 @@ export function tokenTable(writes: Writes): TokenStore {
           .values({ digest: token.digest, expires_at: token.expiresAt })
           .onConflict((conflict) => conflict.doNothing())
           .executeTakeFirstOrThrow()
-        if (numInsertedOrUpdatedRows !== 1n) throw new Failure('already_exists', 'join-token.exists', { public: 'this join token exists already' })
+        if (numInsertedOrUpdatedRows !== 1n)
+          throw new Failure('already_exists', 'join-token.exists', { public: 'this join token exists already' })
       }),
     // One statement: whoever's delete finds the row has the token.
     consume: (digest) =>

@@ -45,7 +45,9 @@ describe.each(drivers)('a store of kind $kind', ({ open }) => {
   describe('entries', () => {
     test('refuses an id that another entry has', async () => {
       await store.entries.create(entry())
-      await expect(store.entries.create(entry({ spiffeId: 'spiffe://example.org/other' }))).rejects.toMatchObject({ reason: 'entry.id-taken' })
+      await expect(store.entries.create(entry({ spiffeId: 'spiffe://example.org/other' }))).rejects.toMatchObject({
+        reason: 'entry.id-taken',
+      })
     })
 
     test('refuses an update of an entry that is not there', async () => {
@@ -55,14 +57,18 @@ describe.each(drivers)('a store of kind $kind', ({ open }) => {
     test('refuses an update that somebody else overtook, and keeps what they wrote', async () => {
       await store.entries.create(entry())
       await store.entries.update(entry({ hint: 'first', revision: 1n }), 0n)
-      await expect(store.entries.update(entry({ hint: 'second', revision: 1n }), 0n)).rejects.toMatchObject({ reason: 'entry.changed-meanwhile' })
+      await expect(store.entries.update(entry({ hint: 'second', revision: 1n }), 0n)).rejects.toMatchObject({
+        reason: 'entry.changed-meanwhile',
+      })
       expect(await store.entries.find('entry-1')).toMatchObject({ hint: 'first', revision: 1n })
     })
 
     test('refuses an update that makes two entries similar', async () => {
       await store.entries.create(entry())
       await store.entries.create(entry({ id: 'entry-2', selectors: ['unix:uid:2'] }))
-      await expect(store.entries.update(entry({ id: 'entry-2', revision: 1n }), 0n)).rejects.toMatchObject({ reason: 'entry.similar-exists' })
+      await expect(store.entries.update(entry({ id: 'entry-2', revision: 1n }), 0n)).rejects.toMatchObject({
+        reason: 'entry.similar-exists',
+      })
     })
 
     test('gives back the entry that is there instead of a similar one', async () => {
@@ -193,7 +199,13 @@ describe.each(drivers)('a store of kind $kind', ({ open }) => {
     })
 
     test('keeps every field as it was, also the certificate that waits for its first use', async () => {
-      const full = node({ selectors: ['x509pop:ca:1'], canReattest: true, banned: true, agentVersion: '1.2', pending: { serial: 'bb', expiresAt: 5 } })
+      const full = node({
+        selectors: ['x509pop:ca:1'],
+        canReattest: true,
+        banned: true,
+        agentVersion: '1.2',
+        pending: { serial: 'bb', expiresAt: 5 },
+      })
       await store.nodes.put(full)
       expect(await store.nodes.find(full.id)).toEqual(full)
       await store.nodes.put(node())
@@ -202,7 +214,9 @@ describe.each(drivers)('a store of kind $kind', ({ open }) => {
 
     test('changes a node in one step, however many try', async () => {
       await store.nodes.put(node({ agentVersion: '' }))
-      await Promise.all(Array.from({ length: 50 }, () => store.nodes.change(node().id, (found) => ({ ...found, agentVersion: `${found.agentVersion}x` }))))
+      await Promise.all(
+        Array.from({ length: 50 }, () => store.nodes.change(node().id, (found) => ({ ...found, agentVersion: `${found.agentVersion}x` }))),
+      )
       expect((await store.nodes.find(node().id))?.agentVersion).toBe('x'.repeat(50))
     })
 
@@ -219,7 +233,8 @@ describe.each(drivers)('a store of kind $kind', ({ open }) => {
       const [a, b] = ['spiffe://example.org/spire/agent/x/a', 'spiffe://example.org/spire/agent/x/b']
       await store.nodes.put(node({ id: a, selectors: ['n:1'], expiresAt: 5 }))
       await store.nodes.put(node({ id: b, attestationType: 'x509pop', banned: true, canReattest: true, expiresAt: 9 }))
-      const find = async (filter: Parameters<Store['nodes']['list']>[0]) => (await store.nodes.list(filter, { limit: 9 })).items.map(({ id }) => id)
+      const find = async (filter: Parameters<Store['nodes']['list']>[0]) =>
+        (await store.nodes.list(filter, { limit: 9 })).items.map(({ id }) => id)
       expect(await find({ attestationType: 'x509pop' })).toEqual([b])
       expect(await find({ banned: false })).toEqual([a])
       expect(await find({ canReattest: true })).toEqual([b])

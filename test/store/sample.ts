@@ -5,8 +5,21 @@ import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { parseSelector, uniqueSelectors } from '../../src/spiffe/selector.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
 
-export function entry(fields: Omit<Partial<RegistrationEntry>, 'spiffeId' | 'parentId' | 'selectors' | 'federatesWith'> & { spiffeId?: string; parentId?: string; selectors?: string[]; federatesWith?: string[] } = {}): RegistrationEntry {
-  const { spiffeId = 'spiffe://example.org/web', parentId = 'spiffe://example.org/node', selectors = ['unix:uid:1000'], federatesWith = [], ...rest } = fields
+export function entry(
+  fields: Omit<Partial<RegistrationEntry>, 'spiffeId' | 'parentId' | 'selectors' | 'federatesWith'> & {
+    spiffeId?: string
+    parentId?: string
+    selectors?: string[]
+    federatesWith?: string[]
+  } = {},
+): RegistrationEntry {
+  const {
+    spiffeId = 'spiffe://example.org/web',
+    parentId = 'spiffe://example.org/node',
+    selectors = ['unix:uid:1000'],
+    federatesWith = [],
+    ...rest
+  } = fields
   return {
     id: 'entry-1',
     x509SvidTtl: 0,

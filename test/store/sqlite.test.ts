@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { DatabaseSync } from 'node:sqlite'
+import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/kernel/clock.ts'
 import type { World } from '../../src/kernel/driver.ts'
@@ -62,6 +63,17 @@ describe('a store in an SQLite file', () => {
     for (const file of [path, `${path}-wal`, `${path}-shm`]) expect((await stat(file)).mode & 0o777, file).toBe(0o600)
   })
 
+  test('Q-18 a file that cannot be written fails the write, is told to be worth another try, and the next write goes on', async () => {
+    await using store = await sqlite.open({ path }, { ...world })
+    const raw = new DatabaseSync(path)
+    raw.exec('begin immediate')
+    const refused = expect(store.entries.create(entry())).rejects.toMatchObject({ category: 'unavailable', reason: 'store.failed' })
+    await refused
+    raw.exec('rollback')
+    raw.close()
+    expect(await store.entries.create(entry())).toMatchObject({ created: true })
+  }, 15_000)
+
   test('an acknowledged write is there after the store is opened again', async () => {
     {
       await using store = await sqlite.open({ path }, world)
@@ -82,7 +94,9 @@ describe('a store in an SQLite file', () => {
 
   test('Q-5 after kill -9 in the middle of writing every acknowledged write is there, and nothing is broken', async () => {
     for (let round = 0; round < 3; round++) {
-      const writer = spawn(process.execPath, [join(import.meta.dirname, 'endless-writer.ts'), path, `round${round}`], { stdio: ['ignore', 'pipe', 'inherit'] })
+      const writer = spawn(process.execPath, [fileURLToPath(import.meta.resolve('./endless-writer.ts')), path, `round${round}`], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      })
       const acknowledged: string[] = []
       for await (const line of createInterface({ input: writer.stdout })) {
         acknowledged.push(line)
