@@ -7,6 +7,7 @@ import { issuanceProfile } from '../ca/profile.ts'
 import { openCertificateAuthority } from '../ca/own-authority.ts'
 import { Scope } from '../kernel/scope.ts'
 import { listenTls, listenUnix } from '../rpc/listen.ts'
+import { detailsFor } from '../server-api/messages.ts'
 import { privateServerApi, serverApi } from '../server-api/services.ts'
 import { remotePeer, type LocalPeer } from '../server/caller.ts'
 import { EntryCache } from '../server/entry-cache.ts'
@@ -62,6 +63,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
       path: config.adminSocket,
       mode: 0o600,
       services: privateServerApi(server, health.state),
+      detailsOf: detailsFor,
       peerOf: (socket): LocalPeer => {
         using peer = kernel?.of(socket)
         return { kind: 'local', uid: peer?.uid ?? process.getuid?.() ?? -1, gid: peer?.gid ?? process.getgid?.() ?? -1, pid: peer?.pid ?? -1 }
@@ -75,6 +77,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
       port: config.listen.port,
       identity: identity.identity,
       services: serverApi(server),
+      detailsOf: detailsFor,
       limits: { connectionAge: config.listen.maxConnectionAge },
       peerOf: ({ chain, remoteAddress }) => remotePeer(server, chain, remoteAddress),
     }),
