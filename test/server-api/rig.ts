@@ -10,7 +10,6 @@ import type { ServerHealth } from '../../src/server/health.ts'
 import type { Server } from '../../src/server/server.ts'
 
 export const local: Peer = { kind: 'local', uid: 0, pid: 1, gid: 0 }
-export const nobody: Peer = { kind: 'remote', address: '192.0.2.1' }
 
 /** A channel to every service that a server has, as this peer. */
 export function channelAs(peer: Peer, server: Server): Channel {
