@@ -14,8 +14,6 @@ const svidLifetime = 20
 const began = Date.now()
 const summary: string[] = []
 
-await play(process.argv.includes('--keep'))
-
 async function play(keep: boolean): Promise<void> {
   await using stage = await Stage.open()
   const envoy = await findEnvoy()
@@ -94,7 +92,7 @@ async function applyPolicies(stage: Stage, { server }: Sockets): Promise<void> {
   await cp(join(repository, 'policies/demo'), stage.path('policies'), { recursive: true })
   const started = Date.now()
   await vidimus('policy', 'apply', stage.path('policies'), '--server-socket', server)
-  const files = (await readdir(stage.path('policies'))).filter((name) => name.endsWith('.yaml'))
+  const files = (await readdir(stage.path('policies'))).filter((name) => name.endsWith('.yaml') && name !== 'tests.yaml')
   tell(`applied ${files.join(', ')} in ${Date.now() - started} ms; nothing else is allowed`)
 }
 
@@ -128,7 +126,8 @@ async function callEverybody(mesh: Mesh): Promise<void> {
   for (const [from, to, method, path, allowed] of table) {
     const { status, rule } = await mesh.call(from, to, method, path)
     const verdict = status === 200 ? 'allowed' : status === 403 ? 'refused' : `status ${status}`
-    const by = rule === 'none' ? 'no rule allows it' : rule
+    const [, policy, index] = /policy\[(.+)\]-rule\[(\d+)\]/.exec(rule) ?? []
+    const by = policy === undefined ? 'no rule allows it' : `${policy}, rule ${index}`
     tell(`${from.padEnd(7)} ${to.padEnd(9)} ${method.padEnd(7)} ${path.padEnd(20)} ${verdict.padEnd(8)} ${by}`)
     if ((status === 200) === allowed && (allowed || status === 403)) right++
   }
@@ -179,7 +178,7 @@ async function withdrawAnIdentity({ server, agentAdmin }: Sockets, mesh: Mesh): 
   tell(`the entry of report is deleted; its stream ended with \`no identity issued\` ${took} ms later`)
   const { status } = await mesh.call('report', 'orders', 'GET', '/orders')
   tell(`report GET /orders: ${status === 0 ? 'it has no certificate to present any more' : `status ${status}`}`)
-  const explained = await vidimus<{ verdict: string }>('explain', 'workload', '--agent-admin-socket', agentAdmin, '--pid', String(mesh.report.pid)).catch((error: unknown) => ({ verdict: String(error) }))
+  const explained = await vidimus<{ verdict: string }>('explain', 'workload', '--agent-admin-socket', agentAdmin, '--pid', String(mesh.report.pid))
   tell(`vidimus explain workload --pid ${mesh.report.pid}: ${explained.verdict}`)
   if (status !== 0) throw new Error('report could still call after its entry was deleted')
   summary.push(`a deleted entry took the identity away after ${took} ms`)
@@ -205,3 +204,5 @@ function tell(text: string): void {
   process.stdout.write(`${text}\n`)
 }
 
+
+await play(process.argv.includes('--keep'))

@@ -79,12 +79,12 @@ export class Stage implements AsyncDisposable {
   }
 }
 
-/** Runs a command of the CLI to its end and returns what it printed as JSON. */
+/** Runs a command of the CLI to its end and returns what it printed as JSON; exit code 1 with a result means that the answer is no. */
 export async function vidimus<T>(...args: readonly string[]): Promise<T> {
   const child = spawn(process.execPath, [cli, ...args, '--output', 'json'], { cwd: repository, stdio: ['ignore', 'pipe', 'pipe'] })
   const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)])
   const code = child.exitCode ?? (await new Promise<number>((done) => child.once('exit', (value) => done(value ?? 1))))
-  if (code !== 0) throw new Error(`\`vidimus ${args.slice(0, 3).join(' ')}\` failed: ${err.trim()}`)
+  if (code > 1 || out === '') throw new Error(`\`vidimus ${args.slice(0, 2).join(' ')}\` failed: ${err.trim()}`)
   return JSON.parse(out) as T
 }
 

@@ -5,8 +5,15 @@ import { openPeerCredentials } from '../attestation/peer/linux.ts'
 import type { Peer } from '../attestation/peer.ts'
 import type { WorkloadAttestor } from '../attestation/workload-attestor.ts'
 import { openAgent } from '../agent/open-agent.ts'
+import { externalAuthorization } from '../authz/ext-authz-service.ts'
+import { extensionConfigDiscovery } from '../authz/extension-config-service.ts'
+import { workloadPolicies } from '../authz/policy-service.ts'
+import { WorkloadRules } from '../authz/workload-rules.ts'
 import { Scope } from '../kernel/scope.ts'
+import { Authorization } from '../rpc/gen/envoy/service/auth/v3/auth_pb.ts'
+import { ExtensionConfigDiscoveryService } from '../rpc/gen/envoy/service/extension/v3/config_discovery_pb.ts'
 import { SecretDiscoveryService } from '../rpc/gen/envoy/service/secret/v3/sds_pb.ts'
+import { WorkloadPolicies } from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
 import { mount } from '../rpc/handler.ts'
 import { health } from '../rpc/health.ts'
 import { listenUnix } from '../rpc/listen.ts'
@@ -43,12 +50,20 @@ export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<
   const scope = owned.use(new Scope(stop, { grace: config.shutdownGrace }))
   scope.run('agent', (signal) => agent.run(signal))
 
+  const doors = { agent, random: world.random, rules: new WorkloadRules(world) }
   const workloads = owned.use(
     await listenUnix<Peer>({
       ...world,
       path: config.socket,
       mode: 0o666,
-      services: [workloadApi(agent), mount(SecretDiscoveryService, secretDiscovery({ agent, random: world.random })), health(agent.serving)],
+      services: [
+        workloadApi(agent),
+        mount(SecretDiscoveryService, secretDiscovery(doors)),
+        mount(ExtensionConfigDiscoveryService, extensionConfigDiscovery(doors)),
+        mount(Authorization, externalAuthorization(doors)),
+        mount(WorkloadPolicies, workloadPolicies(doors)),
+        health(agent.serving),
+      ],
       wrap: requireSecurityHeader,
       peerOf: (socket) => peers.of(socket),
     }),
