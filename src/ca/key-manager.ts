@@ -41,9 +41,9 @@ export function checked(keys: KeyManager): KeyManager {
       const key = await keys.find(id, signal)
       return key && tried(key, id, signal)
     },
-    remove(id, signal) {
+    async remove(id, signal) {
       demandId(id)
-      return keys.remove(id, signal)
+      await keys.remove(id, signal)
     },
     [Symbol.asyncDispose]: () => keys[Symbol.asyncDispose](),
   }

@@ -103,7 +103,8 @@ describe('authorities rotate', () => {
     const { ca } = opened
     away = true
     await whileFresh(ca, async () => {
-      await pass(world, hours(13))
+      await pass(world, hours(12) + 1)
+      for (let minute = 0; minute < 60; minute++) await pass(world, minutes(1))
       expect(ca.complaints()).toEqual([expect.stringMatching(/^the X.509 authority ends in 1[01]h.* and could not be kept fresh: the vault cannot be reached$/)])
       expect(asked).toBeGreaterThan(50)
       expect(asked).toBeLessThan(1000)
@@ -257,17 +258,14 @@ describe('Q-5 the power goes', () => {
         remove: (...what) => machine.does(() => keys.remove(...what)),
       },
       upstream: { ...upstream, mint: (...request) => machine.does(() => upstream.mint(...request)) },
-      onAudit: () => {
-        if (machine.off) throw new Error('the power is off')
-      },
     }
     const first = await openTestAuthority(wired).catch(() => undefined)
     if (first) {
       bundles.push(first.ca.bundle.current)
       await whileFresh(first.ca, async () => {
-        for (let waited = 0; waited < 45 && !machine.off; waited++) {
+        // What hangs on the machine is gone at once; the process itself lives for a moment longer, and must use nothing that was not written.
+        for (let waited = 0, dying = 0; waited < 45 && dying < 3; waited++, dying += machine.off ? 1 : 0) {
           await pass(world, seconds(3))
-          if (machine.off) break
           issued.push(await issueX509(first))
           bundles.push(first.ca.bundle.current)
         }

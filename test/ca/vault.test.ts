@@ -1,0 +1,349 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { inspect } from 'node:util'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { authorityRequest } from '../../src/ca/issuance.ts'
+import { checked, type MintRequest } from '../../src/ca/upstream-authority.ts'
+import { vault } from '../../src/ca/upstream/vault.ts'
+import { systemClock } from '../../src/kernel/clock.ts'
+import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
+import { tellChain } from '../../src/kernel/failure.ts'
+import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
+import { generateKeyPair } from '../../src/x509/key-type.ts'
+import { signerOf, type Signer } from '../../src/x509/signature.ts'
+import { FakeClock } from '../fakes/clock.ts'
+import { TestCa } from '../support/test-ca.ts'
+import { FakeVault, pem, refusing, type Misbehaviour } from './fake-vault.ts'
+import { never, testWorld, trustDomain, type TestWorld } from './support.ts'
+
+// Before node-vault is loaded: it would then write what it sends to standard error, the token among it (V-15).
+process.env['DEBUG'] = '*'
+process.env['VAULT_TOKEN'] = 'a-token-of-the-environment'
+process.env['VAULT_NAMESPACE'] = 'a-namespace-of-the-environment'
+process.env['VAULT_PREFIX'] = '/a-prefix-of-the-environment'
+process.env['VAULT_SKIP_VERIFY'] = 'true'
+process.env['HTTP_PROXY'] = process.env['http_proxy'] = 'http://127.0.0.1:1'
+
+const clock = new FakeClock()
+let server: FakeVault
+let key: Signer
+
+beforeAll(async () => {
+  server = await FakeVault.open(clock.now())
+  key = signerOf((await generateKeyPair('ec-p256')).privateKey)
+})
+afterAll(async () => {
+  for (const name of ['DEBUG', 'VAULT_TOKEN', 'VAULT_NAMESPACE', 'VAULT_PREFIX', 'VAULT_SKIP_VERIFY', 'HTTP_PROXY', 'http_proxy']) delete process.env[name]
+  await server[Symbol.asyncDispose]()
+})
+afterEach(() => {
+  server.asked.length = 0
+  server.misbehaves = []
+  server.wishes = {}
+  server.tells = plainly
+})
+
+let plainly: FakeVault['tells']
+beforeAll(() => {
+  plainly = server.tells
+})
+
+const request = (changes: Partial<MintRequest> = {}): MintRequest => ({
+  trustDomain,
+  publicKey: key.publicKey,
+  lifetime: hours(24),
+  leastLifetime: hours(2),
+  pathLength: 0,
+  csr: () => authorityRequest({ key, trustDomain, serial: Uint8Array.of(0x41, 1) }),
+  selfSigned: () => Promise.reject(new Error('bug: not asked for')),
+  ...changes,
+})
+
+async function open(settings: object = {}, world: TestWorld = testWorld({ clock })) {
+  const config = vault.config.parse({ address: server.address, auth: { method: 'token', token: { env: server.token } }, ...settings })
+  return checked(await vault.open(config, world), world)
+}
+
+/** Mints, and moves the clock whenever the driver waits for its next try. */
+async function mint(changes: Partial<MintRequest> = {}, settings: object = {}, world: TestWorld = testWorld({ clock: new FakeClock(clock.now()) })) {
+  const upstream = await open(settings, world)
+  let done = false
+  const minted = upstream.mint(request(changes), never).finally(() => (done = true))
+  minted.catch(() => {})
+  while (!done) {
+    if (world.clock.sleepers > 0) await world.clock.advance(seconds(1))
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  return minted
+}
+
+describe('what is configured', () => {
+  const good = { address: 'https://vault.example.test:8200', auth: { method: 'token', token: { env: 'T' } } }
+
+  test.for([
+    ['V-1 a mount with an empty segment', { mount: 'pki//int' }],
+    ['V-1 a mount that climbs', { mount: 'pki/../sys' }],
+    ['V-1 a mount that ends with a slash', { mount: 'pki/' }],
+    ['V-1 a mount that begins with a slash', { mount: '/pki' }],
+    ['V-1 a mount with an encoded slash', { mount: 'pki%2fint' }],
+    ['V-1 an issuer of two segments', { issuer: 'a/b' }],
+    ['V-1 an issuer that climbs', { issuer: '..' }],
+    ['an address without a scheme', { address: 'vault.example.test' }],
+    ['an address with a path', { address: 'https://vault.example.test/v1' }],
+    ['an address with a password', { address: 'https://a:b@vault.example.test' }],
+    ['a token sent in clear over the network', { address: 'http://vault.example.test:8200' }],
+    ['a token written into the configuration', { auth: { method: 'token', token: 'hvs.x' } }],
+    ['V-13 a call without an end', { timeout: '2h' }],
+    ['an unknown key', { tls_skip_verify: true }],
+  ] as const)('%s is refused', ([, changes]) => {
+    expect(vault.config.safeParse({ ...good, ...changes }).success).toBe(false)
+  })
+
+  test('the example of the documentation is accepted', () => {
+    expect(vault.config.safeParse(vault.example).success).toBe(true)
+    expect(vault.config.safeParse({ ...good, mount: 'teams/a/pki_int', issuer: '0b9f1c2e-aaaa-bbbb-cccc-0123456789ab' }).success).toBe(true)
+  })
+
+  test('V-18 switching off the verification of the server is an alarm', async () => {
+    const world = testWorld({ clock })
+    await open({ dangerouslySkipTlsVerification: true }, world)
+    expect(world.log.lines).toEqual([expect.stringMatching(/^error the certificate of the vault is not verified/)])
+  })
+})
+
+describe('what is asked', () => {
+  test('the default issuer of the mount, with our request and nothing that the vault would add', async () => {
+    await mint()
+    expect(server.asked).toHaveLength(1)
+    const { method, path, headers, body } = server.asked[0]!
+    expect([method, path]).toEqual(['POST', '/v1/pki/root/sign-intermediate'])
+    expect(headers).toMatchObject({ 'x-vault-token': server.token })
+    expect(headers).not.toHaveProperty('x-vault-namespace')
+    expect(body).toMatchObject({ use_csr_values: true, common_name: '', exclude_cn_from_sans: true, ttl: '86400s', max_path_length: 0 })
+  })
+
+  test('V-3, V-16 a named issuer in a namespace', async () => {
+    await mint({}, { mount: 'teams/pki', issuer: 'vidimus', namespace: 'team-a' })
+    expect(server.asked[0]).toMatchObject({ path: '/v1/teams/pki/issuer/vidimus/sign-intermediate', headers: { 'x-vault-namespace': 'team-a' } })
+  })
+})
+
+describe('what is answered', () => {
+  test('V-7 the chain ends below the root, and the root is announced', async () => {
+    const minted = await mint()
+    expect(minted.chain).toHaveLength(1)
+    expect(minted.roots.map(pem)).toEqual([pem(server.root.certificate)])
+    expect(minted.complaints).toEqual([])
+  })
+
+  test.for<readonly [string, FakeVault['tells']]>([
+    ['before Vault 1.11: only issuers in the chain', ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), ca_chain: [pem(root)] } })],
+    ['without a chain', ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root) } })],
+    ['with a chain that is null', ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), ca_chain: null } })],
+    ['the root first, everything twice', ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), ca_chain: [pem(root), pem(own), pem(root), pem(own)] } })],
+    ['several certificates in one text', ({ own, root }) => ({ data: { certificate: pem(own), ca_chain: [`${pem(own)}\n${pem(root)}`] } })],
+    ['fields that nobody knows', ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), news: { a: 1 } }, lease_id: '', auth: null })],
+  ])('V-5 %s: the same authority', async ([, tells]) => {
+    server.tells = tells
+    const minted = await mint()
+    expect(minted.chain).toHaveLength(1)
+    expect(minted.roots.map(pem)).toEqual([pem(server.root.certificate)])
+  })
+
+  test('V-5 certificates of strangers are dropped', async () => {
+    const stranger = await TestCa.create({ at: clock.now(), name: 'stranger' })
+    server.tells = ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), ca_chain: [pem(stranger.certificate), pem(own), pem(root)] } })
+    expect((await mint()).roots.map(pem)).toEqual([pem(server.root.certificate)])
+  })
+
+  test('V-19 the remarks of the vault are kept, on one line each', async () => {
+    server.tells = (signed) => plainly({ ...signed, warnings: ['one\nline', ...Array.from({ length: 20 }, () => 'x'.repeat(5000))] })
+    const { warnings } = await mint()
+    expect(warnings[0]).toBe('one line')
+    expect(warnings).toHaveLength(8)
+    expect(warnings[1]).toHaveLength(300)
+  })
+
+  test.for<readonly [string, FakeVault['wishes'], string]>([
+    ['that is no CA', { ca: false, keyUsage: ['digitalSignature'] }, 'upstream.not-a-ca'],
+    ['that may not sign certificates', { keyUsage: ['digitalSignature'] }, 'upstream.not-a-ca'],
+    ['for another trust domain', { uris: ['spiffe://other.test'] }, 'upstream.wrong-name'],
+    ['for a workload', { uris: ['spiffe://example.org/workload'] }, 'upstream.wrong-name'],
+    ['without a URI name', { uris: [], dnsNames: ['example.org'] }, 'upstream.wrong-name'],
+    ['with a DNS name besides', { dnsNames: ['example.org'] }, 'upstream.wrong-name'],
+    ['that has ended', { notAfter: new FakeClock().now() - seconds(10) }, 'upstream.no-path'],
+    ['that is not valid yet', { notBefore: new FakeClock().now() + minutes(10) }, 'upstream.no-path'],
+  ])('V-6 a certificate %s is refused', async ([, wishes, reason]) => {
+    server.wishes = wishes
+    await expect(mint()).rejects.toMatchObject({ reason })
+  })
+
+  test('V-6 a certificate for another key is refused', async () => {
+    server.wishes = { spki: signerOf((await generateKeyPair('ec-p256')).privateKey).publicKey }
+    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.wrong-key' })
+  })
+
+  test('V-6 a path length that leaves no room is refused', async () => {
+    await expect(mint({ pathLength: 0, trustDomain: parseTrustDomain('example.org') })).resolves.toBeDefined()
+    server.wishes = { ca: { pathLength: 0 } }
+    await expect(mint({ pathLength: 1 })).rejects.toMatchObject({ reason: 'upstream.path-length' })
+  })
+
+  test('V-4 a lifetime that was capped is told; one that is too short is refused', async () => {
+    server.wishes = { notAfter: clock.now() + hours(3) }
+    expect((await mint()).complaints).toEqual(['the upstream capped the lifetime of our CA: asked for 1d, got 3h999ms'])
+    server.wishes = { notAfter: clock.now() + hours(2) - seconds(2) }
+    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.lifetime-too-short' })
+  })
+
+  test('V-4 a certificate that outlives its root counts as long as the root', async () => {
+    const old = await TestCa.create({ at: clock.now(), name: 'old root', lifetime: hours(5) })
+    const signing = vi.spyOn(server.root, 'leaf').mockImplementation((wishes) => old.leaf(wishes))
+    server.tells = ({ own }) => plainly({ own, root: old.certificate })
+    const minted = await mint()
+    signing.mockRestore()
+    expect(minted.until).toBe(clock.now() + hours(5) + 999)
+  })
+
+  test.for<readonly [string, FakeVault['tells']]>([
+    ['nothing', () => ({})],
+    ['a text', () => 'hello' as unknown as object],
+    ['no certificate', () => ({ data: { issuing_ca: 'x' } })],
+    ['a certificate that is none', () => ({ data: { certificate: 'x', issuing_ca: 'y' } })],
+    ['a number for a chain', ({ own }) => ({ data: { certificate: pem(own), ca_chain: 7 } })],
+    ['a private key', ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root).replaceAll('CERTIFICATE', 'PRIVATE KEY') } })],
+  ])('V-19 an answer with %s is refused', async ([, tells]) => {
+    server.tells = tells
+    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.malformed-answer' })
+  })
+
+  test('V-5 an answer without a root is refused with what to do', async () => {
+    server.tells = ({ own }) => ({ data: { certificate: pem(own), ca_chain: [pem(own)] } })
+    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.no-root' })
+  })
+
+  test('V-5 a root that did not sign is refused', async () => {
+    const stranger = await TestCa.create({ at: clock.now(), name: 'vault root' })
+    server.tells = ({ own }) => ({ data: { certificate: pem(own), issuing_ca: pem(stranger.certificate) } })
+    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.no-path' })
+  })
+
+  test('V-19 an endless answer is cut off', async () => {
+    const endless: Misbehaviour = (response) => {
+      const more = (): void => {
+        while (!response.destroyed && response.write('x'.repeat(65_536)));
+        if (!response.destroyed) response.once('drain', more)
+      }
+      more()
+    }
+    server.misbehaves = [endless]
+    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.answer-too-long' })
+  })
+
+  test('V-19 an answer that nests without end is no answer', async () => {
+    server.misbehaves = [(response) => response.end(`${'{"data":'.repeat(40)}1${'}'.repeat(40)}`)]
+    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.malformed-answer' })
+  })
+})
+
+describe('V-9 what passes is waited for, what is refused is not', () => {
+  test.for([
+    ['400', refusing(400, 'the CSR is bad'), 'upstream.bad-request'],
+    ['403', refusing(403, 'permission denied'), 'upstream.permission-denied'],
+    ['404', refusing(404, 'no handler'), 'upstream.not-found'],
+  ] as const)('%s is not tried again', async ([, bad, reason]) => {
+    server.misbehaves = [bad]
+    await expect(mint()).rejects.toMatchObject({ reason })
+    expect(server.asked).toHaveLength(1)
+  })
+
+  test('a redirection is not followed, for the token would go with it', async () => {
+    server.misbehaves = [refusing(307, '', { location: `${server.address}/v1/elsewhere` })]
+    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.redirected' })
+    expect(server.asked).toHaveLength(1)
+  })
+
+  test.for([
+    ['429', refusing(429, 'too many requests', { 'retry-after': '1' })],
+    ['500', refusing(500, 'internal')],
+    ['502 of a proxy', (response) => ((response.statusCode = 502), response.end('<html>'))],
+    ['503, sealed', refusing(503, 'Vault is sealed')],
+    ['473, standby', refusing(473, 'standby')],
+    ['a connection that is cut', (response) => response.destroy()],
+  ] as readonly (readonly [string, Misbehaviour])[])('%s is tried again, and then all is well', async ([, bad]) => {
+    server.misbehaves = [bad, bad]
+    await expect(mint()).resolves.toBeDefined()
+    expect(server.asked).toHaveLength(3)
+  })
+
+  test('a vault that stays sealed is given up for now', async () => {
+    server.misbehaves = Array.from({ length: 10 }, () => refusing(503, 'Vault is sealed'))
+    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.unavailable', message: expect.stringContaining('(status 503: Vault is sealed)') as string })
+    expect(server.asked).toHaveLength(4)
+  })
+
+  test('`Retry-After` is honoured', async () => {
+    server.misbehaves = [refusing(429, 'too many requests', { 'retry-after': '7' })]
+    const world = testWorld({ clock: new FakeClock(clock.now()) })
+    await mint({}, {}, world)
+    expect(world.clock.now() - clock.now()).toBeGreaterThanOrEqual(seconds(7))
+  })
+
+  test('V-13 a vault that does not answer is not waited for', async () => {
+    server.misbehaves = Array.from({ length: 4 }, () => () => {})
+    await expect(mint({}, { timeout: '1s' })).rejects.toMatchObject({ reason: 'upstream.timeout' })
+  }, 15_000)
+
+  test('V-13 whoever waits may stop waiting', async () => {
+    server.misbehaves = [() => {}]
+    const upstream = await open()
+    const stop = new AbortController()
+    const minted = upstream.mint(request(), stop.signal)
+    while (server.asked.length === 0) await new Promise((resolve) => setImmediate(resolve))
+    stop.abort()
+    await expect(minted).rejects.toMatchObject({ name: 'AbortError' })
+  })
+
+  test('a port where nobody listens', async () => {
+    await expect(mint({}, { address: 'http://127.0.0.1:1' })).rejects.toMatchObject({ reason: 'upstream.unreachable', message: expect.stringContaining('ECONNREFUSED') as string })
+  })
+})
+
+describe('whom we talk to', () => {
+  test('a server that nobody vouches for is not told the token, whatever the environment says; one that our file vouches for is', async () => {
+    const authority = await TestCa.create({ at: systemClock.now(), name: 'tls root' })
+    const { certificate, keyPem } = await authority.leaf({ dnsNames: ['localhost'] })
+    await using secure = await FakeVault.open(clock.now(), { cert: pem(certificate), key: keyPem })
+    await expect(mint({}, { address: secure.address, auth: { method: 'token', token: { env: secure.token } } })).rejects.toMatchObject({ reason: 'upstream.unreachable' })
+    expect(secure.asked).toEqual([])
+
+    const folder = await mkdtemp(join(tmpdir(), 'vidimus-'))
+    const caFile = join(folder, 'ca.pem')
+    await writeFile(caFile, pem(authority.certificate))
+    await expect(mint({}, { address: secure.address, caFile })).resolves.toBeDefined()
+    await rm(folder, { recursive: true })
+    await expect(mint({}, { address: secure.address, caFile })).rejects.toMatchObject({ reason: 'upstream.ca-file-missing' })
+    await expect(mint({}, { address: secure.address, dangerouslySkipTlsVerification: true })).resolves.toBeDefined()
+  })
+})
+
+test('V-15 neither the token nor the request is ever told: not in logs, not in errors, not on standard error', async () => {
+  const told: string[] = []
+  const spies = [process.stderr, process.stdout].map((stream) => vi.spyOn(stream, 'write').mockImplementation((chunk) => (told.push(String(chunk)), true)))
+  const world = testWorld({ clock: new FakeClock(clock.now()) })
+  const repeats: Misbehaviour = refusing(400, `bad request with token ${server.token}`)
+  try {
+    for (const bad of [[], [repeats], [refusing(403, server.token)], [refusing(503, 'sealed'), repeats], [(response: Parameters<Misbehaviour>[0]) => response.destroy(), repeats]]) {
+      server.misbehaves = bad
+      const outcome = await mint({}, {}, world).then(() => '', (error: unknown) => `${tellChain(error)} ${inspect(error, { depth: 10, showHidden: true })} ${JSON.stringify(error)}`)
+      told.push(outcome)
+    }
+  } finally {
+    for (const spy of spies) spy.mockRestore()
+  }
+  const all = [...told, ...world.log.lines].join('\n')
+  expect(all).toContain('bad request with token [secret]')
+  expect(all).not.toContain(server.token)
+  expect(all).not.toContain('BEGIN CERTIFICATE REQUEST')
+})
