@@ -114,6 +114,7 @@ describe('entries', () => {
     await rig.clock.advance(seconds(5))
     await watching
     expect(told).toEqual([1, 0])
+    expect(rig.agent.status().svids).toBe(0)
     expect(() => requireIdentity(rig.workload)).toThrow(
       expect.objectContaining({ category: 'permission_denied', reason: 'workload.no-identity', message: 'no identity issued' }),
     )
@@ -127,10 +128,14 @@ describe('entries', () => {
     expect(ids(await rig.identify(fakeProcess('test:name:other')))).toEqual(['/web'])
   })
 
-  test('whose SPIFFE ID changed do not give the old one any more', async () => {
+  test('whose SPIFFE ID changed do not give the old one any more, even while the new one cannot be signed', async () => {
     await using rig = await serving()
+    rig.server.wishes = { uris: ['spiffe://example.org/elsewhere'] }
     const { spiffeId } = rig.server.add('/new', ['test:name:unused'])
     rig.server.change(rig.entryId, { spiffeId })
+    await rig.clock.advance(seconds(5))
+    expect(ids(rig.workload)).toEqual([])
+    rig.server.wishes = {}
     await rig.clock.advance(seconds(5))
     await until(() => ids(rig.workload).join() === '/new')
   })
