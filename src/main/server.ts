@@ -42,7 +42,8 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
   const ca = owned.use(await openCertificateAuthority(authority))
 
   const verifiers = new Map<string, NodeVerifier>()
-  const server: Server = { ...world, ...store, trustDomain, ca, audit, policies, verifiers, entryCache: new EntryCache(store.entries, trustDomain) }
+  const adminIds = new Set(config.adminIds)
+  const server: Server = { ...world, ...store, trustDomain, ca, audit, policies, verifiers, adminIds, entryCache: new EntryCache(store.entries, trustDomain) }
   for (const attestor of nodeAttestors.filter(({ kind }) => config.nodeAttestors.includes(kind))) {
     const consume = (token: string) => consumeJoinToken(server, token)
     verifiers.set(attestor.kind, owned.use(await attestor.openVerifier({}, { ...world, trustDomain, consumeJoinToken: consume })))

@@ -6,7 +6,7 @@ import type { Caller, Peer } from '../server/caller.ts'
 import type { Server } from '../server/server.ts'
 import { subjectsOf } from './subjects.ts'
 
-type Needs = Pick<Server, 'clock' | 'ca' | 'nodes' | 'entries' | 'entryCache' | 'policies' | 'audit'>
+type Needs = Pick<Server, 'clock' | 'ca' | 'nodes' | 'entries' | 'entryCache' | 'policies' | 'audit' | 'adminIds'>
 
 /**
  * Puts authorisation around every method of a service. Handlers are written for a {@link Caller}, whom only `authorize` makes,

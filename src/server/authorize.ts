@@ -15,7 +15,7 @@ export interface Authorization {
   readonly subjects: readonly ServerApiAttributes[]
 }
 
-type Needs = Pick<Server, 'clock' | 'ca' | 'nodes' | 'entryCache' | 'policies' | 'audit'>
+type Needs = Pick<Server, 'clock' | 'ca' | 'nodes' | 'entryCache' | 'policies' | 'audit' | 'adminIds'>
 
 /**
  * Decides whether a call goes on, and as whom. A method that no policy names is refused.
@@ -54,7 +54,9 @@ async function decideFor(server: Needs, call: Authorization, { address }: Remote
   const at = server.clock.now()
   const [entries, node] = await Promise.all([server.entryCache.current(), server.nodes.find(id)])
   const standing = standingOf(node, leaf, at)
-  const granted = (['admin', 'downstream'] as const).filter((role) => entries.isPrivileged(id, role, at))
+  const granted = (['admin', 'downstream'] as const).filter(
+    (role) => entries.isPrivileged(id, role, at) || (role === 'admin' && server.adminIds?.has(id)),
+  )
   const roles = [...granted, ...(standing.accepted ? ['agent' as const] : []), 'anyone' as const]
   if (!isAllowed(server, call, roles)) {
     // Only who calls as agents do is told how it stands as one.

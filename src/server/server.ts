@@ -7,6 +7,7 @@ import type { Random } from '../kernel/random.ts'
 import type { EntryStore } from '../registry/entry.ts'
 import type { TokenStore } from '../registry/join-token.ts'
 import type { NodeStore } from '../registry/node.ts'
+import type { SpiffeId } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { EntryCache } from './entry-cache.ts'
 import type { Policies } from './policies.ts'
@@ -26,4 +27,6 @@ export interface Server {
   /** The server's halves of the node attestors, by their kind. */
   readonly verifiers: ReadonlyMap<string, NodeVerifier>
   readonly policies: Policies
+  /** Identities that are administrators by configuration, besides those whose entry says so. */
+  readonly adminIds?: ReadonlySet<SpiffeId>
 }

@@ -145,6 +145,12 @@ describe('a call goes on', () => {
     expect(await rig.store.nodes.find(agent.node.id)).toMatchObject({ serial: next.serial, expiresAt: next.notAfter })
   })
 
+  test('from a workload that the configuration names as administrator, and from no other', async () => {
+    const server = { ...rig.server, adminIds: new Set([parseSpiffeId('spiffe://example.org/boss')]) }
+    expect(await call(await workload('/boss'), listEntries, server)).toMatchObject({ kind: 'admin' })
+    await expect(call(await workload('/boss/x'), listEntries, server)).rejects.toMatchObject({ reason: 'server.denied' })
+  })
+
   test('from a workload with an admin entry, for as long as the entry lasts', async () => {
     const made = await rig.give(agent, { spiffeId: 'spiffe://example.org/boss', admin: true })
     const peer = await workload('/boss')
