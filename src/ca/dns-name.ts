@@ -7,7 +7,9 @@ import { Failure } from '../kernel/failure.ts'
  */
 export function checkDnsNames(names: readonly string[]): void {
   if (names.length > maxDnsNames) {
-    throw new Failure('invalid_argument', 'ca.too-many-dns-names', { public: `${names.length} DNS names are too many: at most ${maxDnsNames}` })
+    throw new Failure('invalid_argument', 'ca.too-many-dns-names', {
+      public: `${names.length} DNS names are too many: at most ${maxDnsNames}`,
+    })
   }
   for (const name of names) {
     if (!isDnsName(name)) {

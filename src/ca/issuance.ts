@@ -53,7 +53,10 @@ export function prepareLeaf(order: LeafOrder): IssuanceToken {
     ...validity(order, issuer.notBefore, until),
     serial: order.serial,
     issuer: issuer.subject,
-    subject: [organization, ...(firstName !== undefined && firstName.length <= maxCommonName ? [{ oid: oid.commonName, value: firstName }] : [])],
+    subject: [
+      organization,
+      ...(firstName !== undefined && firstName.length <= maxCommonName ? [{ oid: oid.commonName, value: firstName }] : []),
+    ],
     spki: key.spki,
     ca: false,
     keyUsage: key.keyType.startsWith('rsa') ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature'],
@@ -132,7 +135,11 @@ export async function redeem(token: IssuanceToken, signer: Signer, signal: Abort
 }
 
 /** Asks somebody else to make `key` an authority of the trust domain: a PKCS #10 request that names it as a root would be named. */
-export async function authorityRequest(order: { readonly key: Signer; readonly trustDomain: TrustDomain; readonly serial: Uint8Array }): Promise<Uint8Array> {
+export async function authorityRequest(order: {
+  readonly key: Signer
+  readonly trustDomain: TrustDomain
+  readonly serial: Uint8Array
+}): Promise<Uint8Array> {
   const { key, trustDomain, serial } = order
   const request = await createCertificateRequest({ signer: key, subject: authoritySubject(serial), uris: [idOfTrustDomain(trustDomain)] })
   await proven(parseCertificateRequest(request))
@@ -153,7 +160,8 @@ class IssuanceToken {
   spend(signer: Signer): Uint8Array {
     if (this.#spent) throw new Error('bug: an issuance token is spent twice')
     this.#spent = true
-    if (!sameBytes(signer.publicKey, this.#signerKey)) throw broken('wrong-key', 'a certificate was checked for another key than the one that is to sign it')
+    if (!sameBytes(signer.publicKey, this.#signerKey))
+      throw broken('wrong-key', 'a certificate was checked for another key than the one that is to sign it')
     return this.#tbs
   }
 }
@@ -166,7 +174,11 @@ function checkedToken(template: CertificateTemplate, expected: Expected, signerK
 }
 
 /** The last second counts (C-3), and nothing leaves the validity of its issuer (C-2). */
-function validity({ at, backdate, lifetime }: Order, earliest: Instant, latest: Instant): Pick<CertificateTemplate, 'notBefore' | 'notAfter'> {
+function validity(
+  { at, backdate, lifetime }: Order,
+  earliest: Instant,
+  latest: Instant,
+): Pick<CertificateTemplate, 'notBefore' | 'notAfter'> {
   const whole = (moment: Instant): Instant => Math.floor(moment / seconds(1)) * seconds(1)
   return { notBefore: Math.max(whole(at - backdate), earliest), notAfter: Math.min(whole(at + lifetime) - seconds(1), whole(latest)) }
 }

@@ -51,18 +51,27 @@ export function parseRecord(text: string): JournalRecord {
     const { sequence, x509, jwt } = recordSchema.parse(JSON.parse(text))
     return { sequence: BigInt(sequence), x509: readSlots(x509, readX509), jwt: readSlots(jwt, readJwt) }
   } catch (cause) {
-    throw new Failure('failed_precondition', 'journal.unreadable', { public: 'the journal of the CA cannot be read: it is damaged or of a newer version', cause })
+    throw new Failure('failed_precondition', 'journal.unreadable', {
+      public: 'the journal of the CA cannot be read: it is damaged or of a newer version',
+      cause,
+    })
   }
 }
 
-const writeX509 = ({ chain, roots }: X509Material) => ({ chain: chain.map(({ raw }) => base64(raw)), roots: roots.map(({ raw }) => base64(raw)) })
+const writeX509 = ({ chain, roots }: X509Material) => ({
+  chain: chain.map(({ raw }) => base64(raw)),
+  roots: roots.map(({ raw }) => base64(raw)),
+})
 const writeJwt = ({ kid, publicKey }: JwtMaterial) => ({ kid, publicKey: base64(publicKey) })
 
 const readX509 = ({ chain, roots }: z.infer<typeof x509Schema>): X509Material => ({
   chain: chain.map(readCertificate) as [Certificate, ...Certificate[]],
   roots: roots.map(readCertificate),
 })
-const readJwt = ({ kid, publicKey }: z.infer<typeof jwtSchema>): JwtMaterial => ({ kid, publicKey: Uint8Array.from(Buffer.from(publicKey, 'base64')) })
+const readJwt = ({ kid, publicKey }: z.infer<typeof jwtSchema>): JwtMaterial => ({
+  kid,
+  publicKey: Uint8Array.from(Buffer.from(publicKey, 'base64')),
+})
 const readCertificate = (text: string): Certificate => parseCertificate(Buffer.from(text, 'base64'))
 
 interface WrittenAuthority<Written> {

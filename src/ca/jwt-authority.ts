@@ -72,7 +72,13 @@ function demandAudience(audience: readonly string[]): void {
 /** C-21: read and verified as a stranger would. */
 async function demandValid(
   token: string,
-  told: { readonly audience: string; readonly at: number; readonly trustDomain: TrustDomain; readonly kid: string; readonly publicKey: Uint8Array },
+  told: {
+    readonly audience: string
+    readonly at: number
+    readonly trustDomain: TrustDomain
+    readonly kid: string
+    readonly publicKey: Uint8Array
+  },
 ): Promise<void> {
   const { audience, at, trustDomain, kid, publicKey } = told
   const bundle = { trustDomain, x509Authorities: [], jwtAuthorities: [{ keyId: kid, publicKey, tainted: false }], sequence: 0n }

@@ -51,7 +51,10 @@ export function checked(keys: KeyManager): KeyManager {
 
 /** Names of keys become names of files and parts of paths, so they are made of little. @throws Failure `keys.bad-id` */
 export function demandId(id: string): void {
-  if (!idPattern.test(id)) throw new Failure('invalid_argument', 'keys.bad-id', { public: `\`${id.slice(0, 80)}\` is not a name for a key: expected 1 to 64 of \`a-z\`, \`0-9\` and \`-\`` })
+  if (!idPattern.test(id))
+    throw new Failure('invalid_argument', 'keys.bad-id', {
+      public: `\`${id.slice(0, 80)}\` is not a name for a key: expected 1 to 64 of \`a-z\`, \`0-9\` and \`-\``,
+    })
 }
 
 async function tried(key: ManagedKey, id: string, signal: AbortSignal): Promise<ManagedKey> {

@@ -67,7 +67,12 @@ export const lintRules: readonly LintRule[] = [
   // The frame
   { name: 'size', source: 'C-13', problem: 'the certificate is longer than 8 KiB', holds: ({ raw }) => raw.length <= maxCertificateBytes },
   { name: 'version', source: 'RFC 5280 section 4.1.2.1', problem: 'the version is not 3', holds: ({ version }) => version === 3 },
-  { name: 'serial', source: 'RFC 5280 section 4.1.2.2, C-1', problem: 'the serial number does not have 16 octets', holds: ({ serial }) => serial.length === 32 },
+  {
+    name: 'serial',
+    source: 'RFC 5280 section 4.1.2.2, C-1',
+    problem: 'the serial number does not have 16 octets',
+    holds: ({ serial }) => serial.length === 32,
+  },
   {
     name: 'signature-algorithm',
     source: 'RFC 5280 section 4.1.2.3',
@@ -124,7 +129,12 @@ export const lintRules: readonly LintRule[] = [
     problem: 'it begins more than 5 minutes before it was ordered',
     holds: ({ notBefore }, { at }) => notBefore >= at - minutes(5) - seconds(1),
   },
-  { name: 'ended', source: 'RFC 5280 section 4.1.2.5', problem: 'it has ended already', holds: ({ notAfter }, { at }) => notAfter + seconds(1) > at },
+  {
+    name: 'ended',
+    source: 'RFC 5280 section 4.1.2.5',
+    problem: 'it has ended already',
+    holds: ({ notAfter }, { at }) => notAfter + seconds(1) > at,
+  },
   {
     name: 'too-long',
     source: 'C-3',
@@ -140,14 +150,25 @@ export const lintRules: readonly LintRule[] = [
   },
 
   // The key
-  { name: 'key', source: 'R-3', problem: 'it is not for the key that was proven', holds: ({ spki }, expected) => sameBytes(spki, expected.spki) },
-  { name: 'key-strength', source: 'R-4', problem: 'its key is of a type or size that is not certified', holds: (_, __, key) => key !== undefined && key.family !== 'ed25519' },
+  {
+    name: 'key',
+    source: 'R-3',
+    problem: 'it is not for the key that was proven',
+    holds: ({ spki }, expected) => sameBytes(spki, expected.spki),
+  },
+  {
+    name: 'key-strength',
+    source: 'R-4',
+    problem: 'its key is of a type or size that is not certified',
+    holds: (_, __, key) => key !== undefined && key.family !== 'ed25519',
+  },
   {
     name: 'authority-key',
     source: 'C-12',
     only: 'leaf',
     problem: 'its key is one of our authorities',
-    holds: ({ spki }, { authorityKeys, issuer }) => ![...authorityKeys, ...(issuer ? [issuer.spki] : [])].some((key) => sameBytes(key, spki)),
+    holds: ({ spki }, { authorityKeys, issuer }) =>
+      ![...authorityKeys, ...(issuer ? [issuer.spki] : [])].some((key) => sameBytes(key, spki)),
   },
   {
     name: 'subject-key-id',
@@ -207,7 +228,8 @@ export const lintRules: readonly LintRule[] = [
     name: 'other-names',
     source: 'R-3',
     problem: 'it has an address or a name that nobody ordered',
-    holds: ({ subjectAltName }) => subjectAltName !== undefined && subjectAltName.ips.length + subjectAltName.emails.length + subjectAltName.others === 0,
+    holds: ({ subjectAltName }) =>
+      subjectAltName !== undefined && subjectAltName.ips.length + subjectAltName.emails.length + subjectAltName.others === 0,
   },
   {
     name: 'san-critical',
@@ -248,7 +270,8 @@ export const lintRules: readonly LintRule[] = [
     source: 'X509-SVID section 4.3 (X-17, X-18), C-4',
     only: 'leaf',
     problem: 'a leaf may do something else with its key than sign, or with RSA also encipher',
-    holds: (certificate, _, key) => sameList(usages(certificate), key?.family === 'rsa' ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature']),
+    holds: (certificate, _, key) =>
+      sameList(usages(certificate), key?.family === 'rsa' ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature']),
   },
   {
     name: 'authority-key-usage',

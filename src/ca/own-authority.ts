@@ -39,7 +39,10 @@ export interface CertificateAuthorityPorts {
  * Opens the CA: when it is there, it can issue. A first start needs the upstream; a later one only what the journal and the key manager hold.
  * @throws Failure `journal.*`, `keys.*`, `upstream.*`, `audit.*`
  */
-export async function openCertificateAuthority(ports: CertificateAuthorityPorts, signal: AbortSignal = deadline(minutes(3))): Promise<CertificateAuthority> {
+export async function openCertificateAuthority(
+  ports: CertificateAuthorityPorts,
+  signal: AbortSignal = deadline(minutes(3)),
+): Promise<CertificateAuthority> {
   const serials = new Serials(ports.random)
   const keys = checkedKeys(ports.keys)
   const upstream = checkedUpstream(ports.upstream, ports)

@@ -67,7 +67,9 @@ export function issuanceProfile({ ca = {}, svid = {}, backdate = seconds(30) }: 
 export function lifetimeFor(limits: LifetimeLimits, asked: Duration | undefined): Duration {
   if (asked === undefined || asked === 0) return limits.standard
   if (!(asked >= shortestLifetime)) {
-    throw new Failure('invalid_argument', 'ca.lifetime-too-short', { public: `a lifetime of \`${String(asked)}\` ms is too short: expected at least ${formatDuration(shortestLifetime)}` })
+    throw new Failure('invalid_argument', 'ca.lifetime-too-short', {
+      public: `a lifetime of \`${String(asked)}\` ms is too short: expected at least ${formatDuration(shortestLifetime)}`,
+    })
   }
   if (asked > limits.longest) {
     throw new Failure('invalid_argument', 'ca.lifetime-too-long', {
@@ -90,7 +92,9 @@ function demandRange(name: string, duration: Duration, least: Duration): void {
 }
 
 function outOfRange(name: string, duration: Duration, expected: string): Failure {
-  return new Failure('invalid_argument', 'profile.out-of-range', { public: `\`${name}\` is ${formatDuration(duration)}: expected ${expected}` })
+  return new Failure('invalid_argument', 'profile.out-of-range', {
+    public: `\`${name}\` is ${formatDuration(duration)}: expected ${expected}`,
+  })
 }
 
 const shortestLifetime = seconds(1)

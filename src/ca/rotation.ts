@@ -15,7 +15,15 @@ import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { fingerprint } from '../x509/certificate.ts'
 import type { KeyType } from '../x509/key-type.ts'
 import { authorityRequest, prepareSelfSigned, redeem } from './issuance.ts'
-import { emptyRecord, formatRecord, parseRecord, type CaJournal, type JournalRecord, type JwtMaterial, type X509Material } from './journal.ts'
+import {
+  emptyRecord,
+  formatRecord,
+  parseRecord,
+  type CaJournal,
+  type JournalRecord,
+  type JwtMaterial,
+  type X509Material,
+} from './journal.ts'
 import { keyIdOf } from './jwt-authority.ts'
 import { isKeyOf, type KeyManager, type ManagedKey } from './key-manager.ts'
 import type { IssuanceProfile } from './profile.ts'
@@ -265,7 +273,10 @@ export class Rotation implements AsyncDisposable {
       this.#keys.set(keyId, key)
       return true
     }
-    this.#ports.log.error('the key of an authority is gone: another is prepared, and what it signed stays valid', { kind: line.kind, key: keyId })
+    this.#ports.log.error('the key of an authority is gone: another is prepared, and what it signed stays valid', {
+      kind: line.kind,
+      key: keyId,
+    })
     return false
   }
 
@@ -312,7 +323,12 @@ export class Rotation implements AsyncDisposable {
       make: async (key) => {
         const from = this.#ports.clock.now()
         const { publicKey } = key
-        return { keyId: key.id, from, until: from + this.#ports.profile.ca.lifetime, material: { kid: await keyIdOf(publicKey), publicKey } }
+        return {
+          keyId: key.id,
+          from,
+          until: from + this.#ports.profile.ca.lifetime,
+          material: { kid: await keyIdOf(publicKey), publicKey },
+        }
       },
     }
   }
@@ -330,7 +346,11 @@ export class Rotation implements AsyncDisposable {
         pathLength,
         csr: () => authorityRequest({ key, trustDomain, serial: serials.next() }),
         selfSigned: () =>
-          redeem(prepareSelfSigned({ trustDomain, key, serial: serials.next(), at: from, backdate: profile.backdate, lifetime, pathLength }), key, signal),
+          redeem(
+            prepareSelfSigned({ trustDomain, key, serial: serials.next(), at: from, backdate: profile.backdate, lifetime, pathLength }),
+            key,
+            signal,
+          ),
       },
       signal,
     )
@@ -379,12 +399,20 @@ function keyIdsOf(held: Slots<unknown>): string[] {
 }
 
 /** The bundle that follows from a record: every authority that was announced and is not forgotten, the oldest first, so that its order does not change either. */
-function bundleOf({ sequence, x509, jwt }: JournalRecord, { trustDomain, refreshHint }: Pick<RotationPorts, 'trustDomain' | 'refreshHint'>): TrustBundle {
+function bundleOf(
+  { sequence, x509, jwt }: JournalRecord,
+  { trustDomain, refreshHint }: Pick<RotationPorts, 'trustDomain' | 'refreshHint'>,
+): TrustBundle {
   const roots = new Map(byAge(trusted(x509)).flatMap(({ material }) => material.roots.map((root) => [fingerprint(root), root])))
   return {
     trustDomain,
     x509Authorities: [...roots.values()].map((certificate) => ({ certificate, tainted: false })),
-    jwtAuthorities: byAge(trusted(jwt)).map(({ material, until }) => ({ keyId: material.kid, publicKey: material.publicKey, expiresAt: until, tainted: false })),
+    jwtAuthorities: byAge(trusted(jwt)).map(({ material, until }) => ({
+      keyId: material.kid,
+      publicKey: material.publicKey,
+      expiresAt: until,
+      tainted: false,
+    })),
     sequence,
     refreshHint,
   }

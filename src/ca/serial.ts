@@ -22,7 +22,10 @@ export class Serials {
     serial[0] = 0x40 | (serial[0]! & 0x3f)
     const text = hex(serial)
     if (this.#latest.has(text)) {
-      throw new Failure('internal', 'ca.serial-repeated', { public: 'internal error', internal: { serial: text, problem: 'the random source repeats itself' } })
+      throw new Failure('internal', 'ca.serial-repeated', {
+        public: 'internal error',
+        internal: { serial: text, problem: 'the random source repeats itself' },
+      })
     }
     if (this.#latest.size >= remembered) this.#latest.delete(this.#latest.values().next().value!)
     this.#latest.add(text)

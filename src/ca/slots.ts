@@ -86,7 +86,8 @@ export function intend<M>(slots: Slots<M>, keyId: string): Slots<M> {
 
 /** The intended key was made and certified. */
 export function made<M>(slots: Slots<M>, authority: Authority<M>): Slots<M> {
-  if (slots.next?.stage !== 'intended' || slots.next.keyId !== authority.keyId) throw new Error('bug: an authority was made that nobody intended')
+  if (slots.next?.stage !== 'intended' || slots.next.keyId !== authority.keyId)
+    throw new Error('bug: an authority was made that nobody intended')
   return { ...slots, next: { stage: 'made', authority } }
 }
 

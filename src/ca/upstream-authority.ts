@@ -75,22 +75,33 @@ export function checked(upstream: UpstreamAuthority, { clock }: { readonly clock
 function demand({ chain, roots, warnings }: MintedAuthority, request: MintRequest, at: Instant): CheckedAuthority {
   const [own, ...intermediates] = chain
   if (!own || roots.length === 0) throw refused('empty-chain', 'it answered without a certificate for us or without a root')
-  if (chain.length > maxCertificates || roots.length > maxCertificates) throw refused('too-many-certificates', `it answered with more than ${maxCertificates} certificates`)
+  if (chain.length > maxCertificates || roots.length > maxCertificates)
+    throw refused('too-many-certificates', `it answered with more than ${maxCertificates} certificates`)
   demandOwn(own, request)
   const path = pathOf(own, intermediates, roots, at)
   const until = Math.min(...path.map(({ notAfter }) => notAfter)) + seconds(1) - 1
-  return { chain: [own, ...path.slice(1, -1)], roots: unique(roots), until, warnings, complaints: demandLifetime(until - at, until, request) }
+  return {
+    chain: [own, ...path.slice(1, -1)],
+    roots: unique(roots),
+    until,
+    warnings,
+    complaints: demandLifetime(until - at, until, request),
+  }
 }
 
 function demandOwn(own: Certificate, { publicKey, pathLength, trustDomain }: MintRequest): void {
   const { basicConstraints, keyUsage, subjectAltName } = own
   if (!sameBytes(own.spki, publicKey)) throw refused('wrong-key', 'it certified another key than ours')
-  if (!basicConstraints?.ca || !keyUsage?.keyCertSign) throw refused('not-a-ca', 'our certificate is not that of a CA that may sign certificates')
+  if (!basicConstraints?.ca || !keyUsage?.keyCertSign)
+    throw refused('not-a-ca', 'our certificate is not that of a CA that may sign certificates')
   const allowed = basicConstraints.pathLength ?? Infinity
   if (allowed < pathLength) throw refused('path-length', `our certificate allows ${allowed} CAs below us: expected at least ${pathLength}`)
   const expected = idOfTrustDomain(trustDomain)
   if (subjectAltName?.uris.length !== 1 || subjectAltName.uris[0] !== expected) {
-    throw refused('wrong-name', `our certificate names \`${(subjectAltName?.uris ?? []).join(' ').slice(0, 120)}\`: expected only \`${expected}\``)
+    throw refused(
+      'wrong-name',
+      `our certificate names \`${(subjectAltName?.uris ?? []).join(' ').slice(0, 120)}\`: expected only \`${expected}\``,
+    )
   }
   const strangers = subjectAltName.dnsNames.length + subjectAltName.emails.length + subjectAltName.ips.length + subjectAltName.others
   if (strangers > 0) throw refused('wrong-name', 'our certificate has names that we did not ask for')
@@ -111,7 +122,10 @@ function pathOf(own: Certificate, intermediates: readonly Certificate[], roots: 
 
 function demandLifetime(life: Duration, until: Instant, { lifetime, leastLifetime }: MintRequest): string[] {
   if (life < leastLifetime) {
-    throw refused('lifetime-too-short', `our certificate ends at ${formatInstant(until)}, in ${formatDuration(Math.max(0, life))}: expected at least ${formatDuration(leastLifetime)}`)
+    throw refused(
+      'lifetime-too-short',
+      `our certificate ends at ${formatInstant(until)}, in ${formatDuration(Math.max(0, life))}: expected at least ${formatDuration(leastLifetime)}`,
+    )
   }
   if (lifetime - life <= noticeable) return []
   return [`the upstream capped the lifetime of our CA: asked for ${formatDuration(lifetime)}, got ${formatDuration(life)}`]

@@ -81,7 +81,9 @@ export function authorityId({ chain: [own] }: X509Material): string {
 /** Refuses an identity that this CA may not sign for. @throws Failure `ca.foreign-trust-domain`, `ca.no-path` */
 export function demandOurs(spiffeId: X509SvidRequest['spiffeId'], trustDomain: TrustDomain): void {
   if (trustDomainOf(spiffeId) !== trustDomain) {
-    throw new Failure('invalid_argument', 'ca.foreign-trust-domain', { public: `\`${spiffeId}\` is not of the trust domain \`${trustDomain}\`` })
+    throw new Failure('invalid_argument', 'ca.foreign-trust-domain', {
+      public: `\`${spiffeId}\` is not of the trust domain \`${trustDomain}\``,
+    })
   }
   if (pathOf(spiffeId) === '') {
     throw new Failure('invalid_argument', 'ca.no-path', { public: `\`${spiffeId}\` names a trust domain: an SVID needs an ID with a path` })

@@ -5,7 +5,20 @@ import { hours, seconds } from '../../src/kernel/duration.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { parseCertificateRequest, proven, type ProvenKey } from '../../src/x509/certificate-request.ts'
 import { signedBy } from '../../src/x509/certificate.ts'
-import { bitString, booleanTrue, encodeDer, ia5String, objectIdentifier, octetString, sequence, setOf, tagged, taggedPrimitive, tinyInteger, type Der } from '../../src/x509/der-writer.ts'
+import {
+  bitString,
+  booleanTrue,
+  encodeDer,
+  ia5String,
+  objectIdentifier,
+  octetString,
+  sequence,
+  setOf,
+  tagged,
+  taggedPrimitive,
+  tinyInteger,
+  type Der,
+} from '../../src/x509/der-writer.ts'
 import { generateKeyPair, keyTypes, type KeyType } from '../../src/x509/key-type.ts'
 import { encodeName } from '../../src/x509/name.ts'
 import { oid } from '../../src/x509/oid.ts'
@@ -48,7 +61,9 @@ describe('C-8 nothing is signed that was not checked', () => {
 
   test('a token is spent even by a try that fails', async () => {
     const token = prepareLeaf(order(await provenKey()))
-    await expect(redeem(token, { ...root.signer, sign: () => Promise.reject(new Error('the key manager is away')) }, never)).rejects.toThrow('away')
+    await expect(
+      redeem(token, { ...root.signer, sign: () => Promise.reject(new Error('the key manager is away')) }, never),
+    ).rejects.toThrow('away')
     await expect(redeem(token, root.signer, never)).rejects.toThrow('bug:')
   })
 
@@ -67,7 +82,9 @@ describe('C-8 nothing is signed that was not checked', () => {
     const older = await TestCa.create({ at: at - hours(2), lifetime: hours(24) })
     const { issuer: _, ...others } = changes as Partial<LeafOrder>
     const key = await provenKey()
-    expect(() => prepareLeaf(order(key, { issuer: older.certificate, issuerKey: older.signer, ...others }))).toThrow(expect.objectContaining({ reason }))
+    expect(() => prepareLeaf(order(key, { issuer: older.certificate, issuerKey: older.signer, ...others }))).toThrow(
+      expect.objectContaining({ reason }),
+    )
   })
 
   test('C-12 the key of an authority is never certified as a leaf', async () => {
@@ -99,7 +116,8 @@ describe('C-9 nothing leaves whose signature does not hold', () => {
 describe('R-3 a certificate request contributes its key and nothing else', () => {
   const extension = (type: string, critical: boolean, value: Der): Der =>
     sequence(objectIdentifier(type), ...(critical ? [booleanTrue] : []), octetString(value))
-  const uris = (count: number) => sequence(...Array.from({ length: count }, (_, index) => taggedPrimitive(6, Buffer.from(`spiffe://example.org/admin-${index}`))))
+  const uris = (count: number) =>
+    sequence(...Array.from({ length: count }, (_, index) => taggedPrimitive(6, Buffer.from(`spiffe://example.org/admin-${index}`))))
   const wishes: readonly (readonly [string, readonly Der[], string?])[] = [
     ['nothing', []],
     ['one URI name', [extension(oid.subjectAltName, false, uris(1))]],
@@ -118,7 +136,9 @@ describe('R-3 a certificate request contributes its key and nothing else', () =>
     const signer = signerOf(sharedKey)
     const key = await proven(parseCertificateRequest(await requestWith(signer, extensions, commonName)))
     const certificate = await redeem(prepareLeaf(order(key)), root.signer, never)
-    plain ??= hex((await redeem(prepareLeaf(order(await proven(parseCertificateRequest(await requestWith(signer, []))))), root.signer, never)).tbs)
+    plain ??= hex(
+      (await redeem(prepareLeaf(order(await proven(parseCertificateRequest(await requestWith(signer, []))))), root.signer, never)).tbs,
+    )
     expect(hex(certificate.tbs)).toBe(plain)
   })
 
@@ -145,7 +165,11 @@ describe('what is issued', () => {
 
   test('C-2 a leaf ends with its authority at the latest, and does not begin before it', async () => {
     const key = await provenKey()
-    const { notBefore, notAfter } = await redeem(prepareLeaf(order(key, { lifetime: hours(48), backdate: seconds(299) })), root.signer, never)
+    const { notBefore, notAfter } = await redeem(
+      prepareLeaf(order(key, { lifetime: hours(48), backdate: seconds(299) })),
+      root.signer,
+      never,
+    )
     expect(notAfter).toBe(root.certificate.notAfter)
     expect(notBefore).toBe(root.certificate.notBefore)
     const ending = await redeem(prepareLeaf(order(key, { until: at + seconds(5) })), root.signer, never)
@@ -153,7 +177,11 @@ describe('what is issued', () => {
   })
 
   test.for<KeyType>(['ec-p256', 'ec-p384', 'rsa-2048'])('a leaf with a key of type %s and DNS names', async (type) => {
-    const certificate = await redeem(prepareLeaf(order(await provenKey(type), { dnsNames: ['a.example.org', 'b.example.org'] })), root.signer, never)
+    const certificate = await redeem(
+      prepareLeaf(order(await provenKey(type), { dnsNames: ['a.example.org', 'b.example.org'] })),
+      root.signer,
+      never,
+    )
     expect(certificate.subject.text).toBe('CN=a.example.org,O=Vidimus')
     expect(certificate.subjectAltName).toMatchObject({ uris: [workload], dnsNames: ['a.example.org', 'b.example.org'] })
     expect(signedBy(certificate, root.certificate)).toBe(true)
@@ -171,7 +199,10 @@ describe('what is issued', () => {
     const token = prepareSelfSigned({ trustDomain, key, serial, at, backdate: seconds(30), lifetime: hours(24), pathLength: 0 })
     const certificate = await redeem(token, key, never)
     expect(signedBy(certificate, certificate)).toBe(true)
-    expect(certificate).toMatchObject({ basicConstraints: { critical: true, ca: true, pathLength: 0 }, subjectAltName: { uris: ['spiffe://example.org'] } })
+    expect(certificate).toMatchObject({
+      basicConstraints: { critical: true, ca: true, pathLength: 0 },
+      subjectAltName: { uris: ['spiffe://example.org'] },
+    })
     expect(certificate.subject.text).toBe(`SERIALNUMBER=${'42'.repeat(16)},O=Vidimus`)
     expect(certificate.authorityKeyId).toBeUndefined()
   })

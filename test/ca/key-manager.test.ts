@@ -67,11 +67,14 @@ describe('R-40 keys on disk', () => {
     await expect(keys.find('own', never)).rejects.toMatchObject({ reason: 'keys.loose-permissions' })
   })
 
-  test.for(['', 'hello', '-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n'])('a file that holds no key is refused, not taken for a missing one', async (content) => {
-    const keys = await open()
-    await writeFile(join(directory, 'own.pem'), content, { mode: 0o600 })
-    await expect(keys.find('own', never)).rejects.toMatchObject({ reason: 'keys.unreadable' })
-  })
+  test.for(['', 'hello', '-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n'])(
+    'a file that holds no key is refused, not taken for a missing one',
+    async (content) => {
+      const keys = await open()
+      await writeFile(join(directory, 'own.pem'), content, { mode: 0o600 })
+      await expect(keys.find('own', never)).rejects.toMatchObject({ reason: 'keys.unreadable' })
+    },
+  )
 
   test('keys outlive the process, one file each, that only their owner can read', async () => {
     const made = await (await open()).create('own', 'ec-p256', never)

@@ -31,7 +31,14 @@ beforeAll(async () => {
 
 /** A leaf as it ought to be, but for the wishes. */
 async function leaf(wishes: Wishes = {}, by: TestCa = root): Promise<Certificate> {
-  const good: Wishes = { subject: organization, spki: leafKey, serial: serial(), notBefore: at - seconds(30), notAfter: at + hours(1) - seconds(1), uris: [workload] }
+  const good: Wishes = {
+    subject: organization,
+    spki: leafKey,
+    serial: serial(),
+    notBefore: at - seconds(30),
+    notAfter: at + hours(1) - seconds(1),
+    uris: [workload],
+  }
   return (await by.leaf({ ...good, ...wishes })).certificate
 }
 
@@ -67,7 +74,8 @@ const expectedLeaf = (changes: Partial<Expected> = {}): Expected => ({
   authorityKeys: [],
   ...changes,
 })
-const expectedAuthority = (changes: Partial<Expected> = {}): Expected => expectedLeaf({ what: 'authority', id: authorityId, spki: intermediateKey, ...changes })
+const expectedAuthority = (changes: Partial<Expected> = {}): Expected =>
+  expectedLeaf({ what: 'authority', id: authorityId, spki: intermediateKey, ...changes })
 
 interface Fixture {
   readonly rule: string
@@ -77,67 +85,256 @@ interface Fixture {
 }
 
 const dns = (name: string) => encodeDer(sequence(taggedPrimitive(6, Buffer.from(workload)), taggedPrimitive(2, Buffer.from(name))))
-const withNames = (value: Uint8Array, critical = false): Wishes => ({ without: [oid.subjectAltName], extra: [{ oid: oid.subjectAltName, critical, value }] })
+const withNames = (value: Uint8Array, critical = false): Wishes => ({
+  without: [oid.subjectAltName],
+  extra: [{ oid: oid.subjectAltName, critical, value }],
+})
 const uriName = encodeDer(sequence(taggedPrimitive(6, Buffer.from(workload))))
 const critically = (type: string, value: Uint8Array): Wishes => ({ without: [type], extra: [{ oid: type, critical: true, value }] })
 
 /** At least one certificate a rule that breaks it, and that would otherwise be good. */
 const fixtures: readonly Fixture[] = [
-  { rule: 'size', what: 'a name for every service there is', certificate: () => leaf({ dnsNames: manyNames }), expected: () => expectedLeaf({ dnsNames: manyNames }) },
+  {
+    rule: 'size',
+    what: 'a name for every service there is',
+    certificate: () => leaf({ dnsNames: manyNames }),
+    expected: () => expectedLeaf({ dnsNames: manyNames }),
+  },
   { rule: 'version', what: 'version 1', certificate: async () => ({ ...(await leaf()), version: 1 }) },
   { rule: 'serial', what: 'a serial number of 8 octets', certificate: () => leaf({ serial: serial().slice(0, 8) }) },
   { rule: 'serial', what: 'a serial number of 17 octets', certificate: () => leaf({ serial: Uint8Array.from([0x41, ...serial()]) }) },
-  { rule: 'signature-algorithm', what: 'the algorithm of another key type', certificate: () => leaf(), expected: () => expectedLeaf({ signatureKeyType: 'ec-p384' }) },
-  { rule: 'issuer', what: 'the name of another issuer', certificate: () => leaf({ authorityKeyId: keyIdentifier(root.certificate.spki) }, other) },
-  { rule: 'issuer-empty', what: 'an issuer without a name', certificate: async () => withName(await leaf(), 'issuer'), expected: () => expectedLeaf({ issuer: withName(root.certificate, 'subject') }) },
-  { rule: 'subject-attributes', what: 'an attribute of 65 characters', certificate: () => leaf({ subject: [{ oid: oid.organizationName, value: 'x'.repeat(65) }] }) },
-  { rule: 'subject-attributes', what: 'an empty attribute', certificate: () => leaf({ subject: [{ oid: oid.organizationName, value: '' }] }) },
-  { rule: 'subject-distinct', what: 'the name of its issuer', certificate: () => authority({ subject: root.certificate.subject.attributes }), expected: () => expectedAuthority() },
-  { rule: 'common-name', what: 'a common name that nobody ordered', certificate: () => leaf({ subject: [{ oid: oid.commonName, value: 'bank.example.org' }] }) },
+  {
+    rule: 'signature-algorithm',
+    what: 'the algorithm of another key type',
+    certificate: () => leaf(),
+    expected: () => expectedLeaf({ signatureKeyType: 'ec-p384' }),
+  },
+  {
+    rule: 'issuer',
+    what: 'the name of another issuer',
+    certificate: () => leaf({ authorityKeyId: keyIdentifier(root.certificate.spki) }, other),
+  },
+  {
+    rule: 'issuer-empty',
+    what: 'an issuer without a name',
+    certificate: async () => withName(await leaf(), 'issuer'),
+    expected: () => expectedLeaf({ issuer: withName(root.certificate, 'subject') }),
+  },
+  {
+    rule: 'subject-attributes',
+    what: 'an attribute of 65 characters',
+    certificate: () => leaf({ subject: [{ oid: oid.organizationName, value: 'x'.repeat(65) }] }),
+  },
+  {
+    rule: 'subject-attributes',
+    what: 'an empty attribute',
+    certificate: () => leaf({ subject: [{ oid: oid.organizationName, value: '' }] }),
+  },
+  {
+    rule: 'subject-distinct',
+    what: 'the name of its issuer',
+    certificate: () => authority({ subject: root.certificate.subject.attributes }),
+    expected: () => expectedAuthority(),
+  },
+  {
+    rule: 'common-name',
+    what: 'a common name that nobody ordered',
+    certificate: () => leaf({ subject: [{ oid: oid.commonName, value: 'bank.example.org' }] }),
+  },
   { rule: 'begins-late', what: 'a beginning in the future', certificate: () => leaf({ notBefore: at + seconds(1) }) },
-  { rule: 'begins-early', what: 'a beginning ten minutes ago', certificate: async () => root.leaf(oldLeaf()).then(({ certificate }) => certificate), expected: () => expectedLeaf({ issuer: { ...root.certificate, notBefore: at - hours(1) } }) },
+  {
+    rule: 'begins-early',
+    what: 'a beginning ten minutes ago',
+    certificate: async () => root.leaf(oldLeaf()).then(({ certificate }) => certificate),
+    expected: () => expectedLeaf({ issuer: { ...root.certificate, notBefore: at - hours(1) } }),
+  },
   { rule: 'ended', what: 'an end in the past', certificate: () => leaf({ notAfter: at - seconds(2) }) },
   { rule: 'too-long', what: 'one second more than was granted', certificate: () => leaf({ notAfter: at + hours(1) }) },
-  { rule: 'outlives-issuer', what: 'an end after that of its authority', certificate: () => leaf({ notAfter: at + hours(25) }), expected: () => expectedLeaf({ longest: hours(48) }) },
+  {
+    rule: 'outlives-issuer',
+    what: 'an end after that of its authority',
+    certificate: () => leaf({ notAfter: at + hours(25) }),
+    expected: () => expectedLeaf({ longest: hours(48) }),
+  },
   { rule: 'outlives-issuer', what: 'a beginning before that of its authority', certificate: () => leaf({ notBefore: at - minutes(2) }) },
-  { rule: 'key', what: 'another key than was proven', certificate: () => leaf({ spki: intermediateKey, subjectKeyId: keyIdentifier(intermediateKey) }) },
-  { rule: 'key-strength', what: 'a key that cannot be read', certificate: async () => withSpki(await leaf(), Uint8Array.of(0x30, 0)), expected: () => expectedLeaf({ spki: Uint8Array.of(0x30, 0) }) },
-  { rule: 'authority-key', what: 'the key of an authority', certificate: () => leaf(), expected: () => expectedLeaf({ authorityKeys: [leafKey] }) },
-  { rule: 'authority-key', what: 'the key of its issuer', certificate: () => leaf({ spki: root.certificate.spki, subjectKeyId: keyIdentifier(root.certificate.spki) }), expected: () => expectedLeaf({ spki: root.certificate.spki }) },
-  { rule: 'subject-key-id', what: 'the identifier of another key', certificate: () => leaf({ subjectKeyId: keyIdentifier(intermediateKey) }) },
-  { rule: 'subject-key-id', what: 'a critical identifier', certificate: () => leaf(critically(oid.subjectKeyIdentifier, encodeDer(octetString(keyIdentifier(leafKey))))) },
-  { rule: 'authority-key-id', what: 'the identifier of another authority', certificate: () => leaf({ authorityKeyId: keyIdentifier(leafKey) }) },
+  {
+    rule: 'key',
+    what: 'another key than was proven',
+    certificate: () => leaf({ spki: intermediateKey, subjectKeyId: keyIdentifier(intermediateKey) }),
+  },
+  {
+    rule: 'key-strength',
+    what: 'a key that cannot be read',
+    certificate: async () => withSpki(await leaf(), Uint8Array.of(0x30, 0)),
+    expected: () => expectedLeaf({ spki: Uint8Array.of(0x30, 0) }),
+  },
+  {
+    rule: 'authority-key',
+    what: 'the key of an authority',
+    certificate: () => leaf(),
+    expected: () => expectedLeaf({ authorityKeys: [leafKey] }),
+  },
+  {
+    rule: 'authority-key',
+    what: 'the key of its issuer',
+    certificate: () => leaf({ spki: root.certificate.spki, subjectKeyId: keyIdentifier(root.certificate.spki) }),
+    expected: () => expectedLeaf({ spki: root.certificate.spki }),
+  },
+  {
+    rule: 'subject-key-id',
+    what: 'the identifier of another key',
+    certificate: () => leaf({ subjectKeyId: keyIdentifier(intermediateKey) }),
+  },
+  {
+    rule: 'subject-key-id',
+    what: 'a critical identifier',
+    certificate: () => leaf(critically(oid.subjectKeyIdentifier, encodeDer(octetString(keyIdentifier(leafKey))))),
+  },
+  {
+    rule: 'authority-key-id',
+    what: 'the identifier of another authority',
+    certificate: () => leaf({ authorityKeyId: keyIdentifier(leafKey) }),
+  },
   { rule: 'uri', what: 'another SPIFFE ID', certificate: () => leaf({ uris: ['spiffe://example.org/admin'] }) },
   { rule: 'uri', what: 'two SPIFFE IDs', certificate: () => leaf({ uris: [workload, 'spiffe://example.org/admin'] }) },
-  { rule: 'uri', what: 'no SPIFFE ID', certificate: () => leaf({ uris: [], dnsNames: ['a.example.org'] }), expected: () => expectedLeaf({ dnsNames: ['a.example.org'] }) },
-  { rule: 'leaf-id', what: 'the ID of the trust domain', certificate: () => leaf({ uris: [authorityId] }), expected: () => expectedLeaf({ id: authorityId }) },
-  { rule: 'leaf-id', what: 'an ID of another trust domain', certificate: () => leaf({ uris: ['spiffe://other.test/a'] }), expected: () => expectedLeaf({ id: parseSpiffeId('spiffe://other.test/a') }) },
-  { rule: 'authority-id', what: 'an authority with a path', certificate: () => authority({ uris: [workload] }), expected: () => expectedAuthority({ id: workload }) },
+  {
+    rule: 'uri',
+    what: 'no SPIFFE ID',
+    certificate: () => leaf({ uris: [], dnsNames: ['a.example.org'] }),
+    expected: () => expectedLeaf({ dnsNames: ['a.example.org'] }),
+  },
+  {
+    rule: 'leaf-id',
+    what: 'the ID of the trust domain',
+    certificate: () => leaf({ uris: [authorityId] }),
+    expected: () => expectedLeaf({ id: authorityId }),
+  },
+  {
+    rule: 'leaf-id',
+    what: 'an ID of another trust domain',
+    certificate: () => leaf({ uris: ['spiffe://other.test/a'] }),
+    expected: () => expectedLeaf({ id: parseSpiffeId('spiffe://other.test/a') }),
+  },
+  {
+    rule: 'authority-id',
+    what: 'an authority with a path',
+    certificate: () => authority({ uris: [workload] }),
+    expected: () => expectedAuthority({ id: workload }),
+  },
   { rule: 'dns-names', what: 'a DNS name that nobody ordered', certificate: () => leaf({ dnsNames: ['bank.example.org'] }) },
-  { rule: 'dns-names', what: 'a DNS name too few', certificate: () => leaf(), expected: () => expectedLeaf({ dnsNames: ['a.example.org'] }) },
-  { rule: 'dns-name-form', what: 'a wildcard', certificate: () => leaf(withNames(dns('*.example.org'))), expected: () => expectedLeaf({ dnsNames: ['*.example.org'] }) },
-  { rule: 'other-names', what: 'an IP address', certificate: () => leaf(withNames(encodeDer(sequence(taggedPrimitive(6, Buffer.from(workload)), taggedPrimitive(7, Uint8Array.of(10, 0, 0, 1)))))) },
-  { rule: 'other-names', what: 'a mail address', certificate: () => leaf(withNames(encodeDer(sequence(taggedPrimitive(6, Buffer.from(workload)), taggedPrimitive(1, Buffer.from('a@b.c')))))) },
+  {
+    rule: 'dns-names',
+    what: 'a DNS name too few',
+    certificate: () => leaf(),
+    expected: () => expectedLeaf({ dnsNames: ['a.example.org'] }),
+  },
+  {
+    rule: 'dns-name-form',
+    what: 'a wildcard',
+    certificate: () => leaf(withNames(dns('*.example.org'))),
+    expected: () => expectedLeaf({ dnsNames: ['*.example.org'] }),
+  },
+  {
+    rule: 'other-names',
+    what: 'an IP address',
+    certificate: () =>
+      leaf(withNames(encodeDer(sequence(taggedPrimitive(6, Buffer.from(workload)), taggedPrimitive(7, Uint8Array.of(10, 0, 0, 1)))))),
+  },
+  {
+    rule: 'other-names',
+    what: 'a mail address',
+    certificate: () =>
+      leaf(withNames(encodeDer(sequence(taggedPrimitive(6, Buffer.from(workload)), taggedPrimitive(1, Buffer.from('a@b.c')))))),
+  },
   { rule: 'san-critical', what: 'critical names beside a subject', certificate: () => leaf(withNames(uriName, true)) },
-  { rule: 'san-critical', what: 'names that are not critical without a subject', certificate: () => leaf({ subject: [], ...withNames(uriName) }) },
-  { rule: 'basic-constraints', what: 'basic constraints that are not critical', certificate: () => leaf({ without: [oid.basicConstraints], extra: [{ oid: oid.basicConstraints, critical: false, value: encodeDer(sequence()) }] }) },
+  {
+    rule: 'san-critical',
+    what: 'names that are not critical without a subject',
+    certificate: () => leaf({ subject: [], ...withNames(uriName) }),
+  },
+  {
+    rule: 'basic-constraints',
+    what: 'basic constraints that are not critical',
+    certificate: () =>
+      leaf({ without: [oid.basicConstraints], extra: [{ oid: oid.basicConstraints, critical: false, value: encodeDer(sequence()) }] }),
+  },
   { rule: 'leaf-is-ca', what: 'a leaf that is a CA', certificate: () => leaf({ ca: {} }) },
-  { rule: 'authority-is-no-ca', what: 'an authority that is no CA', certificate: () => authority({ ca: false }), expected: () => expectedAuthority() },
-  { rule: 'authority-is-no-ca', what: 'an authority without a path length', certificate: () => authority({ ca: {} }), expected: () => expectedAuthority() },
-  { rule: 'authority-is-no-ca', what: 'an authority with room for more CAs', certificate: () => authority({ ca: { pathLength: 1 } }), expected: () => expectedAuthority() },
-  { rule: 'key-usage-critical', what: 'a key usage that is not critical', certificate: () => leaf({ without: [oid.keyUsage], extra: [{ oid: oid.keyUsage, critical: false, value: Uint8Array.of(3, 2, 7, 0x80) }] }) },
-  { rule: 'leaf-key-usage', what: 'a leaf that may sign certificates', certificate: () => leaf({ keyUsage: ['digitalSignature', 'keyCertSign'] }) },
-  { rule: 'leaf-key-usage', what: 'an elliptic key that may encipher', certificate: () => leaf({ keyUsage: ['digitalSignature', 'keyEncipherment'] }) },
-  { rule: 'leaf-key-usage', what: 'an RSA key that may not', certificate: () => leaf({ spki: rsaKey, subjectKeyId: keyIdentifier(rsaKey) }), expected: () => expectedLeaf({ spki: rsaKey }) },
-  { rule: 'authority-key-usage', what: 'an authority that may sign anything', certificate: () => authority({ keyUsage: ['digitalSignature', 'keyCertSign', 'cRLSign'] }), expected: () => expectedAuthority() },
+  {
+    rule: 'authority-is-no-ca',
+    what: 'an authority that is no CA',
+    certificate: () => authority({ ca: false }),
+    expected: () => expectedAuthority(),
+  },
+  {
+    rule: 'authority-is-no-ca',
+    what: 'an authority without a path length',
+    certificate: () => authority({ ca: {} }),
+    expected: () => expectedAuthority(),
+  },
+  {
+    rule: 'authority-is-no-ca',
+    what: 'an authority with room for more CAs',
+    certificate: () => authority({ ca: { pathLength: 1 } }),
+    expected: () => expectedAuthority(),
+  },
+  {
+    rule: 'key-usage-critical',
+    what: 'a key usage that is not critical',
+    certificate: () =>
+      leaf({ without: [oid.keyUsage], extra: [{ oid: oid.keyUsage, critical: false, value: Uint8Array.of(3, 2, 7, 0x80) }] }),
+  },
+  {
+    rule: 'leaf-key-usage',
+    what: 'a leaf that may sign certificates',
+    certificate: () => leaf({ keyUsage: ['digitalSignature', 'keyCertSign'] }),
+  },
+  {
+    rule: 'leaf-key-usage',
+    what: 'an elliptic key that may encipher',
+    certificate: () => leaf({ keyUsage: ['digitalSignature', 'keyEncipherment'] }),
+  },
+  {
+    rule: 'leaf-key-usage',
+    what: 'an RSA key that may not',
+    certificate: () => leaf({ spki: rsaKey, subjectKeyId: keyIdentifier(rsaKey) }),
+    expected: () => expectedLeaf({ spki: rsaKey }),
+  },
+  {
+    rule: 'authority-key-usage',
+    what: 'an authority that may sign anything',
+    certificate: () => authority({ keyUsage: ['digitalSignature', 'keyCertSign', 'cRLSign'] }),
+    expected: () => expectedAuthority(),
+  },
   { rule: 'leaf-purposes', what: 'a leaf for servers only', certificate: () => leaf({ extKeyUsage: ['serverAuth'] }) },
-  { rule: 'extensions', what: 'an extension that nobody knows', certificate: () => leaf({ extra: [{ oid: '1.3.6.1.4.1.99999.1', critical: false, value: Uint8Array.of(5, 0) }] }) },
-  { rule: 'extensions', what: 'an authority for a purpose', certificate: () => authority({ extKeyUsage: ['serverAuth'] }), expected: () => expectedAuthority() },
+  {
+    rule: 'extensions',
+    what: 'an extension that nobody knows',
+    certificate: () => leaf({ extra: [{ oid: '1.3.6.1.4.1.99999.1', critical: false, value: Uint8Array.of(5, 0) }] }),
+  },
+  {
+    rule: 'extensions',
+    what: 'an authority for a purpose',
+    certificate: () => authority({ extKeyUsage: ['serverAuth'] }),
+    expected: () => expectedAuthority(),
+  },
 ]
 
-const manyNames = Array.from({ length: 64 }, (_, index) => `${'n'.repeat(60)}.${'m'.repeat(60)}.${'o'.repeat(50)}.service-${index}.example.org`)
-const oldLeaf = (): Wishes => ({ subject: organization, spki: leafKey, serial: serial(), notBefore: at - minutes(10), notAfter: at + minutes(40), uris: [workload] })
-const withName = (certificate: Certificate, which: 'issuer' | 'subject'): Certificate => ({ ...certificate, [which]: { raw: Uint8Array.of(0x30, 0), attributes: [], text: '' } })
+const manyNames = Array.from(
+  { length: 64 },
+  (_, index) => `${'n'.repeat(60)}.${'m'.repeat(60)}.${'o'.repeat(50)}.service-${index}.example.org`,
+)
+const oldLeaf = (): Wishes => ({
+  subject: organization,
+  spki: leafKey,
+  serial: serial(),
+  notBefore: at - minutes(10),
+  notAfter: at + minutes(40),
+  uris: [workload],
+})
+const withName = (certificate: Certificate, which: 'issuer' | 'subject'): Certificate => ({
+  ...certificate,
+  [which]: { raw: Uint8Array.of(0x30, 0), attributes: [], text: '' },
+})
 const withSpki = (certificate: Certificate, spki: Uint8Array): Certificate => ({ ...certificate, spki })
 
 describe('C-8 what breaks a rule is not signed', () => {
@@ -155,7 +352,8 @@ describe('C-8 what breaks a rule is not signed', () => {
 
   test('most fixtures break one rule alone, so the rules tell things apart', async () => {
     let alone = 0
-    for (const { certificate, expected } of fixtures) if (brokenRules(await certificate(), expected?.() ?? expectedLeaf()).length === 1) alone++
+    for (const { certificate, expected } of fixtures)
+      if (brokenRules(await certificate(), expected?.() ?? expectedLeaf()).length === 1) alone++
     expect(alone / fixtures.length).toBeGreaterThan(0.7)
   })
 })
@@ -167,7 +365,12 @@ describe('what ought to be signed', () => {
 
   test('a leaf with an RSA key and DNS names', async () => {
     const dnsNames = ['a.example.org', 'b.example.org']
-    const certificate = await leaf({ spki: rsaKey, subjectKeyId: keyIdentifier(rsaKey), keyUsage: ['digitalSignature', 'keyEncipherment'], dnsNames })
+    const certificate = await leaf({
+      spki: rsaKey,
+      subjectKeyId: keyIdentifier(rsaKey),
+      keyUsage: ['digitalSignature', 'keyEncipherment'],
+      dnsNames,
+    })
     expect(brokenRules(certificate, expectedLeaf({ spki: rsaKey, dnsNames }))).toEqual([])
   })
 

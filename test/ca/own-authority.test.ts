@@ -11,7 +11,13 @@ import { verifyX509Svid } from '../../src/spiffe/x509-svid.ts'
 import type { ProvenKey } from '../../src/x509/certificate-request.ts'
 import { never, openTestAuthority, provenKey, testWorld, workload } from './support.ts'
 
-const ask = (key: ProvenKey, changes: Partial<X509SvidRequest> = {}): X509SvidRequest => ({ kind: 'workload', spiffeId: workload, key, context: { entry: 'entry-1' }, ...changes })
+const ask = (key: ProvenKey, changes: Partial<X509SvidRequest> = {}): X509SvidRequest => ({
+  kind: 'workload',
+  spiffeId: workload,
+  key,
+  context: { entry: 'entry-1' },
+  ...changes,
+})
 
 describe('an X509-SVID is refused', () => {
   test.for([
@@ -88,7 +94,9 @@ describe('a JWT-SVID', () => {
     ['that is to live longer than the profile allows', { lifetime: hours(1) + 1 }, 'ca.lifetime-too-long'],
   ] as const)('is refused %s', async ([, changes, reason]) => {
     await using opened = await openTestAuthority()
-    await expect(opened.ca.issueJwtSvid({ spiffeId: workload, audience: ['a'], context: {}, ...changes }, never)).rejects.toMatchObject({ reason })
+    await expect(opened.ca.issueJwtSvid({ spiffeId: workload, audience: ['a'], context: {}, ...changes }, never)).rejects.toMatchObject({
+      reason,
+    })
   })
 
   test('C-14 is accepted by whoever has the bundle, has an identifier of its own, and names its key by thumbprint', async () => {
@@ -98,7 +106,9 @@ describe('a JWT-SVID', () => {
     const first = await issue()
     const verified = await verifyJwtSvid(first.token, bundleSet([ca.bundle.current]), 'b', world.clock.now())
     expect(verified).toMatchObject({ spiffeId: workload, audience: ['a', 'b'], expiresAt: world.clock.now() + minutes(5) })
-    expect(verified.claims['jti']).not.toBe((await verifyJwtSvid((await issue()).token, bundleSet([ca.bundle.current]), 'a', world.clock.now())).claims['jti'])
+    expect(verified.claims['jti']).not.toBe(
+      (await verifyJwtSvid((await issue()).token, bundleSet([ca.bundle.current]), 'a', world.clock.now())).claims['jti'],
+    )
     expect(ca.bundle.current.jwtAuthorities[0]!.keyId).toMatch(/^[A-Za-z0-9_-]{32}$/)
     expect(Object.keys(verified.claims).sort()).toEqual(['aud', 'exp', 'iat', 'jti', 'sub'])
   })
@@ -114,14 +124,19 @@ describe('a JWT-SVID', () => {
 
 describe('opening', () => {
   test('without an upstream a new server does not open, and says why', async () => {
-    const away = { mint: () => Promise.reject(new Failure('unavailable', 'upstream.unreachable', { public: 'the vault cannot be reached' })), async [Symbol.asyncDispose]() {} }
+    const away = {
+      mint: () => Promise.reject(new Failure('unavailable', 'upstream.unreachable', { public: 'the vault cannot be reached' })),
+      async [Symbol.asyncDispose]() {},
+    }
     await expect(openTestAuthority({ upstream: away })).rejects.toMatchObject({ reason: 'upstream.unreachable' })
   })
 
   test('an upstream is not believed', async () => {
     const world = testWorld()
     const honest = await selfSigned.open({}, world)
-    await expect(openTestAuthority({ world, upstream: { ...honest, mint: async () => ({ chain: [], roots: [], warnings: [] }) } })).rejects.toMatchObject({
+    await expect(
+      openTestAuthority({ world, upstream: { ...honest, mint: async () => ({ chain: [], roots: [], warnings: [] }) } }),
+    ).rejects.toMatchObject({
       reason: 'upstream.empty-chain',
     })
   })

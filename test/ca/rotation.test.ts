@@ -14,7 +14,17 @@ import { verifyJwtSvid } from '../../src/spiffe/jwt-svid.ts'
 import { verifyX509Svid } from '../../src/spiffe/x509-svid.ts'
 import type { ProvenKey } from '../../src/x509/certificate-request.ts'
 import { FakeJournal } from '../fakes/journal.ts'
-import { never, openTestAuthority, provenKey, testWorld, whileFresh, workload, type CaWishes, type TestAuthority, type TestWorld } from './support.ts'
+import {
+  never,
+  openTestAuthority,
+  provenKey,
+  testWorld,
+  whileFresh,
+  workload,
+  type CaWishes,
+  type TestAuthority,
+  type TestWorld,
+} from './support.ts'
 
 const key: ProvenKey = await provenKey()
 const short: ProfileAsWritten = { ca: { lifetime: minutes(1) }, svid: { x509: seconds(20), jwt: seconds(10) } }
@@ -25,8 +35,10 @@ async function pass({ clock }: TestWorld, duration: Duration): Promise<void> {
   while (clock.sleepers === 0) await new Promise((resolve) => setImmediate(resolve))
 }
 
-const issueX509 = ({ ca }: TestAuthority): Promise<IssuedX509Svid> => ca.issueX509Svid({ kind: 'workload', spiffeId: workload, key, context: {} }, never)
-const issueJwt = ({ ca }: TestAuthority): Promise<IssuedJwtSvid> => ca.issueJwtSvid({ spiffeId: workload, audience: ['a'], context: {} }, never)
+const issueX509 = ({ ca }: TestAuthority): Promise<IssuedX509Svid> =>
+  ca.issueX509Svid({ kind: 'workload', spiffeId: workload, key, context: {} }, never)
+const issueJwt = ({ ca }: TestAuthority): Promise<IssuedJwtSvid> =>
+  ca.issueJwtSvid({ spiffeId: workload, audience: ['a'], context: {} }, never)
 const verify = (svid: IssuedX509Svid, bundle: TrustBundle, at: number) => verifyX509Svid(svid.chain, bundleSet([bundle]), at).spiffeId
 const roots = (bundle: TrustBundle): string[] => bundle.x509Authorities.map(({ certificate }) => certificate.serial)
 const contentOf = (bundle: TrustBundle): string => [...roots(bundle), ...bundle.jwtAuthorities.map(({ keyId }) => keyId)].join()
@@ -105,7 +117,9 @@ describe('authorities rotate', () => {
     await whileFresh(ca, async () => {
       await pass(world, hours(12) + 1)
       for (let minute = 0; minute < 60; minute++) await pass(world, minutes(1))
-      expect(ca.complaints()).toEqual([expect.stringMatching(/^the X.509 authority ends in 1[01]h.* and could not be kept fresh: the vault cannot be reached$/)])
+      expect(ca.complaints()).toEqual([
+        expect.stringMatching(/^the X.509 authority ends in 1[01]h.* and could not be kept fresh: the vault cannot be reached$/),
+      ])
       expect(asked).toBeGreaterThan(50)
       expect(asked).toBeLessThan(1000)
       expect((await issueX509(opened)).notAfter).toBeGreaterThan(world.clock.now())
@@ -169,7 +183,10 @@ describe('a server starts again', () => {
     const keys = await memory.open({}, world)
     await openTestAuthority({ world, journal, keys })
     const { record } = (await journal.read('server'))!
-    const away: KeyManager = { ...keys, find: () => Promise.reject(new Failure('unavailable', 'keys.away', { public: 'the key manager is away' })) }
+    const away: KeyManager = {
+      ...keys,
+      find: () => Promise.reject(new Failure('unavailable', 'keys.away', { public: 'the key manager is away' })),
+    }
     await expect(openTestAuthority({ world, journal, keys: away })).rejects.toMatchObject({ reason: 'keys.away' })
     expect((await journal.read('server'))!.record).toBe(record)
   })
@@ -278,13 +295,16 @@ describe('Q-5 the power goes', () => {
     expect(x509.active).toBeDefined()
     expect(jwt.active).toBeDefined()
     // What was signed is still trusted, and so is what is signed now.
-    for (const svid of [...issued, await issueX509(second)]) if (svid.notAfter >= now) expect(verify(svid, second.ca.bundle.current, now)).toBe(workload)
+    for (const svid of [...issued, await issueX509(second)])
+      if (svid.notAfter >= now) expect(verify(svid, second.ca.bundle.current, now)).toBe(workload)
     // Whoever got a bundle before never sees the same sequence with other content.
     const same = bundles.find(({ sequence }) => sequence === second.ca.bundle.current.sequence)
     if (same) expect(contentOf(same)).toEqual(contentOf(second.ca.bundle.current))
     expect(second.ca.bundle.current.sequence).toBeGreaterThanOrEqual(bundles.at(-1)?.sequence ?? 0n)
     // No key is left behind that nobody remembers.
-    const remembered = [x509, jwt].flatMap(({ active, next, old }) => [active, ...old, next && (next.stage === 'intended' ? next : next.authority)]).map((one) => one?.keyId)
+    const remembered = [x509, jwt]
+      .flatMap(({ active, next, old }) => [active, ...old, next && (next.stage === 'intended' ? next : next.authority)])
+      .map((one) => one?.keyId)
     for (const id of made) if (await keys.find(id, never)) expect(remembered).toContain(id)
     return machine.done
   }

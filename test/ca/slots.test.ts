@@ -7,7 +7,11 @@ import { nextMoment, nextStep, noSlots, trusted, type Authority, type RotationRu
 const rules: RotationRules = { prepareAt: 1 / 2, activateAt: 5 / 6, propagation: minutes(5), keepExpired: hours(1) }
 const day = hours(24)
 
-const authority = (keyId: string, life: { from: number; until: number }): Authority<string> => ({ keyId, ...life, material: `material of ${keyId}` })
+const authority = (keyId: string, life: { from: number; until: number }): Authority<string> => ({
+  keyId,
+  ...life,
+  material: `material of ${keyId}`,
+})
 const activeFor = (life: { from: number; until: number }): Slots<string> => ({ ...noSlots, active: authority('a', life) })
 const withNext = (life: { from: number; until: number }, next: { published: boolean; since?: number }): Slots<string> => ({
   ...activeFor(life),
@@ -77,7 +81,11 @@ describe('what to do now', () => {
   })
 
   test('an old authority is forgotten when nobody can hold anything valid of it', () => {
-    const old: Slots<string> = { active: authority('b', { from: day, until: 3 * day }), next: undefined, old: [authority('a', { from: 0, until: day })] }
+    const old: Slots<string> = {
+      active: authority('b', { from: day, until: 3 * day }),
+      next: undefined,
+      old: [authority('a', { from: 0, until: day })],
+    }
     expect(nextStep(old, day + hours(1), rules)).toBeUndefined()
     expect(nextMoment(old, day + hours(1), rules)).toBe(day + hours(1) + 1)
     expect(nextStep(old, day + hours(1) + 1, rules)).toEqual({ do: 'forget', keyId: 'a' })
@@ -139,10 +147,19 @@ describe('for as long as it runs', () => {
 
   test('there is never a gap, and never an authority that was not announced, while the upstream works', () => {
     fc.assert(
-      fc.property(fc.array(fc.integer({ min: 1, max: 60 }), { maxLength: 6 }), lifetimes, fc.double({ min: 0, max: 2, noNaN: true }), (waits, life, share) => {
-        const ran = live(waits.map((wait) => ({ wait: (wait * life) / 20, upstream: true })), life, share * life)
-        expect(ran.gap).toBe(0)
-      }),
+      fc.property(
+        fc.array(fc.integer({ min: 1, max: 60 }), { maxLength: 6 }),
+        lifetimes,
+        fc.double({ min: 0, max: 2, noNaN: true }),
+        (waits, life, share) => {
+          const ran = live(
+            waits.map((wait) => ({ wait: (wait * life) / 20, upstream: true })),
+            life,
+            share * life,
+          )
+          expect(ran.gap).toBe(0)
+        },
+      ),
       { numRuns: 60 },
     )
   })

@@ -51,7 +51,9 @@ export class KeptLog implements Log {
   }
 
   #keep(level: string, message: string, fields: LogFields): void {
-    this.lines.push(`${level} ${message} ${JSON.stringify({ ...this.#fields, ...fields }, (_, value: unknown) => (typeof value === 'bigint' ? String(value) : value))}`)
+    this.lines.push(
+      `${level} ${message} ${JSON.stringify({ ...this.#fields, ...fields }, (_, value: unknown) => (typeof value === 'bigint' ? String(value) : value))}`,
+    )
   }
 }
 
@@ -116,7 +118,10 @@ export async function openTestAuthority(wishes: CaWishes = {}): Promise<TestAuth
 }
 
 /** A key whose owner proved that it has it. */
-export async function provenKey(type: KeyType = 'ec-p256', names: { readonly uris?: readonly string[]; readonly dnsNames?: readonly string[] } = {}): Promise<ProvenKey> {
+export async function provenKey(
+  type: KeyType = 'ec-p256',
+  names: { readonly uris?: readonly string[]; readonly dnsNames?: readonly string[] } = {},
+): Promise<ProvenKey> {
   const { privateKey } = await generateKeyPair(type)
   return proven(parseCertificateRequest(await createCertificateRequest({ signer: signerOf(privateKey), ...names })))
 }

@@ -34,7 +34,8 @@ beforeAll(async () => {
   key = signerOf((await generateKeyPair('ec-p256')).privateKey)
 })
 afterAll(async () => {
-  for (const name of ['DEBUG', 'VAULT_TOKEN', 'VAULT_NAMESPACE', 'VAULT_PREFIX', 'VAULT_SKIP_VERIFY', 'HTTP_PROXY', 'http_proxy']) delete process.env[name]
+  for (const name of ['DEBUG', 'VAULT_TOKEN', 'VAULT_NAMESPACE', 'VAULT_PREFIX', 'VAULT_SKIP_VERIFY', 'HTTP_PROXY', 'http_proxy'])
+    delete process.env[name]
   await server[Symbol.asyncDispose]()
 })
 afterEach(() => {
@@ -66,7 +67,11 @@ async function open(settings: object = {}, world: TestWorld = testWorld({ clock 
 }
 
 /** Mints, and moves the clock whenever the driver waits for its next try. */
-async function mint(changes: Partial<MintRequest> = {}, settings: object = {}, world: TestWorld = testWorld({ clock: new FakeClock(clock.now()) })) {
+async function mint(
+  changes: Partial<MintRequest> = {},
+  settings: object = {},
+  world: TestWorld = testWorld({ clock: new FakeClock(clock.now()) }),
+) {
   const upstream = await open(settings, world)
   let done = false
   const minted = upstream.mint(request(changes), never).finally(() => (done = true))
@@ -125,7 +130,10 @@ describe('what is asked', () => {
 
   test('V-3, V-16 a named issuer in a namespace', async () => {
     await mint({}, { mount: 'teams/pki', issuer: 'vidimus', namespace: 'team-a' })
-    expect(server.asked[0]).toMatchObject({ path: '/v1/teams/pki/issuer/vidimus/sign-intermediate', headers: { 'x-vault-namespace': 'team-a' } })
+    expect(server.asked[0]).toMatchObject({
+      path: '/v1/teams/pki/issuer/vidimus/sign-intermediate',
+      headers: { 'x-vault-namespace': 'team-a' },
+    })
   })
 })
 
@@ -138,12 +146,21 @@ describe('what is answered', () => {
   })
 
   test.for<readonly [string, FakeVault['tells']]>([
-    ['before Vault 1.11: only issuers in the chain', ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), ca_chain: [pem(root)] } })],
+    [
+      'before Vault 1.11: only issuers in the chain',
+      ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), ca_chain: [pem(root)] } }),
+    ],
     ['without a chain', ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root) } })],
     ['with a chain that is null', ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), ca_chain: null } })],
-    ['the root first, everything twice', ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), ca_chain: [pem(root), pem(own), pem(root), pem(own)] } })],
+    [
+      'the root first, everything twice',
+      ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), ca_chain: [pem(root), pem(own), pem(root), pem(own)] } }),
+    ],
     ['several certificates in one text', ({ own, root }) => ({ data: { certificate: pem(own), ca_chain: [`${pem(own)}\n${pem(root)}`] } })],
-    ['fields that nobody knows', ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), news: { a: 1 } }, lease_id: '', auth: null })],
+    [
+      'fields that nobody knows',
+      ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), news: { a: 1 } }, lease_id: '', auth: null }),
+    ],
   ])('V-5 %s: the same authority', async ([, tells]) => {
     server.tells = tells
     const minted = await mint()
@@ -153,7 +170,9 @@ describe('what is answered', () => {
 
   test('V-5 certificates of strangers are dropped', async () => {
     const stranger = await TestCa.create({ at: clock.now(), name: 'stranger' })
-    server.tells = ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root), ca_chain: [pem(stranger.certificate), pem(own), pem(root)] } })
+    server.tells = ({ own, root }) => ({
+      data: { certificate: pem(own), issuing_ca: pem(root), ca_chain: [pem(stranger.certificate), pem(own), pem(root)] },
+    })
     expect((await mint()).roots.map(pem)).toEqual([pem(server.root.certificate)])
   })
 
@@ -212,7 +231,10 @@ describe('what is answered', () => {
     ['no certificate', () => ({ data: { issuing_ca: 'x' } })],
     ['a certificate that is none', () => ({ data: { certificate: 'x', issuing_ca: 'y' } })],
     ['a number for a chain', ({ own }) => ({ data: { certificate: pem(own), ca_chain: 7 } })],
-    ['a private key', ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root).replaceAll('CERTIFICATE', 'PRIVATE KEY') } })],
+    [
+      'a private key',
+      ({ own, root }) => ({ data: { certificate: pem(own), issuing_ca: pem(root).replaceAll('CERTIFICATE', 'PRIVATE KEY') } }),
+    ],
   ])('V-19 an answer with %s is refused', async ([, tells]) => {
     server.tells = tells
     await expect(mint()).rejects.toMatchObject({ reason: 'upstream.malformed-answer' })
@@ -279,7 +301,10 @@ describe('V-9 what passes is waited for, what is refused is not', () => {
 
   test('a vault that stays sealed is given up for now', async () => {
     server.misbehaves = Array.from({ length: 10 }, () => refusing(503, 'Vault is sealed'))
-    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.unavailable', message: expect.stringContaining('(status 503: Vault is sealed)') as string })
+    await expect(mint()).rejects.toMatchObject({
+      reason: 'upstream.unavailable',
+      message: expect.stringContaining('(status 503: Vault is sealed)') as string,
+    })
     expect(server.asked).toHaveLength(4)
   })
 
@@ -306,7 +331,10 @@ describe('V-9 what passes is waited for, what is refused is not', () => {
   })
 
   test('a port where nobody listens', async () => {
-    await expect(mint({}, { address: 'http://127.0.0.1:1' })).rejects.toMatchObject({ reason: 'upstream.unreachable', message: expect.stringContaining('ECONNREFUSED') as string })
+    await expect(mint({}, { address: 'http://127.0.0.1:1' })).rejects.toMatchObject({
+      reason: 'upstream.unreachable',
+      message: expect.stringContaining('ECONNREFUSED') as string,
+    })
   })
 })
 
@@ -315,7 +343,9 @@ describe('whom we talk to', () => {
     const authority = await TestCa.create({ at: systemClock.now(), name: 'tls root' })
     const { certificate, keyPem } = await authority.leaf({ dnsNames: ['localhost'] })
     await using secure = await FakeVault.open(clock.now(), { cert: pem(certificate), key: keyPem })
-    await expect(mint({}, { address: secure.address, auth: { method: 'token', token: { env: secure.token } } })).rejects.toMatchObject({ reason: 'upstream.unreachable' })
+    await expect(mint({}, { address: secure.address, auth: { method: 'token', token: { env: secure.token } } })).rejects.toMatchObject({
+      reason: 'upstream.unreachable',
+    })
     expect(secure.asked).toEqual([])
 
     const folder = await mkdtemp(join(tmpdir(), 'vidimus-'))
@@ -330,13 +360,24 @@ describe('whom we talk to', () => {
 
 test('V-15 neither the token nor the request is ever told: not in logs, not in errors, not on standard error', async () => {
   const told: string[] = []
-  const spies = [process.stderr, process.stdout].map((stream) => vi.spyOn(stream, 'write').mockImplementation((chunk) => (told.push(String(chunk)), true)))
+  const spies = [process.stderr, process.stdout].map((stream) =>
+    vi.spyOn(stream, 'write').mockImplementation((chunk) => (told.push(String(chunk)), true)),
+  )
   const world = testWorld({ clock: new FakeClock(clock.now()) })
   const repeats: Misbehaviour = refusing(400, `bad request with token ${server.token}`)
   try {
-    for (const bad of [[], [repeats], [refusing(403, server.token)], [refusing(503, 'sealed'), repeats], [(response: Parameters<Misbehaviour>[0]) => response.destroy(), repeats]]) {
+    for (const bad of [
+      [],
+      [repeats],
+      [refusing(403, server.token)],
+      [refusing(503, 'sealed'), repeats],
+      [(response: Parameters<Misbehaviour>[0]) => response.destroy(), repeats],
+    ]) {
       server.misbehaves = bad
-      const outcome = await mint({}, {}, world).then(() => '', (error: unknown) => `${tellChain(error)} ${inspect(error, { depth: 10, showHidden: true })} ${JSON.stringify(error)}`)
+      const outcome = await mint({}, {}, world).then(
+        () => '',
+        (error: unknown) => `${tellChain(error)} ${inspect(error, { depth: 10, showHidden: true })} ${JSON.stringify(error)}`,
+      )
       told.push(outcome)
     }
   } finally {

@@ -34,25 +34,37 @@ describe.each(keyManagers.map((driver) => [driver.kind, driver] as const))('key 
     expect(driver.config.safeParse(driver.example).success).toBe(true)
   })
 
-  test.for(['', '.', '..', '../x', 'a/b', 'A', 'a_b', 'a\0', '-a', 'a-', 'ä', 'a'.repeat(65)])('refuses `%s` as a name, for it may become a path', async (id) => {
-    const checkedKeys = checked(keys)
-    for (const deed of [() => keys.create(id, 'ec-p256', never), () => checkedKeys.find(id, never), () => checkedKeys.remove(id, never)]) {
-      await expect(deed()).rejects.toMatchObject({ reason: 'keys.bad-id' })
-    }
-  })
+  test.for(['', '.', '..', '../x', 'a/b', 'A', 'a_b', 'a\0', '-a', 'a-', 'ä', 'a'.repeat(65)])(
+    'refuses `%s` as a name, for it may become a path',
+    async (id) => {
+      const checkedKeys = checked(keys)
+      for (const deed of [
+        () => keys.create(id, 'ec-p256', never),
+        () => checkedKeys.find(id, never),
+        () => checkedKeys.remove(id, never),
+      ]) {
+        await expect(deed()).rejects.toMatchObject({ reason: 'keys.bad-id' })
+      }
+    },
+  )
 
   test('a key that was never made is not found, and can be removed', async () => {
     expect(await keys.find('never', never)).toBeUndefined()
     await keys.remove('never', never)
   })
 
-  test.for<KeyType>(['ec-p256', 'ec-p384', 'rsa-2048'])('C-20 makes a key of type %s that signs what its public half accepts', async (type) => {
-    const key = await checked(keys).create(`a-${type}`, type, never)
-    const message = utf8('a message')
-    expect(key).toMatchObject({ id: `a-${type}`, keyType: type })
-    expect(keyTypeOf(createPublicKey({ key: Buffer.from(key.publicKey), format: 'der', type: 'spki' }))).toBe(type)
-    expect(verifySignature(importPublicKey(key.publicKey), signatureAlgorithmOf(type), message, await key.sign(message, never))).toBe(true)
-  })
+  test.for<KeyType>(['ec-p256', 'ec-p384', 'rsa-2048'])(
+    'C-20 makes a key of type %s that signs what its public half accepts',
+    async (type) => {
+      const key = await checked(keys).create(`a-${type}`, type, never)
+      const message = utf8('a message')
+      expect(key).toMatchObject({ id: `a-${type}`, keyType: type })
+      expect(keyTypeOf(createPublicKey({ key: Buffer.from(key.publicKey), format: 'der', type: 'spki' }))).toBe(type)
+      expect(verifySignature(importPublicKey(key.publicKey), signatureAlgorithmOf(type), message, await key.sign(message, never))).toBe(
+        true,
+      )
+    },
+  )
 
   test('finds a key again by its name', async () => {
     const made = await keys.create('again', 'ec-p256', never)
@@ -85,6 +97,8 @@ describe.each(keyManagers.map((driver) => [driver.kind, driver] as const))('key 
     const publicKey = importPublicKey(key.publicKey)
     const messages = Array.from({ length: 50 }, (_, index) => utf8(`message ${index}`))
     const signatures = await Promise.all(messages.map((message) => key.sign(message, never)))
-    expect(signatures.every((signature, index) => verifySignature(publicKey, signatureAlgorithmOf('ec-p256'), messages[index]!, signature))).toBe(true)
+    expect(
+      signatures.every((signature, index) => verifySignature(publicKey, signatureAlgorithmOf('ec-p256'), messages[index]!, signature)),
+    ).toBe(true)
   })
 })

@@ -60,13 +60,17 @@ describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
   })
 
   test('a mount or an issuer that is not there is refused', async () => {
-    await expect((await upstreamOf({ mount: 'nowhere' })).mint(await mintRequest(), never)).rejects.toMatchObject({ reason: 'upstream.not-found' })
+    await expect((await upstreamOf({ mount: 'nowhere' })).mint(await mintRequest(), never)).rejects.toMatchObject({
+      reason: 'upstream.not-found',
+    })
   })
 
   test('V-6 a certificate for another trust domain is refused', async () => {
     const upstream = checked(await upstreamOf({}), { clock: systemClock })
     const request = await mintRequest()
-    await expect(upstream.mint({ ...request, trustDomain: parseTrustDomain('other.test') }, never)).rejects.toMatchObject({ reason: 'upstream.wrong-name' })
+    await expect(upstream.mint({ ...request, trustDomain: parseTrustDomain('other.test') }, never)).rejects.toMatchObject({
+      reason: 'upstream.wrong-name',
+    })
   })
 
   test('V-6 a certificate for another key is refused', async () => {
@@ -82,7 +86,9 @@ describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
     const minted = await upstream.mint({ ...(await mintRequest()), leastLifetime: minutes(30) }, never)
     expect(minted.complaints.join('\n')).toMatch(/capped the lifetime of our CA: asked for 1d, got (1h|59m)/)
     expect(minted.until - systemClock.now()).toBeLessThanOrEqual(hours(1) + 1000)
-    await expect(upstream.mint({ ...(await mintRequest()), leastLifetime: hours(2) }, never)).rejects.toMatchObject({ reason: 'upstream.lifetime-too-short' })
+    await expect(upstream.mint({ ...(await mintRequest()), leastLifetime: hours(2) }, never)).rejects.toMatchObject({
+      reason: 'upstream.lifetime-too-short',
+    })
   })
 
   test.for([
@@ -116,7 +122,11 @@ describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
 
   test('the CA rotates under the same root, and what it signed before stays valid', async () => {
     const world = testWorld({ clock: new FakeClock(systemClock.now()) })
-    await using opened = await openTestAuthority({ world, upstream: await upstreamOf({}, world), profile: { ca: { lifetime: hours(2) }, svid: { x509: minutes(10) } } })
+    await using opened = await openTestAuthority({
+      world,
+      upstream: await upstreamOf({}, world),
+      profile: { ca: { lifetime: hours(2) }, svid: { x509: minutes(10) } },
+    })
     const { ca } = opened
     const issue = async () => ca.issueX509Svid({ kind: 'workload', spiffeId: workload, key: await provenKey(), context: {} }, never)
     const before = await issue()
@@ -151,12 +161,15 @@ describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
     expect(svid.chain).toHaveLength(2)
 
     const again = openTestAuthority({ world, upstream, journal, keys })
-    for (let waited = 0; waited < 100 && (await Promise.race([again.then(() => true), Promise.resolve(false)])) === false; waited++) {
+    for (let waited = 0; waited < 100 && !(await Promise.race([again.then(() => true), Promise.resolve(false)])); waited++) {
       await world.clock.advance(minutes(1))
       await new Promise((resolve) => setTimeout(resolve, 30))
     }
     await using reopened = await again
-    expect((await reopened.ca.issueX509Svid({ kind: 'workload', spiffeId: workload, key: await provenKey(), context: {} }, never)).chain[1]!.serial).toBe(svid.chain[1]!.serial)
+    expect(
+      (await reopened.ca.issueX509Svid({ kind: 'workload', spiffeId: workload, key: await provenKey(), context: {} }, never)).chain[1]!
+        .serial,
+    ).toBe(svid.chain[1]!.serial)
   })
 })
 
@@ -183,7 +196,11 @@ const pem = ({ raw }: { readonly raw: Uint8Array }): string => formatPem('CERTIF
 async function opensslVerifies(folder: string, chain: readonly string[], roots: readonly string[]): Promise<string> {
   const files = { leaf: chain[0]!, chain: chain.slice(1).join(''), roots: roots.join('') }
   for (const [name, text] of Object.entries(files)) await writeFile(join(folder, `${name}.pem`), text)
-  const { stdout } = await promisify(execFile)('openssl', ['verify', '-x509_strict', '-CAfile', 'roots.pem', '-untrusted', 'chain.pem', 'leaf.pem'], { cwd: folder })
+  const { stdout } = await promisify(execFile)(
+    'openssl',
+    ['verify', '-x509_strict', '-CAfile', 'roots.pem', '-untrusted', 'chain.pem', 'leaf.pem'],
+    { cwd: folder },
+  )
   return stdout
 }
 
@@ -204,7 +221,13 @@ class Bao {
 
   async start(home: string): Promise<void> {
     this.#port = await freePort()
-    const args = ['server', '-dev', '-dev-no-store-token', `-dev-root-token-id=${this.token}`, `-dev-listen-address=127.0.0.1:${this.#port}`]
+    const args = [
+      'server',
+      '-dev',
+      '-dev-no-store-token',
+      `-dev-root-token-id=${this.token}`,
+      `-dev-listen-address=127.0.0.1:${this.#port}`,
+    ]
     this.#process = spawn(this.#program, args, { cwd: home, env: { PATH: process.env['PATH'] ?? '', HOME: home }, stdio: 'ignore' })
     for (let waited = 0; waited < 200; waited++) {
       const answer = await fetch(`${this.address}/v1/sys/health`).catch(() => undefined)
@@ -223,13 +246,27 @@ class Bao {
 
   async mountRoot(mount: string, { max = '87600h' } = {}): Promise<void> {
     await this.#post(`sys/mounts/${mount}`, { type: 'pki', config: { max_lease_ttl: max } })
-    await this.#post(`${mount}/root/generate/internal`, { common_name: `root of ${mount}`, issuer_name: 'first', key_type: 'ec', key_bits: 256, ttl: '87600h' })
+    await this.#post(`${mount}/root/generate/internal`, {
+      common_name: `root of ${mount}`,
+      issuer_name: 'first',
+      key_type: 'ec',
+      key_bits: 256,
+      ttl: '87600h',
+    })
   }
 
   async mountIntermediate(mount: string, root: string): Promise<void> {
     await this.#post(`sys/mounts/${mount}`, { type: 'pki', config: { max_lease_ttl: '43800h' } })
-    const { csr } = await this.#post(`${mount}/intermediate/generate/internal`, { common_name: `intermediate of ${mount}`, key_type: 'ec', key_bits: 256 })
-    const { certificate, issuing_ca } = await this.#post(`${root}/root/sign-intermediate`, { csr, common_name: `intermediate of ${mount}`, ttl: '43800h' })
+    const { csr } = await this.#post(`${mount}/intermediate/generate/internal`, {
+      common_name: `intermediate of ${mount}`,
+      key_type: 'ec',
+      key_bits: 256,
+    })
+    const { certificate, issuing_ca } = await this.#post(`${root}/root/sign-intermediate`, {
+      csr,
+      common_name: `intermediate of ${mount}`,
+      ttl: '43800h',
+    })
     await this.#post(`${mount}/intermediate/set-signed`, { certificate: `${String(certificate)}\n${String(issuing_ca)}` })
   }
 
@@ -249,7 +286,11 @@ class Bao {
   }
 
   async #call(path: string, body: object): Promise<unknown> {
-    const answer = await fetch(`${this.address}/v1/${path}`, { method: 'POST', headers: { 'X-Vault-Token': this.token }, body: JSON.stringify(body) })
+    const answer = await fetch(`${this.address}/v1/${path}`, {
+      method: 'POST',
+      headers: { 'X-Vault-Token': this.token },
+      body: JSON.stringify(body),
+    })
     const text = await answer.text()
     if (!answer.ok) throw new Error(`${path}: ${answer.status} ${text}`)
     return text === '' ? undefined : JSON.parse(text)

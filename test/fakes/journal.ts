@@ -13,7 +13,8 @@ export class FakeJournal implements CaJournal {
 
   async write(serverId: string, record: string, revision: bigint): Promise<void> {
     const stored = this.#records.get(serverId)?.revision ?? 0n
-    if (stored !== revision) throw new Failure('failed_precondition', 'journal.changed-meanwhile', { public: 'the journal was changed meanwhile' })
+    if (stored !== revision)
+      throw new Failure('failed_precondition', 'journal.changed-meanwhile', { public: 'the journal was changed meanwhile' })
     this.#records.set(serverId, { record, revision: revision + 1n })
     this.writes++
   }

@@ -51,7 +51,7 @@ export async function connectVault(settings: VaultSettings, token: Secret, world
       for (;;) {
         const heard: Heard = {}
         try {
-          return await client.write(path.join('/'), body, { heard, signal: deadline(settings.timeout, signal) })
+          return (await client.write(path.join('/'), body, { heard, signal: deadline(settings.timeout, signal) })) as unknown
         } catch (error) {
           signal.throwIfAborted()
           const failure = explain(error, path, settings, token)
@@ -91,7 +91,11 @@ function exchange({ method, uri, headers, json, heard, signal }: Asked, settings
   const body = json === undefined ? undefined : Buffer.from(JSON.stringify(json), 'utf8')
   const options: RequestOptions = {
     method,
-    headers: { ...headers, accept: 'application/json', ...(body ? { 'content-type': 'application/json', 'content-length': body.length } : {}) },
+    headers: {
+      ...headers,
+      accept: 'application/json',
+      ...(body ? { 'content-type': 'application/json', 'content-length': body.length } : {}),
+    },
     agent: false,
     signal,
     minVersion: 'TLSv1.2',
@@ -102,7 +106,10 @@ function exchange({ method, uri, headers, json, heard, signal }: Asked, settings
     const request = (url.protocol === 'http:' ? requestHttp : requestHttps)(url, options, (response) => {
       const after = Number(response.headers['retry-after'])
       if (after > 0) heard.retryAfter = Math.min(seconds(after), longestRetryAfter)
-      collect(response).then((text) => resolve({ statusCode: response.statusCode ?? 0, body: readJson(text), request: { path: url.pathname } }), reject)
+      collect(response).then(
+        (text) => resolve({ statusCode: response.statusCode ?? 0, body: readJson(text), request: { path: url.pathname } }),
+        reject,
+      )
     })
     request.on('error', reject)
     request.end(body)
@@ -134,7 +141,7 @@ function readJson(text: string): unknown {
 function depthOf(value: unknown): number {
   let depth = 0
   for (let level: unknown[] = [value]; level.length > 0; depth++) {
-    level = level.flatMap((one) => (typeof one === 'object' && one !== null ? Object.values(one) : []))
+    level = level.flatMap((one): unknown[] => (typeof one === 'object' && one !== null ? Object.values(one) : []))
   }
   return depth
 }
@@ -165,7 +172,8 @@ function answerIn(error: unknown): { readonly statusCode: number; readonly body:
 
 function unanswered(error: unknown, { address, timeout }: VaultSettings): Failure {
   const name = error instanceof Error ? error.name : ''
-  if (name === 'AbortError' || name === 'TimeoutError') return failed('deadline_exceeded', 'timeout', `the vault at \`${address}\` did not answer within ${timeout / 1000} s`)
+  if (name === 'AbortError' || name === 'TimeoutError')
+    return failed('deadline_exceeded', 'timeout', `the vault at \`${address}\` did not answer within ${timeout / 1000} s`)
   const code = error instanceof Error && 'code' in error ? String(error.code) : 'no code'
   return failed('unavailable', 'unreachable', `the vault at \`${address}\` cannot be reached (${code})`)
 }
@@ -174,7 +182,12 @@ function unanswered(error: unknown, { address, timeout }: VaultSettings): Failur
 function saying(body: unknown, token: Secret): string {
   const errors: unknown = typeof body === 'object' && body !== null && 'errors' in body ? body.errors : undefined
   const texts = Array.isArray(errors) ? errors.filter((one) => typeof one === 'string') : []
-  return texts.join('; ').replaceAll(token.reveal(), '[secret]').replace(/[\p{Cc}]+/gu, ' ').trim().slice(0, maxSaying)
+  return texts
+    .join('; ')
+    .replaceAll(token.reveal(), '[secret]')
+    .replace(/[\p{Cc}]+/gu, ' ')
+    .trim()
+    .slice(0, maxSaying)
 }
 
 interface AnswerRow {
@@ -186,7 +199,12 @@ interface AnswerRow {
 
 /** One row a kind of refusal; the first that fits counts, the last is for all others. */
 const answers: readonly AnswerRow[] = [
-  { statuses: (status) => status === 400, category: 'failed_precondition', reason: 'bad-request', tell: (place) => `${place} refused to sign our CA` },
+  {
+    statuses: (status) => status === 400,
+    category: 'failed_precondition',
+    reason: 'bad-request',
+    tell: (place) => `${place} refused to sign our CA`,
+  },
   {
     statuses: (status) => status === 401 || status === 403,
     category: 'permission_denied',
@@ -194,7 +212,12 @@ const answers: readonly AnswerRow[] = [
     tell: (place, path) =>
       `${place} denied us: the token is wrong or has ended, or its policy lacks \`path "${path.join('/')}" { capabilities = ["update"] }\``,
   },
-  { statuses: (status) => status === 404, category: 'failed_precondition', reason: 'not-found', tell: (place) => `there is no ${place}: check mount, issuer and namespace` },
+  {
+    statuses: (status) => status === 404,
+    category: 'failed_precondition',
+    reason: 'not-found',
+    tell: (place) => `there is no ${place}: check mount, issuer and namespace`,
+  },
   {
     statuses: (status) => status >= 300 && status < 400,
     category: 'failed_precondition',

@@ -27,10 +27,18 @@ export const vault = upstreamAuthority({
     /** For one call (V-13). */
     timeout: z.string().default('10s').transform(readTimeout),
   }),
-  example: { address: 'https://vault.example.test:8200', mount: 'pki', issuer: 'vidimus-root', auth: { method: 'token', token: { env: 'VIDIMUS_VAULT_TOKEN' } } },
+  example: {
+    address: 'https://vault.example.test:8200',
+    mount: 'pki',
+    issuer: 'vidimus-root',
+    auth: { method: 'token', token: { env: 'VIDIMUS_VAULT_TOKEN' } },
+  },
 
   async open(config, world) {
-    if (config.dangerouslySkipTlsVerification) world.log.error('the certificate of the vault is not verified: anybody between us and it can become our root', { address: config.address })
+    if (config.dangerouslySkipTlsVerification)
+      world.log.error('the certificate of the vault is not verified: anybody between us and it can become our root', {
+        address: config.address,
+      })
     const path = [...config.mount.split('/'), ...(config.issuer === undefined ? ['root'] : ['issuer', config.issuer]), 'sign-intermediate']
     return {
       mint: (request, signal) => signIntermediate({ ...config, path }, request, world, signal),
@@ -71,7 +79,9 @@ function readAnswer(answer: unknown, at: Instant): MintedAuthority {
   const { certificate, issuing_ca, ca_chain } = read.data.data
   try {
     const [own] = parseCertificatesPem(certificate)
-    const others = [...(ca_chain ?? []), ...(issuing_ca === undefined || issuing_ca === '' ? [] : [issuing_ca])].flatMap(parseCertificatesPem)
+    const others = [...(ca_chain ?? []), ...(issuing_ca === undefined || issuing_ca === '' ? [] : [issuing_ca])].flatMap(
+      parseCertificatesPem,
+    )
     return { ...ordered(own!, others, at), warnings: (read.data.warnings ?? []).slice(0, maxWarnings).map(tame) }
   } catch (cause) {
     if (cause instanceof Failure && cause.reason.startsWith('upstream.')) throw cause
@@ -83,7 +93,8 @@ function readAnswer(answer: unknown, at: Instant): MintedAuthority {
 function ordered(own: Certificate, others: readonly Certificate[], at: Instant): Pick<MintedAuthority, 'chain' | 'roots'> {
   const unique = [...new Map(others.map((one) => [fingerprint(one), one])).values()].filter((one) => fingerprint(one) !== fingerprint(own))
   const roots = unique.filter((one) => isSelfIssued(one) && signedBy(one, one))
-  if (roots.length === 0) throw refused('no-root', 'the vault answered without a root: give its issuer the whole chain up to a self-signed certificate')
+  if (roots.length === 0)
+    throw refused('no-root', 'the vault answered without a root: give its issuer the whole chain up to a self-signed certificate')
   try {
     const path = buildChain({ leaf: own, intermediates: unique.filter((one) => !roots.includes(one)), roots, at })
     return { chain: path.slice(0, -1), roots: path.slice(-1) }
@@ -101,8 +112,16 @@ const answerSchema = z.object({
 function readAddress(text: string, context: z.RefinementCtx): string {
   const url = URL.canParse(text) ? new URL(text) : undefined
   const loopback = url !== undefined && loopbackHosts.has(url.hostname)
-  if (url && (url.protocol === 'https:' || (url.protocol === 'http:' && loopback)) && `${url.origin}${url.pathname}` === `${text.replace(/\/$/, '')}/`) return url.origin
-  context.addIssue({ code: 'custom', message: 'expected an address like `https://vault.example.org:8200`, without a path; `http` only on this machine' })
+  if (
+    url &&
+    (url.protocol === 'https:' || (url.protocol === 'http:' && loopback)) &&
+    `${url.origin}${url.pathname}` === `${text.replace(/\/$/, '')}/`
+  )
+    return url.origin
+  context.addIssue({
+    code: 'custom',
+    message: 'expected an address like `https://vault.example.org:8200`, without a path; `http` only on this machine',
+  })
   return z.NEVER
 }
 
