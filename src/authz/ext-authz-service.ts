@@ -16,7 +16,13 @@ import type { WorkloadRules } from './workload-rules.ts'
  * Check. The destination is the proxy that asks, as the kernel knows it; the source is what the proxy verified.
  * Every answer is a verdict, never an error: a proxy that is told to let requests through on errors does not let these through.
  */
-export function externalAuthorization({ agent, rules }: { readonly agent: Agent; readonly rules: WorkloadRules }): Handlers<typeof Authorization, Peer> {
+export function externalAuthorization({
+  agent,
+  rules,
+}: {
+  readonly agent: Agent
+  readonly rules: WorkloadRules
+}): Handlers<typeof Authorization, Peer> {
   const responses = new Responses()
   const told = new Ration()
   return {
@@ -25,11 +31,17 @@ export function externalAuthorization({ agent, rules }: { readonly agent: Agent;
         const workload = await agent.identify(call.peer, call.signal)
         const decision = decideAt(rules, workload, attributes)
         if (!decision.allowed && told.allows(agent.clock.now())) {
-          agent.log.info('a request was refused', { pid: workload.pid, decision: decision.reason, rule: decision.decidedBy[0]?.id, errors: decision.errors })
+          agent.log.info('a request was refused', {
+            pid: workload.pid,
+            decision: decision.reason,
+            rule: decision.decidedBy[0]?.id,
+            errors: decision.errors,
+          })
         }
         return responses.of(decision)
       } catch (error) {
-        if (told.allows(agent.clock.now())) agent.log.warn('a request was refused because it could not be decided', { pid: call.peer.pid, error: tellChain(error) })
+        if (told.allows(agent.clock.now()))
+          agent.log.warn('a request was refused because it could not be decided', { pid: call.peer.pid, error: tellChain(error) })
         return responses.of(undecided)
       }
     },

@@ -23,7 +23,12 @@ export const extensionConfigTypeUrl = 'type.googleapis.com/envoy.config.core.v3.
  * depends on who the kernel says is calling; what the proxy says about itself selects nothing. Who loses its last identity is refused everything.
  * @throws Failure `workload.no-identity`
  */
-export function extensionConfigDiscovery({ agent, rules, random, report }: ExtensionConfigOptions): Handlers<typeof ExtensionConfigDiscoveryService, Peer> {
+export function extensionConfigDiscovery({
+  agent,
+  rules,
+  random,
+  report,
+}: ExtensionConfigOptions): Handlers<typeof ExtensionConfigDiscoveryService, Peer> {
   const identified = async (call: Call<Peer>) => {
     const workload = await agent.identify(call.peer, call.signal)
     requireIdentity(workload)

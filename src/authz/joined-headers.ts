@@ -11,5 +11,7 @@ const joined: ReadonlySet<string> = new Set(
   `accept accept-encoding access-control-request-headers access-control-request-method access-control-request-private-network authentication
   authorization cache-control cdn-loop connection content-encoding content-length content-type expect grpc-accept-encoding grpc-timeout if-match
   if-modified-since if-none-match if-range if-unmodified-since keep-alive origin pragma proxy-connection proxy-status referer te transfer-encoding
-  upgrade user-agent via x-client-trace-id x-forwarded-client-cert x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id`.split(/\s+/),
+  upgrade user-agent via x-client-trace-id x-forwarded-client-cert x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id`.split(
+    /\s+/,
+  ),
 )

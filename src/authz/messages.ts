@@ -23,9 +23,19 @@ export function toPolicyRequest(attributes: AttributeContext | undefined, mode: 
     ...(peer !== undefined && { peer: { spiffeId: peer } }),
     // The address behind trusted proxies is not told. Rather unknown than wrong.
     ...(sourceIp !== undefined && { sourceIp, remoteIp: unknownAddress }),
-    ...(local && { destinationIp: local.address, ...(local.portSpecifier.case === 'portValue' && { destinationPort: local.portSpecifier.value }) }),
+    ...(local && {
+      destinationIp: local.address,
+      ...(local.portSpecifier.case === 'portValue' && { destinationPort: local.portSpecifier.value }),
+    }),
     ...(tlsSession && tlsSession.sni !== '' && { sni: tlsSession.sni }),
-    ...(http && { http: { method: http.method, path: http.path, host: http.host, headers: http.headerMap ? rawHeaders(http.headerMap, mode) : joinedHeaders(http.headers, mode) } }),
+    ...(http && {
+      http: {
+        method: http.method,
+        path: http.path,
+        host: http.host,
+        headers: http.headerMap ? rawHeaders(http.headerMap, mode) : joinedHeaders(http.headers, mode),
+      },
+    }),
   }
 }
 
@@ -67,11 +77,14 @@ function rawHeaders({ headers }: HeaderMap, mode: PolicyMode): HeaderValues {
 }
 
 /** Without raw headers Envoy joins all repeated ones with commas. */
-const joinedHeaders = (headers: Readonly<Record<string, string>>, mode: PolicyMode): HeaderValues => headerLines(Object.entries(headers), () => mode === 'strict')
+const joinedHeaders = (headers: Readonly<Record<string, string>>, mode: PolicyMode): HeaderValues =>
+  headerLines(Object.entries(headers), () => mode === 'strict')
 
 /** Where a comma may have come between two values, strict mode looks at the whole and at each part: the refusing side finds what it looks for. */
 function headerLines(lines: readonly (readonly [name: string, value: string])[], mayBeJoined: (name: string) => boolean): HeaderValues {
-  const values = lines.filter(([name]) => !name.startsWith(':')).flatMap(([name, value]) => (mayBeJoined(name) ? withParts(name, value) : [value]).map((one) => [name, one] as const))
+  const values = lines
+    .filter(([name]) => !name.startsWith(':'))
+    .flatMap(([name, value]) => (mayBeJoined(name) ? withParts(name, value) : [value]).map((one) => [name, one] as const))
   return headerValues(values)
 }
 

@@ -11,7 +11,18 @@ import { Failure } from '../kernel/failure.ts'
 import type { CompiledPolicies, CompiledRule } from '../policy/compile.ts'
 import { namesPort } from '../policy/evaluate.ts'
 import type { AddressBlock, PathMatch, StringMatch, Template } from '../policy/matching.ts'
-import type { Clause, Condition, HeaderClause, HostClause, PathClause, PeerClause, PeerMatch, PolicyMode, SniClause } from '../policy/policy-set.ts'
+import { canonicalPath } from '../policy/normalize.ts'
+import type {
+  Clause,
+  Condition,
+  HeaderClause,
+  HostClause,
+  PathClause,
+  PeerClause,
+  PeerMatch,
+  PolicyMode,
+  SniClause,
+} from '../policy/policy-set.ts'
 import { type PermissionSchema, type PolicySchema, type PrincipalSchema, RBAC_Action } from '../rpc/gen/envoy/config/rbac/v3/rbac_pb.ts'
 import { type RBAC, RBACSchema } from '../rpc/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.ts'
 import { UriTemplateMatchConfigSchema } from '../rpc/gen/envoy/extensions/path/match/uri_template/v3/uri_template_match_pb.ts'
@@ -20,7 +31,7 @@ import { SubjectAltNameMatcher_SanType } from '../rpc/gen/envoy/extensions/trans
 import type { StringMatcherSchema } from '../rpc/gen/envoy/type/matcher/v3/matcher_pb.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { isJoinedByEnvoy, repeatedAuthorization } from './joined-headers.ts'
-import { ambiguousPaths, hasOneSpelling, neverCanonical, plainPath, spellings } from './paths.ts'
+import { dotSegments, hasOneSpelling, plainPath, spellings } from './paths.ts'
 import { globbed, noneOf, quoted, templated } from './regex.ts'
 
 export interface RbacFilters {
@@ -53,7 +64,8 @@ type Policy = MessageInitShape<typeof PolicySchema>
 type Matcher = MessageInitShape<typeof StringMatcherSchema>
 type Named = readonly [id: string, policy: Policy]
 
-const filter = (action: RBAC_Action, named: readonly Named[]): RBAC => create(RBACSchema, { rules: { action, policies: Object.fromEntries(named) } })
+const filter = (action: RBAC_Action, named: readonly Named[]): RBAC =>
+  create(RBACSchema, { rules: { action, policies: Object.fromEntries(named) } })
 
 const policies = (rules: readonly CompiledRule[], mode: PolicyMode): Named[] =>
   rules.flatMap((rule) => {
@@ -66,7 +78,10 @@ function strictDenials({ knownMethods }: CompiledPolicies, trustDomains: readonl
   const known = [...knownMethods].toSorted().map((value) => header(':method', exactly(value)))
   const denials: Named[] = [
     ['vidimus[unknown-method]', { permissions: [permission.not(permission.anyOf(known))], principals: [principal.any] }],
-    ['vidimus[repeated-authorization]', { permissions: [header('authorization', regex(repeatedAuthorization))], principals: [principal.any] }],
+    [
+      'vidimus[repeated-authorization]',
+      { permissions: [header('authorization', regex(repeatedAuthorization))], principals: [principal.any] },
+    ],
   ]
   if (trustDomains.length > 1) {
     denials.push(['vidimus[several-trust-domains]', { permissions: [permission.any], principals: [severalOf(trustDomains)] }])
@@ -80,7 +95,9 @@ function strictDenials({ knownMethods }: CompiledPolicies, trustDomains: readonl
  */
 function severalOf(trustDomains: readonly TrustDomain[]): Principal {
   const has = (name: TrustDomain) => uriSan(prefixed(`spiffe://${name}/`))
-  return principal.anyOf(trustDomains.flatMap((one, index) => trustDomains.slice(index + 1).map((other) => principal.allOf([has(one), has(other)]))))
+  return principal.anyOf(
+    trustDomains.flatMap((one, index) => trustDomains.slice(index + 1).map((other) => principal.allOf([has(one), has(other)]))),
+  )
 }
 
 /** One rule as an Envoy policy: its operations are permissions, its sources principals, and its conditions go where Istio puts them. */
@@ -99,8 +116,12 @@ abstract class RuleReader {
     const withOperations = conditions.filter(({ on }) => !withTheSources.has(on))
     const peer = requirePeer ? [verifiedPeer] : []
     return {
-      permissions: (operations === 'any' ? [[]] : operations).map((operation) => permission.allOf([...operation, ...withOperations].map((clause) => this.#permission(clause)))),
-      principals: (sources === 'any' ? [[]] : sources).map((source) => principal.allOf([...peer, ...[...source, ...withSources].map((clause) => this.#principal(clause))])),
+      permissions: (operations === 'any' ? [[]] : operations).map((operation) =>
+        permission.allOf([...operation, ...withOperations].map((clause) => this.#permission(clause))),
+      ),
+      principals: (sources === 'any' ? [[]] : sources).map((source) =>
+        principal.allOf([...peer, ...[...source, ...withSources].map((clause) => this.#principal(clause))]),
+      ),
     }
   }
 
@@ -162,7 +183,10 @@ class IstioRule extends RuleReader {
   }
 
   path({ anyOf, not }: PathClause): Permission {
-    return permission.notIf(not, permission.anyOf(anyOf.map((match) => (match.kind === 'template' ? uriTemplate(match) : urlPath(notEmpty(match))))))
+    return permission.notIf(
+      not,
+      permission.anyOf(anyOf.map((match) => (match.kind === 'template' ? uriTemplate(match) : urlPath(notEmpty(match))))),
+    )
   }
 
   sni({ anyOf, not }: SniClause): Permission {
@@ -196,12 +220,16 @@ class StrictRule extends RuleReader {
     return this.#permission(
       clause.not,
       clause.anyOf.map((match) => strictPath(match, atLeast)),
-      canonicalPath,
+      canonical,
     )
   }
 
   sni({ anyOf, not }: SniClause): Permission {
-    return this.#permission(not, anyOf.map((match) => serverName(notEmpty(match))), serverName(regex('.+')))
+    return this.#permission(
+      not,
+      anyOf.map((match) => serverName(notEmpty(match))),
+      serverName(regex('.+')),
+    )
   }
 
   /** An unauthenticated peer never satisfies a negation in an ALLOW rule, and always in a DENY rule. */
@@ -225,10 +253,14 @@ class StrictRule extends RuleReader {
     if (anyOf.some(({ kind }) => kind === 'present')) return some
     const outside = noneOf(anyOf)
     if (outside === undefined) {
-      throw this.notEnforceable(clause, 'each value of a repeated header must match here, and a proxy cannot tell that of prefixes beside suffixes or of characters outside of ASCII')
+      throw this.notEnforceable(
+        clause,
+        'each value of a repeated header must match here, and a proxy cannot tell that of prefixes beside suffixes or of characters outside of ASCII',
+      )
     }
     const inside = principal.not(sourceHeader(name, regex(outside)))
-    const oneValue = isJoinedByEnvoy(name) && anyOf.some(({ kind }) => kind !== 'exact') ? [principal.not(sourceHeader(name, containing(',')))] : []
+    const oneValue =
+      isJoinedByEnvoy(name) && anyOf.some(({ kind }) => kind !== 'exact') ? [principal.not(sourceHeader(name, containing(',')))] : []
     return principal.allOf([some, inside, ...oneValue])
   }
 }
@@ -257,7 +289,10 @@ function strictHost(match: StringMatch): Permission {
     if (match.kind === 'prefix') return header(':authority', prefixed(match.value), { ignoreCase: true })
     return header(':authority', regex(String.raw`${match.kind === 'suffix' ? '.*' : ''}${name}\.?(?::[0-9]+)?`))
   }
-  return header(':authority', regex(String.raw`${match.kind === 'suffix' ? '.*' : ''}${name}\.?${port}${match.kind === 'prefix' ? '.*' : ''}`))
+  return header(
+    ':authority',
+    regex(String.raw`${match.kind === 'suffix' ? '.*' : ''}${name}\.?${port}${match.kind === 'prefix' ? '.*' : ''}`),
+  )
 }
 
 /** A folded pattern against a path that is normalised and canonical, but not folded. Where it cannot be exact, `atLeast` finds too much and its absence too little. */
@@ -350,7 +385,8 @@ const permission = {
   any: { rule: { case: 'any', value: true } } satisfies Permission as Permission,
   not: (one: Permission): Permission => ({ rule: { case: 'notRule', value: one } }),
   notIf: (not: boolean, one: Permission): Permission => (not ? permission.not(one) : one),
-  allOf: (list: readonly Permission[]): Permission => (list.length < 2 ? (list[0] ?? permission.any) : { rule: { case: 'andRules', value: { rules: [...list] } } }),
+  allOf: (list: readonly Permission[]): Permission =>
+    list.length < 2 ? (list[0] ?? permission.any) : { rule: { case: 'andRules', value: { rules: [...list] } } },
   anyOf: (list: readonly Permission[]): Permission =>
     list.length < 2 ? (list[0] ?? permission.not(permission.any)) : { rule: { case: 'orRules', value: { rules: [...list] } } },
 }
@@ -359,7 +395,8 @@ const principal = {
   any: { identifier: { case: 'any', value: true } } satisfies Principal as Principal,
   not: (one: Principal): Principal => ({ identifier: { case: 'notId', value: one } }),
   notIf: (not: boolean, one: Principal): Principal => (not ? principal.not(one) : one),
-  allOf: (list: readonly Principal[]): Principal => (list.length < 2 ? (list[0] ?? principal.any) : { identifier: { case: 'andIds', value: { ids: [...list] } } }),
+  allOf: (list: readonly Principal[]): Principal =>
+    list.length < 2 ? (list[0] ?? principal.any) : { identifier: { case: 'andIds', value: { ids: [...list] } } },
   anyOf: (list: readonly Principal[]): Principal =>
     list.length < 2 ? (list[0] ?? principal.not(principal.any)) : { identifier: { case: 'orIds', value: { ids: [...list] } } },
 }
@@ -371,7 +408,8 @@ const containing = (value: string): Matcher => ({ matchPattern: { case: 'contain
 const regex = (expression: string): Matcher => ({ matchPattern: { case: 'safeRegex', value: { regex: expression } } })
 
 /** For paths and server names `*` is Istio's `.+`: there, and not empty. */
-const notEmpty = (match: StringMatch): Matcher => (match.kind === 'present' ? regex('.+') : { matchPattern: { case: match.kind, value: match.value } })
+const notEmpty = (match: StringMatch): Matcher =>
+  match.kind === 'present' ? regex('.+') : { matchPattern: { case: match.kind, value: match.value } }
 
 interface Options {
   readonly ignoreCase?: boolean
@@ -381,14 +419,23 @@ interface Options {
 const headerMatch = (name: string, match: StringMatch, options: Options) =>
   match.kind === 'present'
     ? ({ name, headerMatchSpecifier: { case: 'presentMatch', value: true } } as const)
-    : ({ name, headerMatchSpecifier: { case: 'stringMatch', value: { matchPattern: { case: match.kind, value: match.value }, ...options } } } as const)
+    : ({
+        name,
+        headerMatchSpecifier: { case: 'stringMatch', value: { matchPattern: { case: match.kind, value: match.value }, ...options } },
+      } as const)
 
-const headerThat = (name: string, match: StringMatch, options: Options = {}): Permission => ({ rule: { case: 'header', value: headerMatch(name, match, options) } })
-const sourceHeaderThat = (name: string, match: StringMatch): Principal => ({ identifier: { case: 'header', value: headerMatch(name, match, {}) } })
+const headerThat = (name: string, match: StringMatch, options: Options = {}): Permission => ({
+  rule: { case: 'header', value: headerMatch(name, match, options) },
+})
+const sourceHeaderThat = (name: string, match: StringMatch): Principal => ({
+  identifier: { case: 'header', value: headerMatch(name, match, {}) },
+})
 const header = (name: string, value: Matcher, options: Options = {}): Permission => ({
   rule: { case: 'header', value: { name, headerMatchSpecifier: { case: 'stringMatch', value: { ...value, ...options } } } },
 })
-const sourceHeader = (name: string, value: Matcher): Principal => ({ identifier: { case: 'header', value: { name, headerMatchSpecifier: { case: 'stringMatch', value } } } })
+const sourceHeader = (name: string, value: Matcher): Principal => ({
+  identifier: { case: 'header', value: { name, headerMatchSpecifier: { case: 'stringMatch', value } } },
+})
 const urlPath = (value: Matcher): Permission => ({ rule: { case: 'urlPath', value: { rule: { case: 'path', value } } } })
 const serverName = (value: Matcher): Permission => ({ rule: { case: 'requestedServerName', value } })
 
@@ -400,8 +447,15 @@ function uriTemplate(template: Template): Permission {
 
 /** The typed way: a URI SAN, and only of a certificate that was validated. */
 function uriSan(matcher: Matcher): Principal {
-  const config = create(MtlsAuthenticatedSchema, { type: { case: 'sanMatcher', value: { sanType: SubjectAltNameMatcher_SanType.URI, matcher } } })
-  return { identifier: { case: 'custom', value: { name: 'envoy.rbac.principals.mtls_authenticated', typedConfig: anyPack(MtlsAuthenticatedSchema, config) } } }
+  const config = create(MtlsAuthenticatedSchema, {
+    type: { case: 'sanMatcher', value: { sanType: SubjectAltNameMatcher_SanType.URI, matcher } },
+  })
+  return {
+    identifier: {
+      case: 'custom',
+      value: { name: 'envoy.rbac.principals.mtls_authenticated', typedConfig: anyPack(MtlsAuthenticatedSchema, config) },
+    },
+  }
 }
 
 const verifiedPeer: Principal = uriSan(prefixed('spiffe://'))
@@ -414,10 +468,13 @@ function cidr({ bytes, bits }: AddressBlock) {
   return { addressPrefix: bytes.length === 4 ? bytes.join('.') : groups.join(':'), prefixLen: bits }
 }
 
-/** One expression for most paths; the others are looked at only where that one fails. */
-const canonicalPath: Permission = permission.allOf([
-  permission.not(urlPath(regex(neverCanonical))),
-  permission.anyOf([urlPath(regex(plainPath)), permission.not(permission.anyOf(ambiguousPaths.map((one) => urlPath(regex(one)))))]),
+/** The first half settles most paths. */
+const canonical: Permission = permission.anyOf([
+  permission.allOf([urlPath(regex(plainPath)), permission.not(urlPath(regex(dotSegments)))]),
+  permission.allOf([
+    ...canonicalPath.must.map((one) => urlPath(regex(one))),
+    ...canonicalPath.mustNot.map((one) => permission.not(urlPath(regex(one)))),
+  ]),
 ])
 
 /** RFC 3986 section 3.2.2, registered names without escapes, and the evaluator's reading of them. */

@@ -94,7 +94,9 @@ export class WorkloadRules {
     const until = AbortSignal.any([signal, left.signal])
     const news = new WatchedValue(0)
     const tell = () => news.set(news.current + 1)
-    const following = [workload.policies, workload.identities].map((source) => follow(source, tell, until).catch((error: unknown) => news.close(error)))
+    const following = [workload.policies, workload.identities].map((source) =>
+      follow(source, tell, until).catch((error: unknown) => news.close(error)),
+    )
     let timer = new AbortController()
     try {
       for await (const _ of news.changes(until)) {
@@ -125,7 +127,11 @@ export class WorkloadRules {
       return parsePolicySet(documents, this.#language)
     } catch (error) {
       const failure = Failure.from(error)
-      this.#log.error('the policies cannot be read; the last good ones stay in force', { version, reason: failure.reason, error: tellChain(failure) })
+      this.#log.error('the policies cannot be read; the last good ones stay in force', {
+        version,
+        reason: failure.reason,
+        error: tellChain(failure),
+      })
       return undefined
     }
   }
@@ -135,7 +141,11 @@ export class WorkloadRules {
       return remember(this.#lastFilters, facts, toResources(make()))
     } catch (error) {
       const failure = Failure.from(error)
-      this.#log.error('the policies cannot be enforced by a proxy; the last ones that can stay in force', { version, reason: failure.reason, error: tellChain(failure) })
+      this.#log.error('the policies cannot be enforced by a proxy; the last ones that can stay in force', {
+        version,
+        reason: failure.reason,
+        error: tellChain(failure),
+      })
       return this.#lastFilters.get(facts) ?? nothingAllowed.filters
     }
   }

@@ -4,7 +4,9 @@ import type { TrustBundle } from '../spiffe/bundle.ts'
 import { idOfTrustDomain } from '../spiffe/id.ts'
 
 /** What stands behind a name: a certificate with its key, or the bundles to verify peers with. */
-export type NamedSecret = { readonly kind: 'certificate'; readonly identity: HeldIdentity } | { readonly kind: 'bundles'; readonly bundles: readonly TrustBundle[] }
+export type NamedSecret =
+  | { readonly kind: 'certificate'; readonly identity: HeldIdentity }
+  | { readonly kind: 'bundles'; readonly bundles: readonly TrustBundle[] }
 
 /**
  * Every name that a workload may ask for, with what it gets. The same secret may have several names, and all of them may be asked for at once.

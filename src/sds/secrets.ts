@@ -61,7 +61,9 @@ function spiffeValidator(name: string, bundles: readonly TrustBundle[]): Secret 
     name,
     type: {
       case: 'validationContext',
-      value: { customValidatorConfig: { name: 'envoy.tls.cert_validator.spiffe', typedConfig: anyPack(SPIFFECertValidatorConfigSchema, config) } },
+      value: {
+        customValidatorConfig: { name: 'envoy.tls.cert_validator.spiffe', typedConfig: anyPack(SPIFFECertValidatorConfigSchema, config) },
+      },
     },
   })
 }
@@ -72,4 +74,7 @@ function plainRoots(name: string, bundle: TrustBundle): Secret {
 
 const inline = (text: string) => ({ specifier: { case: 'inlineBytes' as const, value: utf8(text) } })
 
-const madeBefore: Readonly<Record<Validation, WeakMap<WorkloadIdentities, Resources>>> = { spiffe: new WeakMap(), 'trusted-ca': new WeakMap() }
+const madeBefore: Readonly<Record<Validation, WeakMap<WorkloadIdentities, Resources>>> = {
+  spiffe: new WeakMap(),
+  'trusted-ca': new WeakMap(),
+}

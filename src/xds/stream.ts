@@ -61,7 +61,11 @@ export interface StreamOptions {
  * Serves one stream until its requests end or `signal` aborts.
  * @throws Failure `xds.wrong-type`, `xds.too-many-names`, `xds.name-too-long`, `xds.too-many-requests`, and whatever the resources are closed with
  */
-export async function* serveStream(requests: AsyncIterable<DiscoveryRequest>, options: StreamOptions, signal: AbortSignal): AsyncGenerator<DiscoveryResponse, void, void> {
+export async function* serveStream(
+  requests: AsyncIterable<DiscoveryRequest>,
+  options: StreamOptions,
+  signal: AbortSignal,
+): AsyncGenerator<DiscoveryResponse, void, void> {
   const ended = new AbortController()
   const until = AbortSignal.any([signal, ended.signal])
   try {
@@ -75,7 +79,10 @@ export async function* serveStream(requests: AsyncIterable<DiscoveryRequest>, op
  * Answers one request without a stream: what is held of the names that it asks for.
  * @throws Failure as {@link serveStream}
  */
-export function fetchOnce(request: DiscoveryRequest, options: Pick<StreamOptions, 'typeUrl' | 'log'> & { readonly resources: Resources }): DiscoveryResponse {
+export function fetchOnce(
+  request: DiscoveryRequest,
+  options: Pick<StreamOptions, 'typeUrl' | 'log'> & { readonly resources: Resources },
+): DiscoveryResponse {
   checkType(request, options.typeUrl)
   const step = receive(newSubscription, { names: request.resourceNames, nonce: '' }, options.resources, '')
   logMissing(options.log, step)
@@ -209,7 +216,9 @@ function next<From extends Turn['from']>(
   signal?: AbortSignal,
 ): Promise<Turn> {
   const coming = source.next()
-  const turn = (signal ? untilAborted(coming, signal) : coming).then((result) => ({ from, result: result ?? { done: true, value: undefined } }) as Turn)
+  const turn = (signal ? untilAborted(coming, signal) : coming).then(
+    (result) => ({ from, result: result ?? { done: true, value: undefined } }) as Turn,
+  )
   // Whoever left the loop meanwhile no longer looks at it.
   turn.catch(() => {})
   return turn

@@ -125,7 +125,12 @@ function subscribed(subscription: Subscription, held: Resources): string[] {
 }
 
 /** Never an empty response: absence deletes nothing in this protocol, so it would say nothing. */
-function respond(subscription: Subscription, names: readonly string[], held: Resources, nonce: string): Pick<Step, 'subscription' | 'answer'> {
+function respond(
+  subscription: Subscription,
+  names: readonly string[],
+  held: Resources,
+  nonce: string,
+): Pick<Step, 'subscription' | 'answer'> {
   if (names.length === 0) return { subscription }
   const sent = new Map(subscription.sent)
   for (const name of names) sent.set(name, held.get(name)!.version)

@@ -15,7 +15,8 @@ describe('an expression for the texts that none of some matches match', () => {
 
   test('is right for every short text', () => {
     const text = fc.string({ unit: fc.constantFrom('a', 'b', '-', ']', '^', '\\', '.'), maxLength: 4 })
-    const some = (make: (value: string) => StringMatch) => fc.array(text.filter((value) => value !== '').map(make), { minLength: 1, maxLength: 4 })
+    const some = (make: (value: string) => StringMatch) =>
+      fc.array(text.filter((value) => value !== '').map(make), { minLength: 1, maxLength: 4 })
     const matches = fc.oneof(
       fc.array(fc.oneof(text.map(exact), text.filter((value) => value !== '').map(prefix)), { minLength: 1, maxLength: 4 }),
       fc.tuple(some(exact), some(suffix)).map(([one, other]) => [...one, ...other]),
@@ -24,7 +25,11 @@ describe('an expression for the texts that none of some matches match', () => {
       fc.property(matches, fc.array(text, { minLength: 1, maxLength: 20 }), (wanted, values) => {
         const expression = noneOf(wanted)!
         for (const value of [...values, ...wanted.map((match) => (match.kind === 'present' ? '' : match.value))]) {
-          expect({ value, wanted, outside: full(expression).test(value) }).toEqual({ value, wanted, outside: !wanted.some((match) => holds(match, value)) })
+          expect({ value, wanted, outside: full(expression).test(value) }).toEqual({
+            value,
+            wanted,
+            outside: !wanted.some((match) => holds(match, value)),
+          })
         }
       }),
     )
@@ -44,7 +49,12 @@ test('a quoted literal matches itself and nothing else', () => {
 test('a star stands for the piece that is given, and a template for whole segments', () => {
   expect(globbed('team-*', '[^/]*')).toBe('team-[^/]*')
   const orders = templated([{ kind: 'literal', text: '' }, { kind: 'literal', text: 'orders' }, { kind: 'one' }, { kind: 'rest' }])
-  expect(['/orders/7/', '/orders/7/a/b', '/orders/7', '/orders//a'].map((path) => full(orders).test(path))).toEqual([true, true, false, false])
+  expect(['/orders/7/', '/orders/7/a/b', '/orders/7', '/orders//a'].map((path) => full(orders).test(path))).toEqual([
+    true,
+    true,
+    false,
+    false,
+  ])
 })
 
 const exact = (value: string): StringMatch => ({ kind: 'exact', value })

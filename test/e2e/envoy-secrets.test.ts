@@ -26,14 +26,24 @@ describeWithPeer('envoy', 'an Envoy that has its secrets from the agent', ({ pat
     const verdict = async (listener: string, client: typeof ours | undefined) =>
       (await sendOverTls(mesh.local, client, mesh.envoy.port(listener), request).catch(() => ({ status: 0 }))).status === 200
 
-    expect({ ours: await verdict('usual', ours), theirs: await verdict('usual', theirs), nobody: await verdict('usual', undefined) }).toEqual({ ours: true, theirs: false, nobody: false })
-    expect({ ours: await verdict('federated', ours), theirs: await verdict('federated', theirs), impostor: await verdict('federated', impostor) }).toEqual({ ours: true, theirs: true, impostor: false })
+    expect({
+      ours: await verdict('usual', ours),
+      theirs: await verdict('usual', theirs),
+      nobody: await verdict('usual', undefined),
+    }).toEqual({ ours: true, theirs: false, nobody: false })
+    expect({
+      ours: await verdict('federated', ours),
+      theirs: await verdict('federated', theirs),
+      impostor: await verdict('federated', impostor),
+    }).toEqual({ ours: true, theirs: true, impostor: false })
     expect({ ours: await verdict('foreigners', ours), theirs: await verdict('foreigners', theirs) }).toEqual({ ours: false, theirs: true })
     expect(mesh.rejections()).toEqual([])
   })
 
   test('rotates without a failed request and without a NACK', async () => {
-    await using mesh = await start(path, { listeners: [{ name: 'in', tls: { certificate: 'default', validation: 'ALL' }, httpFilters: [] }] })
+    await using mesh = await start(path, {
+      listeners: [{ name: 'in', tls: { certificate: 'default', validation: 'ALL' }, httpFilters: [] }],
+    })
     const client = await heldIdentity(mesh.local.ca, parseSpiffeId('spiffe://example.org/client'))
     const serials = new Set<string>()
     let requests = 0
@@ -65,7 +75,9 @@ async function start(binary: string, config: Pick<EnvoyConfig, 'listeners'>) {
   const workload = await local.workload(7, ['spiffe://example.org/web'])
   const rejections: string[] = []
   const report = ({ rejection }: StreamState) => rejection !== undefined && rejections.push(rejection)
-  const socket = owned.use(await serveAgent(workload, [mount(SecretDiscoveryService, secretDiscovery({ agent: local.agent, random: systemRandom, report }))]))
+  const socket = owned.use(
+    await serveAgent(workload, [mount(SecretDiscoveryService, secretDiscovery({ agent: local.agent, random: systemRandom, report }))]),
+  )
   const envoy = owned.use(await startEnvoy(binary, { agentSocket: socket.path, ...config }))
   const open = owned.move()
   return { local, workload, envoy, rejections: () => rejections, [Symbol.asyncDispose]: () => open[Symbol.asyncDispose]() }

@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { HeldIdentity } from '../../src/agent/identities.ts'
 import { extensionConfigDiscovery } from '../../src/authz/extension-config-service.ts'
@@ -13,6 +14,7 @@ import { SecretDiscoveryService } from '../../src/rpc/gen/envoy/service/secret/v
 import { mount } from '../../src/rpc/handler.ts'
 import { secretDiscovery } from '../../src/sds/service.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
+import { oid } from '../../src/x509/oid.ts'
 import type { StreamState } from '../../src/xds/stream.ts'
 import { newSubscription, receive } from '../../src/xds/subscription.ts'
 import { sendInPlain, sendOverTls, serveAgent, until } from '../sds/envoy-agent.ts'
@@ -41,7 +43,8 @@ describeWithPeer('envoy', 'a real Envoy and the evaluator', ({ path }) => {
               if (!verdicts) continue
               asked++
               if (verdicts.evaluator) allowed++
-              if (new Set(Object.values(verdicts)).size > 1) wrong.push(`${caller}: ${request.lines.join(' | ')}: ${JSON.stringify(verdicts)}`)
+              if (new Set(Object.values(verdicts)).size > 1)
+                wrong.push(`${caller}: ${request.lines.join(' | ')}: ${JSON.stringify(verdicts)}`)
             }
           }
           expect(wrong).toEqual([])
@@ -53,7 +56,51 @@ describeWithPeer('envoy', 'a real Envoy and the evaluator', ({ path }) => {
   }
 })
 
-type Caller = 'web' | 'deep' | 'foreign' | 'nobody'
+describeWithPeer('envoy', 'a real Envoy with policies from the agent', ({ path }) => {
+  test('takes a changed policy without a restart', async () => {
+    await using mesh = await start(path, 'strict')
+    await mesh.apply(allowAll)
+    expect(await mesh.status('web', get('/'))).toBe(200)
+    const times: number[] = []
+    for (const [text, status] of [
+      ['', 403],
+      [allowAll, 200],
+      [allowAll + istio('no', 'DENY', 'rules: [{}]'), 403],
+      [allowAll, 200],
+    ] as const) {
+      times.push(await mesh.change(text, async () => (await mesh.status('web', get('/'))) === status))
+    }
+    expect(await mesh.stat('server.live')).toBe(1)
+    expect(Math.max(...times)).toBeLessThan(5000)
+  })
+
+  test('refuses everything as soon as its workload has lost its identity', async () => {
+    await using mesh = await start(path, 'strict')
+    await mesh.apply(allowAll)
+    expect(await mesh.status('web', get('/'))).toBe(200)
+    await mesh.loseIdentity()
+    await until('everything is refused', async () => (await mesh.status('web', get('/'))) === 403)
+  })
+
+  test('refuses in strict mode a certificate of a federated CA that carries a name of ours beside its own', async () => {
+    await using mesh = await start(path, 'strict')
+    await mesh.apply(istio('web', 'ALLOW', 'rules: [{from: [{source: {principals: ["example.org/ns/shop/sa/web"]}}]}]'))
+    expect(await mesh.status('web', get('/'))).toBe(200)
+    expect(await mesh.status('impostor', get('/'))).toBe(403)
+  })
+
+  test('falls in istio mode for a subject and a DNS name that look like a namespace, as the evaluator says it does; in strict mode it does not', async () => {
+    const policy = istio('shop', 'ALLOW', 'rules: [{from: [{source: {namespaces: ["vault"]}}]}]')
+    for (const mode of ['istio', 'strict'] as const) {
+      await using mesh = await start(path, mode)
+      await mesh.apply(policy)
+      const judged = { web: await mesh.bothSay('web'), subject: await mesh.bothSay('subject'), dns: await mesh.bothSay('dns') }
+      expect({ mode, judged }).toEqual({ mode, judged: { web: false, subject: mode === 'istio', dns: mode === 'istio' } })
+    }
+  })
+})
+
+type Caller = 'impostor' | 'subject' | 'dns' | 'web' | 'deep' | 'foreign' | 'nobody'
 const callers: readonly Caller[] = ['web', 'deep', 'foreign', 'nobody']
 
 interface Request {
@@ -72,11 +119,23 @@ interface Case {
 /** A policy in the namespace of the workload, from the lines of its spec. */
 function istio(name: string, action: 'ALLOW' | 'DENY', spec: string): string {
   const lines = spec.split('\n').map((line) => `  ${line}`)
-  return ['---', 'apiVersion: security.istio.io/v1', 'kind: AuthorizationPolicy', `metadata: {name: ${name}, namespace: shop}`, 'spec:', `  action: ${action}`, ...lines, ''].join('\n')
+  return [
+    '---',
+    'apiVersion: security.istio.io/v1',
+    'kind: AuthorizationPolicy',
+    `metadata: {name: ${name}, namespace: shop}`,
+    'spec:',
+    `  action: ${action}`,
+    ...lines,
+    '',
+  ].join('\n')
 }
-const ours = (name: string, action: 'ALLOW' | 'DENY', spec: string): string => istio(name, action, spec).replace('security.istio.io/v1', 'vidimus.dev/v1')
+const ours = (name: string, action: 'ALLOW' | 'DENY', spec: string): string =>
+  istio(name, action, spec).replace('security.istio.io/v1', 'vidimus.dev/v1')
 
-const get = (target: string, ...headers: readonly string[]): Request => ({ lines: [`GET ${target} HTTP/1.1`, 'Host: shop.test', ...headers] })
+const get = (target: string, ...headers: readonly string[]): Request => ({
+  lines: [`GET ${target} HTTP/1.1`, 'Host: shop.test', ...headers],
+})
 const method = (name: string, target = '/'): Request => ({ lines: [`${name} ${target} HTTP/1.1`, 'Host: shop.test', 'Content-Length: 0'] })
 const host = (name: string): Request => ({ lines: ['GET / HTTP/1.1', `Host: ${name}`] })
 const sni = (name: string): Request => ({ lines: ['GET / HTTP/1.1', 'Host: shop.test'], sni: name })
@@ -86,11 +145,61 @@ const allowAll = istio('everyone', 'ALLOW', 'rules: [{}]')
 
 /** Spellings of a few paths, for rules about `/admin`, `/orders/…` and `/files/…`. */
 const paths: readonly Request[] = [
-  '/', '/admin', '/admin/', '/admin/x', '/Admin', '/administrator', '/admin?x=1', '/admin#x', '/x/../admin', '/x/./../admin', '//admin', '/admin//x',
-  '/%61dmin', '/adm%69n', '/admin%2Fx', '/admin%2fx', '/x%2F..%2Fadmin', '/x%5c..%5cadmin', '/admin%252Fx', '/admin;v=1', '/admin;v=1/x', '/x/..;/admin',
-  '/%2e%2e/admin', '/x/%2E%2E/admin', String.raw`/\admin`, String.raw`/x\..\admin`, '/admin.json', '/admin/a.json', '/orders/7', '/orders/7/', '/orders/7/items',
-  '/orders/', '/orders', '/orders/a*b', '/orders/a[0]', '/orders/%20', '/orders/%C3%A9', '/orders/%c3%a9', '/orders/%C3', '/orders/%ff', '/orders/a%00b', '/orders/a%0ab',
-  '/orders/100%', '/orders/%zz', '/files/a@b', '/files/a%40b', '/files/a%2bc', '/files/a+c', '/files/%C3%A9', '/files/%c3%a9', '/files/a%2fb', '/x%2admin', '/x%4a', '/files/a"b', '/files/a|b',
+  '/',
+  '/admin',
+  '/admin/',
+  '/admin/x',
+  '/Admin',
+  '/administrator',
+  '/admin?x=1',
+  '/admin#x',
+  '/x/../admin',
+  '/x/./../admin',
+  '//admin',
+  '/admin//x',
+  '/%61dmin',
+  '/adm%69n',
+  '/admin%2Fx',
+  '/admin%2fx',
+  '/x%2F..%2Fadmin',
+  '/x%5c..%5cadmin',
+  '/admin%252Fx',
+  '/admin;v=1',
+  '/admin;v=1/x',
+  '/x/..;/admin',
+  '/%2e%2e/admin',
+  '/x/%2E%2E/admin',
+  String.raw`/\admin`,
+  String.raw`/x\..\admin`,
+  '/admin.json',
+  '/admin/a.json',
+  '/orders/7',
+  '/orders/7/',
+  '/orders/7/items',
+  '/orders/',
+  '/orders',
+  '/orders/a*b',
+  '/orders/a[0]',
+  '/orders/%20',
+  '/orders/%C3%A9',
+  '/orders/%c3%a9',
+  '/orders/%C3',
+  '/orders/%ff',
+  '/orders/a%00b',
+  '/orders/a%0ab',
+  '/orders/100%',
+  '/orders/%zz',
+  '/files/a@b',
+  '/files/a%40b',
+  '/files/a%2bc',
+  '/files/a+c',
+  '/files/%C3%A9',
+  '/files/%c3%a9',
+  '/files/a%2fb',
+  '/x%2admin',
+  '/x%4a',
+  '/files/a"b',
+  '/files/a|b',
 ].map((target) => get(target))
 
 /** Envoy 1.40 takes a raw `*` for part of a template's segment; earlier ones do not. */
@@ -99,15 +208,32 @@ const settledPaths = paths.filter(({ lines }) => !lines[0]!.includes('*'))
 const cases: readonly Case[] = [
   { name: 'no policy at all refuses everything in strict mode', modes: ['strict'], policy: '', requests: [get('/')] },
   { name: 'no policy at all allows everything in istio mode', modes: ['istio'], policy: '', requests: [get('/')] },
-  { name: 'an ALLOW policy without rules refuses everything', modes: both, policy: istio('none', 'ALLOW', 'rules: []').replace('  rules: []\n', ''), requests: [get('/')] },
+  {
+    name: 'an ALLOW policy without rules refuses everything',
+    modes: both,
+    policy: istio('none', 'ALLOW', 'rules: []').replace('  rules: []\n', ''),
+    requests: [get('/')],
+  },
   {
     name: 'peers by principal, namespace, service account and negation',
     modes: both,
     policy: [
-      istio('a', 'ALLOW', 'rules: [{from: [{source: {principals: ["example.org/ns/shop/sa/web"]}}], to: [{operation: {paths: ["/principal"]}}]}]'),
+      istio(
+        'a',
+        'ALLOW',
+        'rules: [{from: [{source: {principals: ["example.org/ns/shop/sa/web"]}}], to: [{operation: {paths: ["/principal"]}}]}]',
+      ),
       istio('b', 'ALLOW', 'rules: [{from: [{source: {namespaces: ["shop"]}}], to: [{operation: {paths: ["/namespace"]}}]}]'),
-      istio('c', 'ALLOW', 'rules: [{from: [{source: {namespaces: ["sh*"], notPrincipals: ["example.org/ns/shop/sa/web"]}}], to: [{operation: {paths: ["/some"]}}]}]'),
-      istio('d', 'ALLOW', 'rules: [{from: [{source: {notPrincipals: ["example.org/ns/shop/sa/web"]}}], to: [{operation: {paths: ["/others"]}}]}]'),
+      istio(
+        'c',
+        'ALLOW',
+        'rules: [{from: [{source: {namespaces: ["sh*"], notPrincipals: ["example.org/ns/shop/sa/web"]}}], to: [{operation: {paths: ["/some"]}}]}]',
+      ),
+      istio(
+        'd',
+        'ALLOW',
+        'rules: [{from: [{source: {notPrincipals: ["example.org/ns/shop/sa/web"]}}], to: [{operation: {paths: ["/others"]}}]}]',
+      ),
       istio('e', 'ALLOW', 'rules: [{from: [{source: {notNamespaces: ["shop"]}}], to: [{operation: {paths: ["/elsewhere"]}}]}]'),
       istio('f', 'ALLOW', 'rules: [{from: [{source: {principals: ["*"]}}], to: [{operation: {paths: ["/anyone"]}}]}]'),
       istio('g', 'ALLOW', 'rules: [{from: [{source: {serviceAccounts: ["shop/web"]}}], to: [{operation: {paths: ["/account"]}}]}]'),
@@ -115,18 +241,32 @@ const cases: readonly Case[] = [
       istio('i', 'ALLOW', 'rules: [{from: [{source: {principals: ["*/sa/web"]}}], to: [{operation: {paths: ["/ending"]}}]}]'),
       istio('z', 'DENY', 'rules: [{from: [{source: {notPrincipals: ["*"]}}], to: [{operation: {paths: ["/mtls"]}}]}]'),
     ].join(''),
-    requests: ['/principal', '/namespace', '/some', '/others', '/elsewhere', '/anyone', '/account', '/below', '/ending', '/mtls'].map((target) => get(target)),
+    requests: ['/principal', '/namespace', '/some', '/others', '/elsewhere', '/anyone', '/account', '/below', '/ending', '/mtls'].map(
+      (target) => get(target),
+    ),
   },
   {
     name: 'typed SPIFFE IDs of our own kind',
     modes: both,
     policy: [
-      ours('a', 'ALLOW', 'rules: [{from: [{source: {spiffeIds: ["spiffe://example.org/ns/{*}/sa/web"]}}], to: [{operation: {paths: ["/template"]}}]}]'),
+      ours(
+        'a',
+        'ALLOW',
+        'rules: [{from: [{source: {spiffeIds: ["spiffe://example.org/ns/{*}/sa/web"]}}], to: [{operation: {paths: ["/template"]}}]}]',
+      ),
       ours('b', 'ALLOW', 'rules: [{from: [{source: {spiffeIds: ["spiffe://example.org/{**}"]}}], to: [{operation: {paths: ["/rest"]}}]}]'),
-      ours('c', 'ALLOW', 'rules: [{from: [{source: {notSpiffeIds: ["spiffe://example.org/ns/shop/sa/web"]}}], to: [{operation: {paths: ["/not"]}}]}]'),
+      ours(
+        'c',
+        'ALLOW',
+        'rules: [{from: [{source: {notSpiffeIds: ["spiffe://example.org/ns/shop/sa/web"]}}], to: [{operation: {paths: ["/not"]}}]}]',
+      ),
       ours('d', 'ALLOW', 'rules: [{to: [{operation: {paths: ["/peer"]}}]}]'),
       ours('e', 'ALLOW', 'requirePeer: false\nrules: [{to: [{operation: {paths: ["/open"]}}]}]'),
-      ours('f', 'DENY', 'rules: [{from: [{source: {notSpiffeIds: ["spiffe://example.org/{**}"]}}], to: [{operation: {paths: ["/open"]}}]}]'),
+      ours(
+        'f',
+        'DENY',
+        'rules: [{from: [{source: {notSpiffeIds: ["spiffe://example.org/{**}"]}}], to: [{operation: {paths: ["/open"]}}]}]',
+      ),
     ].join(''),
     requests: ['/template', '/rest', '/not', '/peer', '/open'].map((target) => get(target)),
   },
@@ -148,7 +288,9 @@ const cases: readonly Case[] = [
     name: 'what negations say of paths',
     modes: both,
     callers: ['web'],
-    policy: istio('a', 'ALLOW', 'rules: [{to: [{operation: {notPaths: ["/admin*", "*n"]}}]}]') + istio('b', 'DENY', 'rules: [{to: [{operation: {methods: ["GET"], notPaths: ["/orders*", "/admin*", "/files/*", "/x*"]}}]}]'),
+    policy:
+      istio('a', 'ALLOW', 'rules: [{to: [{operation: {notPaths: ["/admin*", "*n"]}}]}]') +
+      istio('b', 'DENY', 'rules: [{to: [{operation: {methods: ["GET"], notPaths: ["/orders*", "/admin*", "/files/*", "/x*"]}}]}]'),
     requests: paths,
   },
   {
@@ -165,14 +307,27 @@ const cases: readonly Case[] = [
     name: 'methods, also unknown ones',
     modes: ['strict'],
     callers: ['web', 'nobody'],
-    policy: istio('a', 'ALLOW', 'rules: [{to: [{operation: {methods: ["GET", "PO*"]}}, {operation: {notMethods: ["*E"], paths: ["/not"]}}]}]'),
-    requests: [...['GET', 'get', 'POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS', 'PATCH', 'MKCOL', 'POLICE'].flatMap((name) => [method(name), method(name, '/not')])],
+    policy: istio(
+      'a',
+      'ALLOW',
+      'rules: [{to: [{operation: {methods: ["GET", "PO*"]}}, {operation: {notMethods: ["*E"], paths: ["/not"]}}]}]',
+    ),
+    requests: [
+      ...['GET', 'get', 'POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS', 'PATCH', 'MKCOL', 'POLICE'].flatMap((name) => [
+        method(name),
+        method(name, '/not'),
+      ]),
+    ],
   },
   {
     name: 'methods',
     modes: ['istio'],
     callers: ['web', 'nobody'],
-    policy: istio('a', 'ALLOW', 'rules: [{to: [{operation: {methods: ["GET", "PO*"]}}, {operation: {notMethods: ["*E"], paths: ["/not"]}}]}]'),
+    policy: istio(
+      'a',
+      'ALLOW',
+      'rules: [{to: [{operation: {methods: ["GET", "PO*"]}}, {operation: {notMethods: ["*E"], paths: ["/not"]}}]}]',
+    ),
     requests: [...['GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS', 'PATCH'].flatMap((name) => [method(name), method(name, '/not')])],
   },
   ...(['ALLOW', 'DENY'] as const).map((action) => ({
@@ -180,10 +335,38 @@ const cases: readonly Case[] = [
     modes: both,
     callers: ['web'] as const,
     policy:
-      (action === 'DENY' ? allowAll : '') + istio('hosts', action, 'rules: [{to: [{operation: {hosts: ["shop.test", "*.shop.test", "api.*", "with.port:8080"]}}, {operation: {methods: [GET], notHosts: ["shop.test", "*.test"], hosts: ["other*"]}}]}]'),
+      (action === 'DENY' ? allowAll : '') +
+      istio(
+        'hosts',
+        action,
+        'rules: [{to: [{operation: {hosts: ["shop.test", "*.shop.test", "api.*", "with.port:8080"]}}, {operation: {methods: [GET], notHosts: ["shop.test", "*.test"], hosts: ["other*"]}}]}]',
+      ),
     requests: [
-      'shop.test', 'SHOP.test', 'shop.test:443', 'shop.test:8080', 'shop.test.', 'shop.test.:80', 'a.shop.test', 'a.shop.test:1', 'ashop.test', 'api.example', 'API.example:99', 'with.port', 'with.port:8080',
-      'WITH.port:8080', 'with.port:80', 'other.example', 'other.test', 'shop.test@evil', 'evil/shop.test', 'shop.test,evil', '[::1]', '[::1]:80', '.', 'shop.test:', 'shop.test:x',
+      'shop.test',
+      'SHOP.test',
+      'shop.test:443',
+      'shop.test:8080',
+      'shop.test.',
+      'shop.test.:80',
+      'a.shop.test',
+      'a.shop.test:1',
+      'ashop.test',
+      'api.example',
+      'API.example:99',
+      'with.port',
+      'with.port:8080',
+      'WITH.port:8080',
+      'with.port:80',
+      'other.example',
+      'other.test',
+      'shop.test@evil',
+      'evil/shop.test',
+      'shop.test,evil',
+      '[::1]',
+      '[::1]:80',
+      '.',
+      'shop.test:',
+      'shop.test:x',
     ].map(host),
   })),
   ...(['ALLOW', 'DENY'] as const).map((action) => ({
@@ -193,15 +376,37 @@ const cases: readonly Case[] = [
     policy:
       (action === 'DENY' ? allowAll : '') +
       [
-        istio('a', action, 'rules: [{to: [{operation: {paths: ["/exact"]}}], when: [{key: "request.headers[x-role]", values: ["admin", "ops*"]}]}]'),
-        istio('b', action, 'rules: [{to: [{operation: {paths: ["/not"]}}], when: [{key: "request.headers[x-role]", notValues: ["admin", "*guest"]}]}]'),
+        istio(
+          'a',
+          action,
+          'rules: [{to: [{operation: {paths: ["/exact"]}}], when: [{key: "request.headers[x-role]", values: ["admin", "ops*"]}]}]',
+        ),
+        istio(
+          'b',
+          action,
+          'rules: [{to: [{operation: {paths: ["/not"]}}], when: [{key: "request.headers[x-role]", notValues: ["admin", "*guest"]}]}]',
+        ),
         istio('c', action, 'rules: [{to: [{operation: {paths: ["/any"]}}], when: [{key: "request.headers[x-role]", values: ["*"]}]}]'),
         istio('d', action, 'rules: [{to: [{operation: {paths: ["/none"]}}], when: [{key: "request.headers[x-role]", notValues: ["*"]}]}]'),
       ].join(''),
     requests: ['/exact', '/not', '/any', '/none'].flatMap((target) =>
-      [[], ['admin'], ['ADMIN'], ['guest'], ['ops-1'], [''], ['admin', 'admin'], ['admin', 'guest'], ['guest', 'admin'], ['admin', 'ops-2'], ['admin,guest'], ['x', 'y'], ['a', 'adminx'], ['\xff'], ['admin', '\xe9']].map((values) =>
-        get(target, ...values.map((value) => `X-Role: ${value}`)),
-      ),
+      [
+        [],
+        ['admin'],
+        ['ADMIN'],
+        ['guest'],
+        ['ops-1'],
+        [''],
+        ['admin', 'admin'],
+        ['admin', 'guest'],
+        ['guest', 'admin'],
+        ['admin', 'ops-2'],
+        ['admin,guest'],
+        ['x', 'y'],
+        ['a', 'adminx'],
+        ['\xff'],
+        ['admin', '\xe9'],
+      ].map((values) => get(target, ...values.map((value) => `X-Role: ${value}`))),
     ),
   })),
   {
@@ -209,8 +414,13 @@ const cases: readonly Case[] = [
     modes: ['strict'],
     callers: ['web'],
     policy: allowAll,
-    requests: [get('/', 'Authorization: Bearer abc'), get('/', 'Authorization: Bearer abc', 'Authorization: Bearer def'), get('/', 'Authorization: Basic YTpi', 'Authorization: x'),
-      get('/', 'Authorization: Digest username="a", realm="b", nonce="c"'), get('/', 'Authorization: AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host;range, Signature=fe')],
+    requests: [
+      get('/', 'Authorization: Bearer abc'),
+      get('/', 'Authorization: Bearer abc', 'Authorization: Bearer def'),
+      get('/', 'Authorization: Basic YTpi', 'Authorization: x'),
+      get('/', 'Authorization: Digest username="a", realm="b", nonce="c"'),
+      get('/', 'Authorization: AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host;range, Signature=fe'),
+    ],
   },
   ...(['ALLOW', 'DENY'] as const).map((action) => ({
     name: `ports, addresses and server names in ${action} rules`,
@@ -219,13 +429,38 @@ const cases: readonly Case[] = [
     policy:
       (action === 'DENY' ? allowAll : '') +
       [
-        istio('a', action, 'rules: [{to: [{operation: {paths: ["/port"], ports: ["1"]}}, {operation: {paths: ["/other-port"], notPorts: ["1"]}}]}]'),
-        istio('b', action, 'rules: [{from: [{source: {ipBlocks: ["127.0.0.0/8", "2001:db8::/32"]}}], to: [{operation: {paths: ["/ip"]}}]}]'),
+        istio(
+          'a',
+          action,
+          'rules: [{to: [{operation: {paths: ["/port"], ports: ["1"]}}, {operation: {paths: ["/other-port"], notPorts: ["1"]}}]}]',
+        ),
+        istio(
+          'b',
+          action,
+          'rules: [{from: [{source: {ipBlocks: ["127.0.0.0/8", "2001:db8::/32"]}}], to: [{operation: {paths: ["/ip"]}}]}]',
+        ),
         istio('c', action, 'rules: [{from: [{source: {notIpBlocks: ["127.0.0.1"]}}], to: [{operation: {paths: ["/other-ip"]}}]}]'),
-        istio('d', action, 'rules: [{to: [{operation: {paths: ["/"]}}], when: [{key: connection.sni, values: ["shop.test", "*.shop.test"]}]}]'),
-        istio('e', action, 'rules: [{to: [{operation: {paths: ["/"], methods: [GET]}}], when: [{key: destination.ip, values: ["10.0.0.0/8"]}]}]'),
+        istio(
+          'd',
+          action,
+          'rules: [{to: [{operation: {paths: ["/"]}}], when: [{key: connection.sni, values: ["shop.test", "*.shop.test"]}]}]',
+        ),
+        istio(
+          'e',
+          action,
+          'rules: [{to: [{operation: {paths: ["/"], methods: [GET]}}], when: [{key: destination.ip, values: ["10.0.0.0/8"]}]}]',
+        ),
       ].join(''),
-    requests: [get('/port'), get('/other-port'), get('/ip'), get('/other-ip'), get('/'), sni('shop.test'), sni('a.shop.test'), sni('evil.test')],
+    requests: [
+      get('/port'),
+      get('/other-port'),
+      get('/ip'),
+      get('/other-ip'),
+      get('/'),
+      sni('shop.test'),
+      sni('a.shop.test'),
+      sni('evil.test'),
+    ],
   })),
 ]
 
@@ -239,6 +474,14 @@ interface Mesh extends AsyncDisposable {
   apply(policy: string): Promise<void>
   /** Nothing where the proxy itself answers 400 and asks nobody. */
   verdicts(caller: Caller, request: Request): Promise<Verdicts | undefined>
+  /** What the proxy's filters answer. */
+  status(caller: Caller, request: Request): Promise<number>
+  /** The verdict of filters and evaluator on `GET /`; throws where they differ. */
+  bothSay(caller: Caller): Promise<boolean>
+  /** Applies policies and measures the milliseconds until `holds`. */
+  change(policy: string, holds: () => Promise<boolean>): Promise<number>
+  loseIdentity(): Promise<void>
+  stat(name: string): Promise<number>
 }
 
 async function start(binary: string, mode: PolicyMode): Promise<Mesh> {
@@ -269,10 +512,25 @@ async function start(binary: string, mode: PolicyMode): Promise<Mesh> {
     }),
   )
   const identities = await clients(local)
+  const parts = { local, envoy, rules, workload }
   const open = owned.move()
   return {
     apply: (policy) => applied({ workload, rules, states, local }, policy),
-    verdicts: (caller, request) => verdicts({ local, envoy, rules, workload }, identities[caller], request),
+    verdicts: (caller, request) => verdicts(parts, identities[caller], request),
+    status: (caller, request) => statusAt(parts, identities[caller], request, identities[caller] ? 'tls' : 'plain'),
+    async bothSay(caller) {
+      const client = identities[caller]!
+      const evaluator = decide(rules.of(workload).compiled!, asSeen(get('/'), client, envoy.port('tls'))).allowed
+      const proxy = (await statusAt(parts, client, get('/'), 'tls')) === 200
+      if (proxy !== evaluator) throw new Error(`${caller}: the proxy says ${proxy}, the evaluator ${evaluator}`)
+      return proxy
+    },
+    change(policy, holds) {
+      workload.apply({ 'policy.yaml': policy })
+      return until('the policy is in force', holds)
+    },
+    loseIdentity: () => workload.hold(),
+    stat: (name) => envoy.stat(name),
     [Symbol.asyncDispose]: () => open[Symbol.asyncDispose](),
   }
 }
@@ -281,6 +539,13 @@ async function clients(local: LocalAgent): Promise<Readonly<Record<Caller, HeldI
   return {
     web: await heldIdentity(local.ca, parseSpiffeId('spiffe://example.org/ns/shop/sa/web')),
     deep: await heldIdentity(local.ca, parseSpiffeId('spiffe://example.org/ns/bar/sa/a/ns/shop/z')),
+    impostor: await heldIdentity(local.foreign, parseSpiffeId('spiffe://other.test/x'), {
+      uris: ['spiffe://other.test/x', 'spiffe://example.org/ns/shop/sa/web'],
+    }),
+    subject: await heldIdentity(local.ca, parseSpiffeId('spiffe://example.org/ns/shop/sa/web'), {
+      subject: [{ oid: oid.commonName, value: '/ns/vault/x' }],
+    }),
+    dns: await heldIdentity(local.ca, parseSpiffeId('spiffe://example.org/ns/shop/sa/web'), { dnsNames: ['/ns/vault/x'] }),
     foreign: await heldIdentity(local.foreign, parseSpiffeId('spiffe://other.test/ns/shop/sa/web')),
     nobody: undefined,
   }
@@ -292,32 +557,50 @@ function versionOf(rules: WorkloadRules, workload: LocalWorkload, names: readonl
 }
 
 /** Applies policies and waits until the proxy has accepted exactly them. */
-async function applied({ workload, rules, states, local }: { workload: LocalWorkload; rules: WorkloadRules; states: Map<string, StreamState>; local: LocalAgent }, policy: string): Promise<void> {
+async function applied(
+  {
+    workload,
+    rules,
+    states,
+    local,
+  }: { workload: LocalWorkload; rules: WorkloadRules; states: Map<string, StreamState>; local: LocalAgent },
+  policy: string,
+): Promise<void> {
   workload.apply({ 'policy.yaml': policy })
   const wanted = rules.of(workload)
   if (!wanted.compiled) throw new Error(`the policy is refused: ${JSON.stringify(local.warnings.at(-1))}`)
   await until('the proxy accepts the policies', () => {
     for (const [, state] of states) if (state.rejection !== undefined) throw new Error(`the proxy refuses: ${state.rejection}`)
-    return [...states.values()].length === 2 && [...states.values()].every((state) => state.acceptedVersion === state.sentVersion && state.sentVersion === versionOf(rules, workload, state.names))
+    return (
+      [...states.values()].length === 2 &&
+      [...states.values()].every(
+        (state) => state.acceptedVersion === state.sentVersion && state.sentVersion === versionOf(rules, workload, state.names),
+      )
+    )
   })
 }
 
-async function verdicts(
-  { local, envoy, rules, workload }: { local: LocalAgent; envoy: RunningEnvoy; rules: WorkloadRules; workload: LocalWorkload },
-  client: HeldIdentity | undefined,
-  request: Request,
-): Promise<Verdicts | undefined> {
+interface Parts {
+  readonly local: LocalAgent
+  readonly envoy: RunningEnvoy
+  readonly rules: WorkloadRules
+  readonly workload: LocalWorkload
+}
+
+async function verdicts(parts: Parts, client: HeldIdentity | undefined, request: Request): Promise<Verdicts | undefined> {
   const kind = client ? 'tls' : 'plain'
-  const at = async (listener: string) => {
-    const port = envoy.port(listener)
-    const { status } = client ? await sendOverTls(local, client, port, request.lines, request.sni) : await sendInPlain(port, request.lines)
-    if (![200, 400, 403].includes(status)) throw new Error(`${listener} answered ${status} to ${request.lines.join(' | ')}`)
-    return status
-  }
+  const at = (listener: string) => statusAt(parts, client, request, listener)
   const [rbac, extAuthz] = [await at(kind), await at(`${kind}-asking`)]
   if (rbac === 400 && extAuthz === 400) return undefined
-  const evaluator = decide(rules.of(workload).compiled!, asSeen(request, client, envoy.port(kind))).allowed
+  const evaluator = decide(parts.rules.of(parts.workload).compiled!, asSeen(request, client, parts.envoy.port(kind))).allowed
   return { evaluator, rbac: rbac === 200, extAuthz: extAuthz === 200 }
+}
+
+async function statusAt({ local, envoy }: Parts, client: HeldIdentity | undefined, request: Request, listener: string): Promise<number> {
+  const port = envoy.port(listener)
+  const { status } = client ? await sendOverTls(local, client, port, request.lines, request.sni) : await sendInPlain(port, request.lines)
+  if (![200, 400, 403].includes(status)) throw new Error(`${listener} answered ${status} to ${request.lines.join(' | ')}`)
+  return status
 }
 
 /** The request as the evaluator is told of it: what was sent, and by whom. */
@@ -326,11 +609,19 @@ function asSeen({ lines, sni: name }: Request, client: HeldIdentity | undefined,
   const [verb = '', target = ''] = start!.split(' ')
   const headers = headerValues(fields.map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trim()] as const))
   return {
-    ...(client && { peer: { spiffeId: client.spiffeId, names: [client.spiffeId, ''] } }),
+    ...(client && { peer: { spiffeId: client.spiffeId, names: namesOf(client) } }),
     sourceIp: '127.0.0.1',
     destinationIp: '127.0.0.1',
     destinationPort: port,
     ...(client && name !== undefined && { sni: name }),
     http: { method: verb, path: target, host: headers.get('host')?.join(',') ?? '', headers },
   }
+}
+
+/** The names of a certificate in the order in which Envoy tries them. */
+function namesOf({ chainPem }: HeldIdentity): readonly string[] {
+  const { subjectAltName, subject } = new X509Certificate(chainPem)
+  const sans = subjectAltName.split(', ')
+  const of = (kind: string) => sans.filter((san) => san.startsWith(kind)).map((san) => san.slice(kind.length))
+  return [...of('URI:'), ...of('DNS:'), subject || '']
 }

@@ -29,7 +29,7 @@ export interface LocalAgent {
   readonly ca: TestCa
   readonly foreign: TestCa
   readonly bundle: TrustBundle
-  /** What the agent warned of. */
+  /** What the agent warned of, and its errors. */
   readonly warnings: readonly Readonly<Record<string, unknown>>[]
   /** A workload that the kernel tells by its pid. */
   workload(pid: number, ids: readonly string[], options?: { readonly selectors?: readonly string[] }): Promise<LocalWorkload>
@@ -106,11 +106,17 @@ export async function heldIdentity(ca: TestCa, spiffeId: SpiffeId, wishes: Wishe
 }
 
 function bundleOf(ca: TestCa): TrustBundle {
-  return { trustDomain: parseTrustDomain(ca.trustDomain), x509Authorities: [{ certificate: ca.certificate, tainted: false }], jwtAuthorities: [], sequence: 1n }
+  return {
+    trustDomain: parseTrustDomain(ca.trustDomain),
+    x509Authorities: [{ certificate: ca.certificate, tainted: false }],
+    jwtAuthorities: [],
+    sequence: 1n,
+  }
 }
 
 function recordingLog(warnings: object[], fields: object = {}): Log {
-  return { ...silentLog, warn: (message, more) => warnings.push({ message, ...fields, ...more }), with: (more) => recordingLog(warnings, { ...fields, ...more }) }
+  const record = (message: string, more?: object) => void warnings.push({ message, ...fields, ...more })
+  return { ...silentLog, warn: record, error: record, with: (more) => recordingLog(warnings, { ...fields, ...more }) }
 }
 
 let versions = 0

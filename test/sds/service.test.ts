@@ -4,8 +4,16 @@ import { createPrivateKey, createPublicKey, X509Certificate } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { silentLog } from '../../src/kernel/log.ts'
 import { clientOf } from '../../src/rpc/client.ts'
-import { type Secret, SecretSchema, SPIFFECertValidatorConfigSchema } from '../../src/rpc/gen/envoy/extensions/transport_sockets/tls/v3/tls_pb.ts'
-import { type DiscoveryRequestSchema, type DiscoveryResponse, DiscoveryResponseSchema } from '../../src/rpc/gen/envoy/service/discovery/v3/discovery_pb.ts'
+import {
+  type Secret,
+  SecretSchema,
+  SPIFFECertValidatorConfigSchema,
+} from '../../src/rpc/gen/envoy/extensions/transport_sockets/tls/v3/tls_pb.ts'
+import {
+  type DiscoveryRequestSchema,
+  type DiscoveryResponse,
+  DiscoveryResponseSchema,
+} from '../../src/rpc/gen/envoy/service/discovery/v3/discovery_pb.ts'
 import { SecretDiscoveryService } from '../../src/rpc/gen/envoy/service/secret/v3/sds_pb.ts'
 import { mount } from '../../src/rpc/handler.ts'
 import { connectInMemory } from '../../src/rpc/in-memory.ts'
@@ -44,7 +52,9 @@ describe('refuses', () => {
 
   test('to merge the roots of several trust domains for a proxy that cannot keep them apart', async () => {
     await using proxy = await connect({})
-    const names = (await proxy.fetch(['ALL', 'ROOTCA', 'spiffe://other.test'], { disable_spiffe_cert_validation: true })).map(({ name }) => name)
+    const names = (await proxy.fetch(['ALL', 'ROOTCA', 'spiffe://other.test'], { disable_spiffe_cert_validation: true })).map(
+      ({ name }) => name,
+    )
     expect(names.toSorted()).toEqual(['ROOTCA', 'spiffe://other.test'])
   })
 })
@@ -125,7 +135,8 @@ async function connect({ ids = ['spiffe://example.org/web'] }: { ids?: readonly 
   }
 }
 
-const secretsIn = (response: DiscoveryResponse): Secret[] => create(DiscoveryResponseSchema, response).resources.map(({ value }) => fromBinary(SecretSchema, value))
+const secretsIn = (response: DiscoveryResponse): Secret[] =>
+  create(DiscoveryResponseSchema, response).resources.map(({ value }) => fromBinary(SecretSchema, value))
 
 function certificate(secret: Secret): X509Certificate {
   return new X509Certificate(tls(secret).certificateChain!.specifier.value as Uint8Array)

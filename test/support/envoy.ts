@@ -46,7 +46,18 @@ export async function startEnvoy(binary: string, config: EnvoyConfig): Promise<R
   const output: string[] = []
   const child = spawn(
     binary,
-    ['-c', configFile, '--use-dynamic-base-id', '--disable-hot-restart', '--concurrency', '1', '--admin-address-path', addressFile, '--log-level', 'info'],
+    [
+      '-c',
+      configFile,
+      '--use-dynamic-base-id',
+      '--disable-hot-restart',
+      '--concurrency',
+      '1',
+      '--admin-address-path',
+      addressFile,
+      '--log-level',
+      'info',
+    ],
     { stdio: ['ignore', 'pipe', 'pipe'] },
   )
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => keep(output, chunk.toString()))
@@ -55,7 +66,12 @@ export async function startEnvoy(binary: string, config: EnvoyConfig): Promise<R
     await rm(folder, { recursive: true, force: true })
   }
   try {
-    const address = await eventually('its admin address', child, output, async () => (await readFile(addressFile, 'utf8').catch(() => '')).trim() || undefined)
+    const address = await eventually(
+      'its admin address',
+      child,
+      output,
+      async () => (await readFile(addressFile, 'utf8').catch(() => '')).trim() || undefined,
+    )
     const admin = async (where: string) => (await get(address, where)).body
     await eventually('ready', child, output, async () => ((await get(address, '/ready')).status === 200 ? true : undefined))
     const ports = readPorts(await admin('/listeners?format=json'))
@@ -114,7 +130,9 @@ const fromAgent = {
   api_config_source: {
     api_type: 'GRPC',
     transport_api_version: 'V3',
-    grpc_services: [{ envoy_grpc: { cluster_name: 'agent', retry_policy: { retry_back_off: { base_interval: '0.1s', max_interval: '0.5s' } } } }],
+    grpc_services: [
+      { envoy_grpc: { cluster_name: 'agent', retry_policy: { retry_back_off: { base_interval: '0.1s', max_interval: '0.5s' } } } },
+    ],
   },
 }
 
@@ -135,7 +153,10 @@ function bootstrap(config: EnvoyConfig): object {
               explicit_http_config: { http2_protocol_options: {} },
             }),
           },
-          load_assignment: { cluster_name: 'agent', endpoints: [{ lb_endpoints: [{ endpoint: { address: { pipe: { path: config.agentSocket } } } }] }] },
+          load_assignment: {
+            cluster_name: 'agent',
+            endpoints: [{ lb_endpoints: [{ endpoint: { address: { pipe: { path: config.agentSocket } } } }] }],
+          },
         },
       ],
       listeners: config.listeners.map(listener),
@@ -147,7 +168,14 @@ function listener({ name, tls, httpFilters, paths = 'decode-and-merge-slashes' }
   return {
     name,
     address: loopback(0),
-    ...(tls && { listener_filters: [{ name: 'envoy.filters.listener.tls_inspector', typed_config: typed('envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector', {}) }] }),
+    ...(tls && {
+      listener_filters: [
+        {
+          name: 'envoy.filters.listener.tls_inspector',
+          typed_config: typed('envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector', {}),
+        },
+      ],
+    }),
     filter_chains: [
       {
         ...(tls && { transport_socket: { name: 'envoy.transport_sockets.tls', typed_config: downstreamTls(tls) } }),
@@ -158,14 +186,24 @@ function listener({ name, tls, httpFilters, paths = 'decode-and-merge-slashes' }
               stat_prefix: name,
               codec_type: 'AUTO',
               normalize_path: true,
-              ...(paths === 'decode-and-merge-slashes' && { merge_slashes: true, path_with_escaped_slashes_action: 'UNESCAPE_AND_FORWARD' }),
+              ...(paths === 'decode-and-merge-slashes' && {
+                merge_slashes: true,
+                path_with_escaped_slashes_action: 'UNESCAPE_AND_FORWARD',
+              }),
               use_remote_address: true,
               route_config: {
                 virtual_hosts: [
-                  { name: 'all', domains: ['*'], routes: [{ match: { prefix: '/' }, direct_response: { status: 200, body: { inline_string: 'ok\n' } } }] },
+                  {
+                    name: 'all',
+                    domains: ['*'],
+                    routes: [{ match: { prefix: '/' }, direct_response: { status: 200, body: { inline_string: 'ok\n' } } }],
+                  },
                 ],
               },
-              http_filters: [...httpFilters, { name: 'envoy.filters.http.router', typed_config: typed('envoy.extensions.filters.http.router.v3.Router', {}) }],
+              http_filters: [
+                ...httpFilters,
+                { name: 'envoy.filters.http.router', typed_config: typed('envoy.extensions.filters.http.router.v3.Router', {}) },
+              ],
             }),
           },
         ],

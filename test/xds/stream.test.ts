@@ -4,7 +4,14 @@ import { Failure, failedWith } from '../../src/kernel/failure.ts'
 import { type Log, silentLog } from '../../src/kernel/log.ts'
 import { WatchedValue } from '../../src/kernel/watched.ts'
 import type { Resources } from '../../src/xds/resources.ts'
-import { type DiscoveryRequest, type DiscoveryResponse, fetchOnce, serveStream, type StreamOptions, type StreamState } from '../../src/xds/stream.ts'
+import {
+  type DiscoveryRequest,
+  type DiscoveryResponse,
+  fetchOnce,
+  serveStream,
+  type StreamOptions,
+  type StreamState,
+} from '../../src/xds/stream.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { seededRandom } from '../fakes/random.ts'
 
@@ -93,7 +100,9 @@ describe('a proxy that refuses what it was sent', () => {
     proxy.send({ resourceNames: ['a'], responseNonce: first.nonce, errorDetail: { message: 'Failed to load private key' } })
     await proxy.understood()
     expect(proxy.state()).toMatchObject({ node: 'envoy-1', names: ['a'], rejection: 'Failed to load private key', acceptedVersion: '' })
-    expect(proxy.warnings).toContainEqual(expect.objectContaining({ reason: 'xds.rejected', rejection: 'Failed to load private key', node: 'envoy-1' }))
+    expect(proxy.warnings).toContainEqual(
+      expect.objectContaining({ reason: 'xds.rejected', rejection: 'Failed to load private key', node: 'envoy-1' }),
+    )
 
     proxy.resources.set(held({ a: 'better' }))
     const second = await proxy.response()
@@ -112,7 +121,10 @@ describe('a proxy that refuses what it was sent', () => {
 })
 
 test('one request without a stream gets what is there', () => {
-  const response = fetchOnce({ ...emptyRequest, resourceNames: ['b', 'nowhere'] }, { typeUrl, log: silentLog, resources: held({ a: 'one', b: 'two' }) })
+  const response = fetchOnce(
+    { ...emptyRequest, resourceNames: ['b', 'nowhere'] },
+    { typeUrl, log: silentLog, resources: held({ a: 'one', b: 'two' }) },
+  )
   expect(contents(response)).toEqual(['two'])
 })
 
@@ -173,7 +185,7 @@ function connect(options: { onNode?(id: string): void } = {}) {
       if (result.done) throw new Error('the stream ended')
       return result.value
     },
-    ended: async () => ((await stream.next()).done),
+    ended: async () => (await stream.next()).done,
     /** Until what was sent has been read. */
     async understood(): Promise<void> {
       pending ??= stream.next()
@@ -188,7 +200,10 @@ function connect(options: { onNode?(id: string): void } = {}) {
   }
 }
 
-
 function recording(warnings: unknown[], fields: object = {}): Log {
-  return { ...silentLog, warn: (message, more) => warnings.push({ message, ...fields, ...more }), with: (more) => recording(warnings, { ...fields, ...more }) }
+  return {
+    ...silentLog,
+    warn: (message, more) => warnings.push({ message, ...fields, ...more }),
+    with: (more) => recording(warnings, { ...fields, ...more }),
+  }
 }

@@ -2,7 +2,15 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { failedWith } from '../../src/kernel/failure.ts'
 import type { Resources } from '../../src/xds/resources.ts'
-import { newSubscription, receive, refresh, repeat, type Step, type Subscription, type SubscriptionRequest } from '../../src/xds/subscription.ts'
+import {
+  newSubscription,
+  receive,
+  refresh,
+  repeat,
+  type Step,
+  type Subscription,
+  type SubscriptionRequest,
+} from '../../src/xds/subscription.ts'
 
 describe('refuses', () => {
   test('a request with more than 500 names', () => {
