@@ -154,7 +154,7 @@ export function newKey(): {
   const signer = signerOf(privateKey)
   return {
     csr: (wishes = {}) => createCertificateRequest({ signer, ...wishes }),
-    privateKeyPem: privateKey.export({ format: 'pem', type: 'pkcs8' }).toString(),
+    privateKeyPem: privateKey.export({ format: 'pem', type: 'pkcs8' }),
     spki: signer.publicKey,
   }
 }
