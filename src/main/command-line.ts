@@ -19,7 +19,7 @@ import { runProcess, terminal } from './process.ts'
 import { programs } from './programs.ts'
 import { version } from './version.ts'
 
-const commands: readonly AnyCommand[] = [
+const operations: readonly AnyCommand[] = [
   serverRun,
   agentRun,
   tokenGenerate,
@@ -45,10 +45,13 @@ const commands: readonly AnyCommand[] = [
   health,
 ]
 
+/** Every command there is. */
+export const commands: readonly AnyCommand[] = [...operations, completionOf(operations)]
+
 /** Runs the command that the arguments name, and leaves its exit code behind. */
 export async function main(args: readonly string[]): Promise<void> {
   await runProcess((stop) => {
     const context: Context = { terminal, stop, clock: systemClock, disk: systemDisk, programs, openWorkloadApi, openOperatorApi }
-    return runCommandLine([...commands, completionOf(commands)], args, context, version)
+    return runCommandLine(commands, args, context, version)
   })
 }
