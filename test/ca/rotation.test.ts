@@ -44,14 +44,14 @@ const roots = (bundle: TrustBundle): string[] => bundle.x509Authorities.map(({ c
 const contentOf = (bundle: TrustBundle): string => [...roots(bundle), ...bundle.jwtAuthorities.map(({ keyId }) => keyId)].join()
 
 describe('authorities rotate', () => {
-  test('a CA of one minute runs for ten: who knows the bundle of five seconds ago accepts what is signed now, until it ends', async () => {
+  test('a CA of one minute runs for five: who knows the bundle of five seconds ago accepts what is signed now, until it ends', async () => {
     await using opened = await openTestAuthority({ profile: short, refreshHint: seconds(5) })
     const { ca, world } = opened
     const bundles: TrustBundle[] = []
     const held: IssuedX509Svid[] = []
     const signers = new Set<string>()
     await whileFresh(ca, async () => {
-      for (let second = 0; second < 600; second++) {
+      for (let second = 0; second < 300; second++) {
         await pass(world, seconds(1))
         const now = world.clock.now()
         bundles.push(ca.bundle.current)
@@ -63,11 +63,11 @@ describe('authorities rotate', () => {
         expect(svid.notAfter + seconds(1) - now).toBeGreaterThanOrEqual(seconds(9))
         expect(jwt.expiresAt - now).toBeGreaterThanOrEqual(seconds(8))
         held.push(svid)
-        for (const one of held.slice(-25)) if (one.notAfter >= now) expect(verify(one, ca.bundle.current, now)).toBe(workload)
+        for (const one of held.slice(-21)) if (one.notAfter >= now) expect(verify(one, ca.bundle.current, now)).toBe(workload)
         signers.add(svid.chain[0]!.issuer.text)
       }
     })
-    expect(signers.size).toBeGreaterThan(9)
+    expect(signers.size).toBeGreaterThan(5)
     expect(ca.bundle.current.x509Authorities.length).toBeLessThanOrEqual(5)
     expect(ca.complaints()).toEqual([])
     const sequences = bundles.map(({ sequence }) => sequence)
@@ -76,7 +76,7 @@ describe('authorities rotate', () => {
       const before = bundles[place - 1] ?? one
       expect(one.sequence === before.sequence).toBe(contentOf(one) === contentOf(before))
     }
-  })
+  }, 60_000)
 
   test('the next authority is announced at half life and signs from five sixths on', async () => {
     await using opened = await openTestAuthority()
@@ -281,8 +281,8 @@ describe('Q-5 the power goes', () => {
       bundles.push(first.ca.bundle.current)
       await whileFresh(first.ca, async () => {
         // What hangs on the machine is gone at once; the process itself lives for a moment longer, and must use nothing that was not written.
-        for (let waited = 0, dying = 0; waited < 45 && dying < 3; waited++, dying += machine.off ? 1 : 0) {
-          await pass(world, seconds(3))
+        for (let waited = 0, dying = 0; waited < 27 && dying < 2; waited++, dying += machine.off ? 1 : 0) {
+          await pass(world, seconds(5))
           issued.push(await issueX509(first))
           bundles.push(first.ca.bundle.current)
         }
