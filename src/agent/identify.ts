@@ -7,7 +7,7 @@ import { Failure } from '../kernel/failure.ts'
 import type { Watched } from '../kernel/watched.ts'
 import { formatSelector } from '../spiffe/selector.ts'
 import type { Workload, WorkloadIdentities } from './identities.ts'
-import type { IdentityCache } from './identity-cache.ts'
+import { type IdentityCache, notReady } from './identity-cache.ts'
 import { policiesOf } from './policies.ts'
 import { SelectorGroup } from './selector-group.ts'
 import type { PolicyDocuments } from './upstream-server.ts'
@@ -55,11 +55,18 @@ export function identifier({ collection, cache, documents, clock }: IdentifyPart
 
 /**
  * What a workload holds, if it holds anything. The caller learns no more than that it does not; the log learns why.
- * @throws Failure `workload.no-identity`
+ * That it is entitled to something which is not signed, or expired while the server is away, is not a refusal.
+ * @throws Failure `workload.no-identity`, `workload.identity-not-ready`
  */
 export function requireIdentity(workload: Workload, identities: WorkloadIdentities = workload.identities.current): WorkloadIdentities {
   if (identities.identities.length > 0) return identities
-  throw new Failure('permission_denied', 'workload.no-identity', {
+  if (workload.identities instanceof SelectorGroup && workload.identities.entries.length > 0) throw notReady(workload.identities)
+  throw noIdentity(workload)
+}
+
+/** The refusal of a workload that asks for what no entry gives it: `workload.no-identity`. */
+export function noIdentity(workload: Workload): Failure {
+  return new Failure('permission_denied', 'workload.no-identity', {
     public: 'no identity issued',
     internal: {
       pid: workload.pid,

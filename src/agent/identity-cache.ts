@@ -17,6 +17,7 @@ import { Bell } from './bell.ts'
 import { EntryIndex, isInForce, uniqueHints } from './entry-index.ts'
 import type { ConsideredEntry, HeldIdentity, WorkloadIdentities } from './identities.ts'
 import { isRejection } from './rejection.ts'
+import { retryDelay } from './retry.ts'
 import { SelectorGroup } from './selector-group.ts'
 import { hasTaintedPath } from './taint.ts'
 import type { SignedX509Svid, UpstreamServer } from './upstream-server.ts'
@@ -82,6 +83,12 @@ export class IdentityCache {
 
   get counts(): { readonly entries: number; readonly svids: number; readonly groups: number } {
     return { entries: this.#index.entries.length, svids: this.#held.size, groups: this.#groups.size }
+  }
+
+  /** Until the first SVID that is held runs out; short as well while one is missing. */
+  get timeLeft(): Duration {
+    const isOneMissing = !this.#synced || this.#index.entries.some((one) => !this.#held.has(one.id) && !one.disableX509SvidPrefetch)
+    return Math.min(this.#soonestExpiry - this.#parts.clock.now(), isOneMissing ? leftWhenMissing : Infinity)
   }
 
   /** What processes with these selectors hold; the same object for the same selectors, as long as anybody refers to it. */
@@ -153,7 +160,7 @@ export class IdentityCache {
       } catch (error) {
         signal.throwIfAborted()
         if (isRejection(Failure.from(error))) throw error
-        const delay = delays.next().value ?? 0
+        const delay = retryDelay(delays.next().value ?? 0, this.timeLeft)
         this.#parts.log.warn('the server does not sign SVIDs; trying again', {
           error: tellChain(error),
           inMs: Math.round(delay),
@@ -218,7 +225,8 @@ export class IdentityCache {
     } catch (error) {
       const failure = Failure.from(error)
       const delays = this.#failed.get(entry.id)?.delays ?? this.#delays()
-      this.#failed.set(entry.id, { failure, delays, retryAt: now + (delays.next().value ?? 0) })
+      const left = (this.#held.get(entry.id)?.notAfter ?? Infinity) - now
+      this.#failed.set(entry.id, { failure, delays, retryAt: now + retryDelay(delays.next().value ?? 0, left) })
       this.#parts.log.warn('an SVID was not signed', {
         entry: entry.id,
         spiffeId: entry.spiffeId,
@@ -381,7 +389,8 @@ function isSame(a: WorkloadIdentities, b: WorkloadIdentities): boolean {
   )
 }
 
-function notReady(group: SelectorGroup): Failure {
+/** Entries match, and nothing is signed for them: a trouble of ours, and not the workload's lack of an identity. */
+export function notReady(group: SelectorGroup): Failure {
   return new Failure('unavailable', 'workload.identity-not-ready', {
     public: 'the identity of the calling workload is not ready yet',
     internal: { entries: group.entries.map((one) => one.id) },
@@ -389,5 +398,7 @@ function notReady(group: SelectorGroup): Failure {
 }
 
 const rehinted = new WeakMap<HeldIdentity, HeldIdentity>()
+/** As long as an SVID is missing, the server is asked for it every five seconds at least (retry.ts). */
+const leftWhenMissing: Duration = seconds(40)
 /** A server signs up to 500 at once; in fewer, the first workload waits for less, and checking them holds this thread for a few milliseconds only. */
 const maxBatch = 50

@@ -1,7 +1,7 @@
 import { Failure } from '../kernel/failure.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { uniqueHints } from './entry-index.ts'
-import { groupOf, requireIdentity } from './identify.ts'
+import { groupOf, noIdentity } from './identify.ts'
 import type { Workload } from './identities.ts'
 import type { JwtCache } from './jwt-cache.ts'
 import type { SignedJwtSvid } from './upstream-server.ts'
@@ -25,7 +25,7 @@ export async function jwtSvidsOf(
   checkAudience(audience)
   const entitled = groupOf(workload).entries
   const entries = entitled.filter((one) => spiffeId === undefined || one.spiffeId === spiffeId)
-  if (entries.length === 0) requireIdentity(workload, { ...workload.identities.current, identities: [] })
+  if (entries.length === 0) throw noIdentity(workload)
   const hints = uniqueHints(entries)
   return Promise.all(entries.map(async (entry) => ({ ...(await cache.fetch(entry, audience, signal)), hint: hints.get(entry.id)! })))
 }

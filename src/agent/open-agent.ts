@@ -74,7 +74,15 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
   const sync = new Sync({
     upstream,
     own,
-    into: cache,
+    into: {
+      update(entitlements) {
+        cache.update(entitlements)
+        policies.serverIsThere()
+      },
+      get timeLeft() {
+        return cache.timeLeft
+      },
+    },
     interval: parts.syncInterval ?? seconds(5),
     agentVersion: parts.agentVersion,
     clock,

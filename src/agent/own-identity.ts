@@ -14,6 +14,7 @@ import { Bell } from './bell.ts'
 import { attest, checkedCredentials, join, type Joining } from './join.ts'
 import type { AgentState } from './kept-state.ts'
 import { isRejection } from './rejection.ts'
+import { retryDelay } from './retry.ts'
 import { makeSvidKey } from './svid-key.ts'
 import { hasTaintedPath } from './taint.ts'
 import type { AgentCredentials, UpstreamServer } from './upstream-server.ts'
@@ -106,7 +107,7 @@ export class OwnIdentity {
         log.warn('the SVID of the agent cannot be renewed; trying again', { error: tellChain(error), inMs: Math.round(delay) })
       }
       this.#checkNotExpired()
-      await clock.sleep(Math.min(delay, Math.max(0, this.#leaf.notAfter - clock.now())), signal)
+      await clock.sleep(retryDelay(delay, this.#leaf.notAfter - clock.now()), signal)
       this.#checkNotExpired()
     }
   }

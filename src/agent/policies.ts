@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { backoff } from '../kernel/backoff.ts'
 import { fromUtf8, utf8 } from '../kernel/bytes.ts'
 import type { Clock } from '../kernel/clock.ts'
-import { seconds } from '../kernel/duration.ts'
+import { minutes, seconds } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Files } from '../kernel/files.ts'
 import type { Log } from '../kernel/log.ts'
@@ -14,6 +14,7 @@ import { type Watched, WatchedValue } from '../kernel/watched.ts'
 import type { RegistrationEntry } from '../registry/entry.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { formatSelector } from '../spiffe/selector.ts'
+import { Bell } from './bell.ts'
 import type { WorkloadPolicies } from './identities.ts'
 import { isRejection } from './rejection.ts'
 import type { SelectorGroup } from './selector-group.ts'
@@ -32,6 +33,7 @@ export interface PolicyFeedParts {
 export class PolicyFeed {
   readonly #parts: PolicyFeedParts
   readonly #documents: WatchedValue<PolicyDocuments>
+  readonly #serverIsThere = new Bell()
 
   private constructor(parts: PolicyFeedParts, documents: PolicyDocuments) {
     this.#parts = parts
@@ -47,23 +49,37 @@ export class PolicyFeed {
     return this.#documents
   }
 
+  /** Somebody heard of the server: a stream that waits to be taken up again need not wait any longer. */
+  serverIsThere(): void {
+    this.#serverIsThere.ring()
+  }
+
   /** Follows the server's stream, and takes it up again when it breaks. @throws Failure the server's rejection of this agent */
   async run(signal: AbortSignal): Promise<void> {
     const { upstream, clock, log } = this.#parts
     let delays = this.#delays()
+    let tries = 0
+    // A server of SPIRE's knows no policies; it may be replaced by one that does.
+    let isUnknownThere = false
     for (;;) {
       try {
         for await (const documents of upstream.policies(signal)) {
           this.#take(documents)
           delays = this.#delays()
+          tries = 0
         }
       } catch (error) {
         signal.throwIfAborted()
         const failure = Failure.from(error)
         if (isRejection(failure)) throw failure
-        log.warn('the stream of policies broke; what is known stays in force', { reason: failure.reason, error: tellChain(failure) })
+        isUnknownThere = failure.category === 'unimplemented'
+        const fields = { reason: failure.reason, error: tellChain(failure) }
+        // Connections end whenever the agent's SVID is renewed; only what lasts is news.
+        if (tries++ === 0) log.debug('the stream of policies broke', fields)
+        else log.warn('the stream of policies cannot be taken up again; what is known stays in force', fields)
       }
-      await clock.sleep(delays.next().value ?? 0, signal)
+      if (isUnknownThere) await clock.sleep(minutes(10), signal)
+      else await this.#serverIsThere.waitUntil(clock.now() + (delays.next().value ?? 0), clock, signal)
     }
   }
 

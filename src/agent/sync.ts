@@ -12,12 +12,13 @@ import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Entitlements } from './identity-cache.ts'
 import type { OwnIdentity } from './own-identity.ts'
 import { isRejection } from './rejection.ts'
+import { retryDelay } from './retry.ts'
 import type { UpstreamServer } from './upstream-server.ts'
 
 export interface SyncParts {
   readonly upstream: Pick<UpstreamServer, 'entries' | 'bundle' | 'federatedBundle' | 'postStatus'>
   readonly own: Pick<OwnIdentity, 'trust' | 'bundle'>
-  readonly into: { update(entitlements: Entitlements): void }
+  readonly into: { update(entitlements: Entitlements): void; readonly timeLeft: Duration }
   readonly interval: Duration
   readonly agentVersion: string
   readonly clock: Clock
@@ -63,7 +64,7 @@ export class Sync {
         const failure = Failure.from(error)
         if (isRejection(failure)) throw failure
         this.#status.set({ ...this.#status.current, failure })
-        wait = delays.next().value ?? interval
+        wait = retryDelay(delays.next().value ?? interval, this.#parts.into.timeLeft)
         log.warn('the agent cannot sync with its server; trying again', {
           reason: failure.reason,
           error: tellChain(failure),

@@ -79,6 +79,8 @@ describe('a workload never gets', () => {
     expect(ids(rig.workload)).toEqual(['/web'])
     await rig.clock.advance(seconds(20))
     expect(ids(rig.workload)).toEqual([])
+    // It is entitled to one: not a refusal, but a trouble that passes.
+    expect(() => requireIdentity(rig.workload)).toThrow(expect.objectContaining({ category: 'unavailable', reason: 'workload.identity-not-ready' }))
   })
 
   test('an expired SVID, though the machine slept and no timer fired', async () => {
