@@ -18,8 +18,8 @@ import { type AdminClient, connectAdmin } from '../src/server-api/client.ts'
 /** A program that said it is ready. */
 export interface Program {
   readonly pid: number
-  /** From its start to its being ready. */
-  readonly readySeconds: number
+  /** On the clock of `performance.now()`. */
+  readonly startedAt: number
   /** The line that it said so with. */
   readonly readyLine: string
   stop(): Promise<void>
@@ -101,12 +101,12 @@ export class Installation implements AsyncDisposable {
   }
 
   async #start(args: readonly string[], ready: string): Promise<Program> {
-    const began = performance.now()
+    const startedAt = performance.now()
     const child = spawn(process.execPath, [this.#cli, ...args], { cwd: this.#directory, stdio: ['ignore', 'pipe', 'pipe'] })
     const stop = () => end(child)
     this.#owned.defer(stop)
     const readyLine = await lineWith(child, ready)
-    return { pid: child.pid ?? 0, readySeconds: (performance.now() - began) / 1000, readyLine, stop }
+    return { pid: child.pid ?? 0, startedAt, readyLine, stop }
   }
 }
 

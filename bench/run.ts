@@ -14,8 +14,6 @@ import { workloadApi } from './workload-api.ts'
 
 const benches: readonly Bench[] = [...issuance, ...spiffe, ...policy, ...workloadApi, ...extAuthz, ...server, ...start]
 
-process.exitCode = await main()
-
 async function main(): Promise<number> {
   const asked = readArguments()
   if (typeof asked === 'string') return refuse(asked)
@@ -86,3 +84,5 @@ const headings = ['BENCH', 'VALUE', 'UNIT', 'CPU µs/op', 'p50 ms', 'p99 ms', 'R
 const numeric = new Set([1, 3, 4, 5, 6, 7])
 /** With warm-up and preparation a bench stays within a minute. */
 const longestSeconds = 50
+
+process.exitCode = await main()
