@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Failure } from '../../src/kernel/failure.ts'
 import { seconds } from '../../src/kernel/duration.ts'
@@ -14,6 +14,7 @@ import { formatBundlePem } from '../../src/spiffe/bundle-document.ts'
 import { parseSpiffeId, type SpiffeId } from '../../src/spiffe/id.ts'
 import { parseSelector } from '../../src/spiffe/selector.ts'
 import { repository } from '../../tools/peers/source.ts'
+import { lastWords, run } from '../../tools/run.ts'
 
 export const trustDomain = 'example.org'
 
@@ -284,6 +285,24 @@ export class AgentProgram extends Program {
     const { spiffeId } = JSON.parse(await this.logged('"agent ready"')) as { spiffeId: string }
     return parseSpiffeId(spiffeId)
   }
+}
+
+/** What a client under `test/peers` printed: a JSON object a line; the last is its answer, or `{error, code}`. */
+export interface ClientRun {
+  readonly lines: readonly Readonly<Record<string, unknown>>[]
+  readonly last: Readonly<Record<string, unknown>>
+}
+
+/** Runs a client under `test/peers` to its end. @throws Error if it prints nothing */
+export async function runClient(program: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<ClientRun> {
+  const outcome = await run(program, args, { deadlineMs: 90_000, env })
+  const lines = outcome.stdout
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Record<string, unknown>)
+  const last = lines.at(-1)
+  if (!last) throw new Error(`\`${basename(program)} ${args.join(' ')}\` printed nothing: ${lastWords(outcome)}`)
+  return { lines, last }
 }
 
 /** A TCP port of the loopback that is free now. */

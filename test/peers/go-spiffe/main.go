@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"os"
 	"sort"
@@ -35,6 +37,8 @@ const usage = `usage: client COMMAND [--socket unix:///path] [--timeout 10s] …
   bundles                                fetch the X.509 and the JWT bundles
   watch-x509 --updates N                 print N updates of the X.509 context as they arrive
   dial --address H:P --id ID [--get /p]  mutual TLS to a server that must be ID; with --get, one HTTP request over it
+  serve --id ID                          mutual TLS server on a free port of the loopback that only ID may call: prints its address, then a line for
+                                         each request and each refusal, until its input ends or --timeout
   parse-id --value V                     parse a SPIFFE ID
 The socket defaults to SPIFFE_ENDPOINT_SOCKET.`
 
@@ -52,6 +56,7 @@ var commands = map[string]func(context.Context, options) error{
 	"bundles":    fetchBundles,
 	"watch-x509": watchX509,
 	"dial":       dial,
+	"serve":      serve,
 	"parse-id":   parseID,
 }
 
@@ -286,6 +291,51 @@ func get(ctx context.Context, connection *tls.Conn, o options, told map[string]a
 	told["status"] = response.StatusCode
 	told["body"] = string(body)
 	return nil
+}
+
+func serve(ctx context.Context, o options) error {
+	id, err := spiffeid.FromString(o.id)
+	if err != nil {
+		return err
+	}
+	source, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(address(o)...))
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", tlsconfig.MTLSServerConfig(source, source, tlsconfig.AuthorizeID(id)))
+	if err != nil {
+		return err
+	}
+	server := &http.Server{ReadHeaderTimeout: 5 * time.Second, ErrorLog: log.New(refusals{}, "", 0), Handler: http.HandlerFunc(greet)}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		_ = server.Close()
+	}()
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	show(map[string]any{"address": listener.Addr().String()})
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func greet(response http.ResponseWriter, request *http.Request) {
+	peer, err := x509svid.IDFromCert(request.TLS.PeerCertificates[0])
+	if err != nil {
+		http.Error(response, err.Error(), http.StatusForbidden)
+		return
+	}
+	show(map[string]any{"request": request.URL.Path, "peer": peer.String()})
+	fmt.Fprintf(response, "hello %s", peer)
+}
+
+// refusals prints what the HTTP server logs: handshakes that came to nothing, and why.
+type refusals struct{}
+
+func (refusals) Write(line []byte) (int, error) {
+	show(map[string]any{"refused": string(bytes.TrimSpace(line))})
+	return len(line), nil
 }
 
 func parseID(_ context.Context, o options) error {
