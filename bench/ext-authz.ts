@@ -28,9 +28,11 @@ async function checkRequests(effort: Effort): Promise<Figure> {
 
   const proxies = Array.from({ length: 4 }, () => clientOf(Authorization, owned.use(connectUnix(agent.socket))))
   const calls = makeCalls(1000)
-  const isAllowed = async (worker: number, call: MadeCall) => (await proxies[worker % proxies.length]!.check(asEnvoyAsks(call))).status?.code === 0
+  const isAllowed = async (worker: number, call: MadeCall) =>
+    (await proxies[worker % proxies.length]!.check(asEnvoyAsks(call))).status?.code === 0
   await eventually(async () => demand(await isAllowed(0, calls[0]!), 'a request that a rule allows is refused'))
-  for (const call of calls.slice(0, 64)) demand((await isAllowed(0, call)) === call.allowed, `${JSON.stringify(call)} was decided otherwise`)
+  for (const call of calls.slice(0, 64))
+    demand((await isAllowed(0, call)) === call.allowed, `${JSON.stringify(call)} was decided otherwise`)
 
   const rate = await load(effort, { concurrency: 32, pid: agent.pid }, (worker, count) => isAllowed(worker, calls[count % calls.length]!))
   const rss = await residentMb(agent.pid)
@@ -38,7 +40,9 @@ async function checkRequests(effort: Effort): Promise<Figure> {
 }
 
 function asEnvoyAsks({ peer, method, path }: MadeCall) {
-  const address = (text: string, port: number) => ({ address: { case: 'socketAddress' as const, value: { address: text, portSpecifier: { case: 'portValue' as const, value: port } } } })
+  const address = (text: string, port: number) => ({
+    address: { case: 'socketAddress' as const, value: { address: text, portSpecifier: { case: 'portValue' as const, value: port } } },
+  })
   return {
     attributes: {
       source: { principal: peer, address: address('10.0.0.7', 40_000) },

@@ -54,7 +54,11 @@ export interface Load {
 }
 
 /** Keeps `concurrency` operations going for the given time, after a warm-up. The first that fails ends it. */
-export async function load(effort: Effort, { concurrency, pid = process.pid }: Load, operation: (worker: number, count: number) => Promise<unknown>): Promise<Rate> {
+export async function load(
+  effort: Effort,
+  { concurrency, pid = process.pid }: Load,
+  operation: (worker: number, count: number) => Promise<unknown>,
+): Promise<Rate> {
   await spend(warmUpOf(effort), effort.stop, concurrency, operation)
   const before = await cpuSeconds(pid)
   const began = performance.now()
@@ -103,7 +107,9 @@ export function figureOf({ perSecond, count, cpuUsEach, latency }: Rate, unit: s
 export async function figureBesideOpenssl(rate: Rate, unit: string, deed: 'sign' | 'verify'): Promise<Figure> {
   const raw = (await opensslP256())?.[deed]
   const figure = figureOf(rate, unit)
-  return raw === undefined ? figure : { ...figure, ratio: rounded(rate.perSecond / raw), of: `openssl ecdsap256 ${deed}, one core, same run` }
+  return raw === undefined
+    ? figure
+    : { ...figure, ratio: rounded(rate.perSecond / raw), of: `openssl ecdsap256 ${deed}, one core, same run` }
 }
 
 /** Of a running process, user and system together; undefined where the system does not tell. */
@@ -142,7 +148,7 @@ async function spend(
   const until = performance.now() + seconds * 1000
   let count = 0
   const work = async (worker: number) => {
-    for (let began = performance.now(); began < until; ) {
+    for (let began = performance.now(); began < until;) {
       stop.throwIfAborted()
       await operation(worker, count++)
       const now = performance.now()

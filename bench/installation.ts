@@ -1,12 +1,11 @@
 /** A server and an agent as they are released: the compiled programs, as processes, in a directory of their own. */
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import { deadline } from '../src/kernel/clock.ts'
 import { hours, minutes, seconds } from '../src/kernel/duration.ts'
 import { Failure } from '../src/kernel/failure.ts'
@@ -133,7 +132,7 @@ export async function registerThisProcess(admin: AdminClient, agentId: SpiffeId)
 
 /** Asks again for a while: what was just registered takes a moment to reach the agent. */
 export async function eventually<T>(ask: () => Promise<T>): Promise<T> {
-  for (const until = performance.now() + 20_000; ; ) {
+  for (const until = performance.now() + 20_000; ;) {
     try {
       return await ask()
     } catch (error) {
@@ -143,16 +142,26 @@ export async function eventually<T>(ask: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The compiled program; built anew where a source is younger. */
-async function compiledCli(): Promise<string> {
+let compiled: Promise<string> | undefined
+
+/** The compiled program; built anew, once a run, where a source is younger. */
+function compiledCli(): Promise<string> {
+  compiled ??= compile()
+  return compiled
+}
+
+async function compile(): Promise<string> {
   const repository = dirname(dirname(fileURLToPath(import.meta.url)))
   const cli = join(repository, 'dist/main/cli.js')
-  const built = await stat(cli).then(({ mtimeMs }) => mtimeMs, () => 0)
+  const built = await stat(cli).then(
+    ({ mtimeMs }) => mtimeMs,
+    () => 0,
+  )
   if (built < (await youngest(join(repository, 'src')))) {
     console.error('compiling dist')
-    await promisify(execFile)(join(repository, 'node_modules/.bin/tsc'), ['-p', 'tsconfig.build.json'], { cwd: repository }).catch((error: { stdout?: string }) => {
-      throw new Error(`\`npm run build\` failed:\n${(error.stdout ?? '').split('\n').slice(0, 10).join('\n')}`)
-    })
+    const build = spawn('npm', ['run', '--silent', 'build'], { cwd: repository, stdio: ['ignore', 2, 2] })
+    const code = await new Promise((resolve) => build.once('error', resolve).once('close', resolve))
+    if (code !== 0) throw new Error('`npm run build` failed')
   }
   return cli
 }

@@ -48,7 +48,7 @@ async function issueX509(effort: Effort): Promise<Figure> {
   const { chain } = await issue(requests[0]!)
   demand(verifyX509Svid(chain, bundleSet([ca.bundle.current]), systemClock.now()).spiffeId === spiffeId, 'the certificate does not verify')
   const rate = await load(effort, { concurrency }, (_, count) => issue(requests[count % requests.length]!))
-  return figureBesideOpenssl(rate, 'certs/s', 'sign')
+  return await figureBesideOpenssl(rate, 'certs/s', 'sign')
 }
 
 async function issueJwt(effort: Effort): Promise<Figure> {
@@ -59,7 +59,7 @@ async function issueJwt(effort: Effort): Promise<Figure> {
   const { token } = await issue()
   const verified = await verifyJwtSvid(token, bundleSet([ca.bundle.current]), audience, systemClock.now())
   demand(verified.spiffeId === spiffeId, 'the token does not verify')
-  return figureBesideOpenssl(await load(effort, { concurrency }, issue), 'tokens/s', 'sign')
+  return await figureBesideOpenssl(await load(effort, { concurrency }, issue), 'tokens/s', 'sign')
 }
 
 async function lintLeaves(effort: Effort): Promise<Figure> {

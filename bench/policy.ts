@@ -16,14 +16,27 @@ export const policy: readonly Bench[] = [10, 100, 1000, 10_000].map((rules) => (
 
 async function decideAmong(rules: number, effort: Effort): Promise<Figure> {
   const workload = parseSpiffeId('spiffe://bench.test/ns/shop/sa/orders')
-  const compiled = compileFor(parsePolicySet(makePolicies(workload, rules)), { spiffeIds: [workload], selectors: [] }, { at: systemClock.now() })
-  demand(compiled.allow.length + compiled.deny.length === rules, `${compiled.allow.length + compiled.deny.length} rules instead of ${rules}`)
+  const compiled = compileFor(
+    parsePolicySet(makePolicies(workload, rules)),
+    { spiffeIds: [workload], selectors: [] },
+    { at: systemClock.now() },
+  )
+  demand(
+    compiled.allow.length + compiled.deny.length === rules,
+    `${compiled.allow.length + compiled.deny.length} rules instead of ${rules}`,
+  )
   const calls = makeCalls(rules).map((call) => ({ request: requestOf(call), allowed: call.allowed }))
-  for (const { request, allowed } of calls) demand(decide(compiled, request).allowed === allowed, `${JSON.stringify(request)} is not ${allowed ? 'allowed' : 'refused'}`)
+  for (const { request, allowed } of calls)
+    demand(decide(compiled, request).allowed === allowed, `${JSON.stringify(request)} is not ${allowed ? 'allowed' : 'refused'}`)
   return figureOf(await repeat(effort, (count) => decide(compiled, calls[count % calls.length]!.request)), 'decisions/s')
 }
 
 function requestOf({ peer, method, path }: MadeCall): PolicyRequest {
   const headers = new Map([['user-agent', ['bench']]])
-  return { peer: { spiffeId: parseSpiffeId(peer) }, sourceIp: '10.0.0.7', destinationPort: 8080, http: { method, path, host: 'orders.shop:8080', headers } }
+  return {
+    peer: { spiffeId: parseSpiffeId(peer) },
+    sourceIp: '10.0.0.7',
+    destinationPort: 8080,
+    http: { method, path, host: 'orders.shop:8080', headers },
+  }
 }

@@ -34,7 +34,8 @@ function readArguments(): { readonly chosen: readonly Bench[]; readonly seconds:
       options: { seconds: { type: 'string', default: '4' }, list: { type: 'boolean', default: false } },
     })
     const seconds = Number(values.seconds)
-    if (!(seconds > 0 && seconds <= longestSeconds)) return `\`--seconds ${values.seconds}\`: expected a number above 0, at most ${longestSeconds}`
+    if (!(seconds > 0 && seconds <= longestSeconds))
+      return `\`--seconds ${values.seconds}\`: expected a number above 0, at most ${longestSeconds}`
     const unknown = positionals.find((name) => !benches.some((bench) => isMeant(bench, name)))
     if (unknown !== undefined) return `no bench is called \`${unknown}\``
     const chosen = benches.filter((bench) => positionals.length === 0 || positionals.some((name) => isMeant(bench, name)))
@@ -71,12 +72,18 @@ async function measureAll(chosen: readonly Bench[], effort: Effort): Promise<num
 }
 
 function rowOf(name: string, { value, unit, cpu_us_per_op, p50_ms, p99_ms, rss_mb, ratio }: Figure): string[] {
-  return [name, value.toLocaleString('en'), unit, ...[cpu_us_per_op, p50_ms, p99_ms, rss_mb, ratio].map((cell) => (cell === undefined ? '' : String(cell)))]
+  return [
+    name,
+    value.toLocaleString('en'),
+    unit,
+    ...[cpu_us_per_op, p50_ms, p99_ms, rss_mb, ratio].map((cell) => (cell === undefined ? '' : String(cell))),
+  ]
 }
 
 function table(rows: readonly (readonly string[])[]): string {
   const widths = headings.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
-  const line = (row: readonly string[]) => row.map((cell, column) => (numeric.has(column) ? cell.padStart(widths[column]!) : cell.padEnd(widths[column]!))).join('  ')
+  const line = (row: readonly string[]) =>
+    row.map((cell, column) => (numeric.has(column) ? cell.padStart(widths[column]!) : cell.padEnd(widths[column]!))).join('  ')
   return rows.map((row) => line(row).trimEnd()).join('\n')
 }
 

@@ -16,8 +16,16 @@ import { type Bench, demand, type Effort, type Figure, figureOf, load, residentM
 import { Installation, ownId, registerThisProcess } from './installation.ts'
 
 export const server: readonly Bench[] = [
-  { name: 'server.batch1', about: 'BatchNewX509SVID of one certificate, 8 at once on one connection; CPU and memory of the server', run: (effort) => signBatches(effort, 1, 8) },
-  { name: 'server.batch50', about: 'BatchNewX509SVID of 50 certificates, 4 at once on one connection; CPU and memory of the server', run: (effort) => signBatches(effort, 50, 4) },
+  {
+    name: 'server.batch1',
+    about: 'BatchNewX509SVID of one certificate, 8 at once on one connection; CPU and memory of the server',
+    run: (effort) => signBatches(effort, 1, 8),
+  },
+  {
+    name: 'server.batch50',
+    about: 'BatchNewX509SVID of 50 certificates, 4 at once on one connection; CPU and memory of the server',
+    run: (effort) => signBatches(effort, 50, 4),
+  },
 ]
 
 async function signBatches(effort: Effort, size: number, concurrency: number): Promise<Figure> {
@@ -27,7 +35,8 @@ async function signBatches(effort: Effort, size: number, concurrency: number): P
   const upstream = owned.use(connectServer({ host: '127.0.0.1', port: installation.port }, { clock: systemClock, log: silentLog }))
   const entryId = await joinAndRegister(admin, upstream, effort.stop)
   const requests: { readonly entryId: string; readonly csr: Uint8Array }[] = []
-  for (let index = 0; index < 2048; index++) requests.push({ entryId, csr: await createCertificateRequest({ signer: (await makeSvidKey()).signer }) })
+  for (let index = 0; index < 2048; index++)
+    requests.push({ entryId, csr: await createCertificateRequest({ signer: (await makeSvidKey()).signer }) })
 
   const batches = Array.from({ length: Math.floor(requests.length / size) }, (_, index) => requests.slice(index * size, (index + 1) * size))
   const sign = (count: number) => upstream.signX509(batches[count % batches.length]!, effort.stop)
@@ -37,8 +46,15 @@ async function signBatches(effort: Effort, size: number, concurrency: number): P
     if (answer instanceof Failure) throw answer
     demand(verifyX509Svid(answer.chain, bundles, systemClock.now()).spiffeId === ownId, 'a certificate does not verify')
   }
-  const rate = await load(effort, { concurrency, pid }, async (_, count) => demand(!(await sign(count)).some((answer) => answer instanceof Failure), 'a request was refused'))
-  const each = { ...rate, perSecond: rate.perSecond * size, count: rate.count * size, cpuUsEach: rate.cpuUsEach === undefined ? undefined : rate.cpuUsEach / size }
+  const rate = await load(effort, { concurrency, pid }, async (_, count) =>
+    demand(!(await sign(count)).some((answer) => answer instanceof Failure), 'a request was refused'),
+  )
+  const each = {
+    ...rate,
+    perSecond: rate.perSecond * size,
+    count: rate.count * size,
+    cpuUsEach: rate.cpuUsEach === undefined ? undefined : rate.cpuUsEach / size,
+  }
   const rss = await residentMb(pid)
   return { ...figureOf(each, 'certs/s'), ...(rss === undefined ? {} : { rss_mb: rss }) }
 }
@@ -47,7 +63,10 @@ async function signBatches(effort: Effort, size: number, concurrency: number): P
 async function joinAndRegister(admin: AdminClient, upstream: UpstreamServer, stop: AbortSignal): Promise<string> {
   const { token } = await admin.tokens.create({ ttl: minutes(10) }, stop)
   const secrets = { read: async () => new Secret(token.reveal()) }
-  await using prover = await joinToken.openProver({ token: { env: 'TOKEN' } }, { clock: systemClock, random: systemRandom, files: systemFiles, log: silentLog, secrets })
+  await using prover = await joinToken.openProver(
+    { token: { env: 'TOKEN' } },
+    { clock: systemClock, random: systemRandom, files: systemFiles, log: silentLog, secrets },
+  )
   const key = await makeSvidKey()
   const bundle = await admin.bundle.find(deadline(seconds(10)))
   const { svid } = await upstream.attest(prover, await createCertificateRequest({ signer: key.signer }), bundle, stop)

@@ -8,8 +8,16 @@ import { type Bench, demand, type Effort, type Figure, residentMb, rounded } fro
 import { Installation, type Program } from './installation.ts'
 
 export const start: readonly Bench[] = [
-  { name: 'start.server', about: 'a server on new data, from its start until it says it is healthy, median of several; memory after two idle seconds', run: startServers },
-  { name: 'start.agent', about: 'an agent that joins with a token, from its start until it says it is healthy, median of several; memory after two idle seconds', run: startAgents },
+  {
+    name: 'start.server',
+    about: 'a server on new data, from its start until it says it is healthy, median of several; memory after two idle seconds',
+    run: startServers,
+  },
+  {
+    name: 'start.agent',
+    about: 'an agent that joins with a token, from its start until it says it is healthy, median of several; memory after two idle seconds',
+    run: startAgents,
+  },
 ]
 
 async function startServers(effort: Effort): Promise<Figure> {
@@ -53,7 +61,8 @@ async function startSeveral({ seconds: budget, stop }: Effort, startOne: (count:
 }
 
 async function untilHealthy(isHealthy: () => Promise<boolean>): Promise<void> {
-  for (const until = performance.now() + 10_000; !(await isHealthy()); await pause(5)) demand(performance.now() < until, 'a program that is ready is not healthy')
+  for (const until = performance.now() + 10_000; !(await isHealthy()); await pause(5))
+    demand(performance.now() < until, 'a program that is ready is not healthy')
 }
 
 const metadata = { 'workload.spiffe.io': 'true' }

@@ -31,7 +31,11 @@ export const workloadApi: readonly Bench[] = [
 ]
 
 /** Verifies what the agent gives this process, then has 32 callers ask it. */
-async function measure(effort: Effort, unit: string, prepare: (workload: WorkloadApiClient) => Promise<(api: WorkloadApi) => Promise<unknown>>): Promise<Figure> {
+async function measure(
+  effort: Effort,
+  unit: string,
+  prepare: (workload: WorkloadApiClient) => Promise<(api: WorkloadApi) => Promise<unknown>>,
+): Promise<Figure> {
   await using owned = new AsyncDisposableStack()
   const { agent } = await owned.use(await Installation.open()).startBoth()
   const workload = owned.use(openWorkloadApiClient(agent.socket, systemClock))
