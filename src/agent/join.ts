@@ -78,7 +78,7 @@ export function checkedCredentials(svid: SignedX509Svid, key: SvidKey, bundle: T
     return { spiffeId, chain: svid.chain, privateKeyPem: key.privateKeyPem }
   } catch (cause) {
     throw new Failure('unauthenticated', 'agent.bad-identity', {
-      public: `the server issued an identity that does not hold: ${tellChain(cause)}`,
+      public: 'the server issued an identity that does not hold',
       cause,
     })
   }

@@ -6,7 +6,7 @@ import type { WorkloadAttestor } from '../attestation/workload-attestor.ts'
 import { fromUtf8 } from '../kernel/bytes.ts'
 import type { World } from '../kernel/driver.ts'
 import { type Duration, seconds } from '../kernel/duration.ts'
-import { Failure, tellChain } from '../kernel/failure.ts'
+import { Failure } from '../kernel/failure.ts'
 import type { Files } from '../kernel/files.ts'
 import { Scope } from '../kernel/scope.ts'
 import type { Watched } from '../kernel/watched.ts'
@@ -147,7 +147,8 @@ function mayRejoin({ reason }: Failure, own: OwnIdentity, { prover }: AgentParts
 
 function rejected(cause: Failure): Failure {
   return new Failure('permission_denied', 'agent.rejected', {
-    public: `the server does not accept this agent any more (${tellChain(cause)}): it serves nobody until it joins again, with a new join token`,
+    public:
+      'the server does not accept this agent any more: it serves nobody; to let it join again, evict it on the server if it is banned, and give it a new join token',
     cause,
   })
 }
