@@ -4,6 +4,8 @@ import { z } from 'zod'
 import { Failure } from '../kernel/failure.ts'
 import type { Context } from './context.ts'
 import { print, type Shown } from './output.ts'
+import { unanswered } from './unanswered.ts'
+import { listed, problem, wording } from './wording.ts'
 
 /**
  * One command. `flags` is a zod object: its keys become flags in kebab case, its descriptions their help; a boolean is a switch,
@@ -23,7 +25,10 @@ export interface Command<Flags = unknown> {
 }
 
 /** A command whose flags' types were forgotten: its schema remembers them. */
-export type AnyCommand = Omit<Command, 'flags' | 'run'> & { readonly flags: z.ZodType; run(flags: never, context: Context): Promise<Shown | void> }
+export type AnyCommand = Omit<Command, 'flags' | 'run'> & {
+  readonly flags: z.ZodType
+  run(flags: never, context: Context): Promise<Shown | void>
+}
 
 /** Gives a command its types; nothing else. */
 export const command = <Flags>(definition: Command<Flags>): Command<Flags> => definition
@@ -32,7 +37,12 @@ export const command = <Flags>(definition: Command<Flags>): Command<Flags> => de
  * Runs the command that the arguments name.
  * @throws Failure `usage.*` for what was typed wrongly, and whatever the command throws. Help and version are printed and end quietly.
  */
-export async function runCommandLine(commands: readonly AnyCommand[], args: readonly string[], context: Context, version: string): Promise<void> {
+export async function runCommandLine(
+  commands: readonly AnyCommand[],
+  args: readonly string[],
+  context: Context,
+  version: string,
+): Promise<void> {
   const { terminal } = context
   const program = new Line('vidimus')
     .description('Identity and authorization for every workload: a SPIFFE certificate authority, its agent, and the tools to run them.')
@@ -41,18 +51,49 @@ export async function runCommandLine(commands: readonly AnyCommand[], args: read
     .addHelpText('after', afterHelp)
   for (const one of commands) addTo(program, one, context)
   configure(program, (text) => terminal.out(text))
+  if (args.length === 0) return program.outputHelp()
   try {
     await program.parseAsync([...args], { from: 'user' })
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error
-    if (error.exitCode === 0 || error.code === 'commander.help') return
-    throw new Failure('invalid_argument', 'usage.wrong', { public: `${error.message.replace(/^error: /, '')}\nrun \`vidimus --help\` for what there is` })
+    if (error.exitCode === 0) return
+    throw mistyped(error, lineOf(program, args))
   }
 }
 
+/** The innermost command that the arguments name. */
+function lineOf(line: Line, [word, ...rest]: readonly string[]): Line {
+  const child = line.commands.find((one) => one.name() === word)
+  return child ? lineOf(child, rest) : line
+}
+
+function mistyped({ code, message }: CommanderError, line: Line): Failure {
+  const name = fullName(line)
+  const text =
+    code === 'commander.help'
+      ? `\`${name}\` needs a command: expected one of ${listed(line.commands.map((one) => one.name()))}`
+      : inOurWords(message)
+  return new Failure('invalid_argument', 'usage.wrong', { public: `${text}\nrun \`${name} --help\` for what there is` })
+}
+
+const fullName = (line: Line): string => (line.parent ? `${fullName(line.parent)} ${line.name()}` : line.name())
+
+/** commander's sentences with its quotes as ours, on one line. */
+const inOurWords = (message: string): string =>
+  message
+    .replace(/^error: /, '')
+    .replace(/\.?\n\(Did you mean (?:one of )?(.+)\?\)/, (_, near: string) => `: did you mean ${listed(near.split(', '))}?`)
+    .replace(/ is invalid\. Allowed choices are (.+)\.$/, (_, choices: string) => `: expected one of ${listed(choices.split(', '))}`)
+    .replace('. Expected', ': expected')
+    .replace(/\.$/, '')
+    .replaceAll("'", '`')
+
 /** The words and flags of every command, for completion. */
 export function vocabulary(commands: readonly AnyCommand[]): readonly { readonly name: string; readonly flags: readonly string[] }[] {
-  return commands.map(({ name, flags }) => ({ name, flags: [...shapeOf(flags)].map(([key]) => `--${kebab(key)}`).concat('--output', '--help') }))
+  return commands.map(({ name, flags }) => ({
+    name,
+    flags: [...shapeOf(flags)].map(([key]) => `--${kebab(key)}`).concat('--output', '--help'),
+  }))
 }
 
 function addTo(program: Line, one: AnyCommand, context: Context): void {
@@ -67,9 +108,16 @@ function addTo(program: Line, one: AnyCommand, context: Context): void {
   if (one.examples) line.addHelpText('after', `\nExamples:\n${one.examples.map((example) => `  ${example}`).join('\n')}`)
   line.action(async (...given: unknown[]) => {
     const { output, ...options } = line.opts<{ output: 'text' | 'json' } & Record<string, unknown>>()
-    const positional = Object.fromEntries((one.positional ?? []).flatMap(({ name }, index) => (given[index] === undefined ? [] : [[name, given[index]]])))
-    const shown = await one.run(meant(one, { ...options, ...positional }), context)
-    if (shown) print(shown, output, context.terminal)
+    const positional = Object.fromEntries(
+      (one.positional ?? []).flatMap(({ name }, index) => (given[index] === undefined ? [] : [[name, given[index]]])),
+    )
+    const flags = meant(one, { ...options, ...positional })
+    try {
+      const shown = await one.run(flags, context)
+      if (shown) print(shown, output, context.terminal)
+    } catch (error) {
+      throw unanswered(error, flags)
+    }
   })
 }
 
@@ -80,14 +128,16 @@ function group(parent: Line, word: string): Line {
 
 /** What was typed, as the command's schema means it. */
 function meant(one: AnyCommand, options: Record<string, unknown>): never {
-  const result = one.flags.safeParse(options)
+  const result = one.flags.safeParse(options, { error: wording })
   if (result.success) return result.data as never
   const problems = result.error.issues.map(({ path, message }) => {
     const key = String(path[0] ?? '')
     const isPositional = one.positional?.some(({ name }) => name === key)
-    return `${isPositional ? `\`${key}\`` : `\`--${kebab(key)}\``}: ${message.charAt(0).toLowerCase()}${message.slice(1)}`
+    return problem(isPositional ? key : `--${kebab(key)}`, message)
   })
-  throw new Failure('invalid_argument', 'usage.wrong', { public: `${problems.join('\n')}\nrun \`vidimus ${one.name} --help\` for what it takes` })
+  throw new Failure('invalid_argument', 'usage.wrong', {
+    public: `${problems.join('\n')}\nrun \`vidimus ${one.name} --help\` for what it takes`,
+  })
 }
 
 function optionOf(key: string, schema: z.ZodType): Option {
@@ -103,7 +153,7 @@ function optionOf(key: string, schema: z.ZodType): Option {
     if (typeof standard === 'string') option.default(standard)
     else if (shown !== undefined) option.description += ` (default: ${shown})`
   }
-  if (!schema.safeParse(undefined).success) option.makeOptionMandatory()
+  if (!schema.safeParse(undefined).success) option.description += ' (required)'
   return option
 }
 
@@ -114,17 +164,21 @@ function shapeOf(schema: z.ZodType): Iterable<[string, z.ZodType]> {
 }
 
 function unwrapped(schema: z.ZodType): z.ZodType {
-  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault) return unwrapped(schema.unwrap() as z.ZodType)
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault)
+    return unwrapped(schema.unwrap() as z.ZodType)
   if (schema instanceof z.ZodPipe) return unwrapped(schema.in as z.ZodType)
   return schema
 }
 
 function configure(line: Line, out: (text: string) => void): void {
-  line.exitOverride().configureOutput({ writeOut: out, writeErr: () => {} }).showSuggestionAfterError()
+  line
+    .exitOverride()
+    .configureOutput({ writeOut: out, writeErr: () => {} })
+    .showSuggestionAfterError()
   for (const child of line.commands) configure(child, out)
 }
 
-const kebab = (key: string): string => key.replace(/[A-Z]|(?<=[a-z])\d+/g, (part) => `-${part.toLowerCase()}`)
+const kebab = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 
 const nouns: Readonly<Record<string, string>> = {
   server: 'the certificate authority',

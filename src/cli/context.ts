@@ -56,8 +56,16 @@ export interface WorkloadApi extends AsyncDisposable {
   fetchX509(signal: AbortSignal): Promise<{ readonly svids: readonly HeldX509Svid[]; readonly bundles: ReadonlyMap<string, string> }>
   /** PEM by trust domain, and JWK sets by trust domain. */
   fetchBundles(signal: AbortSignal): Promise<{ readonly x509: ReadonlyMap<string, string>; readonly jwt: ReadonlyMap<string, unknown> }>
-  fetchJwt(audience: readonly string[], spiffeId: string | undefined, signal: AbortSignal): Promise<readonly { readonly spiffeId: string; readonly token: string; readonly hint: string }[]>
-  validateJwt(audience: string, token: string, signal: AbortSignal): Promise<{ readonly spiffeId: string; readonly claims: Readonly<Record<string, unknown>> }>
+  fetchJwt(
+    audience: readonly string[],
+    spiffeId: string | undefined,
+    signal: AbortSignal,
+  ): Promise<readonly { readonly spiffeId: string; readonly token: string; readonly hint: string }[]>
+  validateJwt(
+    audience: string,
+    token: string,
+    signal: AbortSignal,
+  ): Promise<{ readonly spiffeId: string; readonly claims: Readonly<Record<string, unknown>> }>
 }
 
 export interface ConsideredEntry {
@@ -77,7 +85,10 @@ export interface AgentStatus {
 }
 
 export interface OperatorApi extends AsyncDisposable {
-  explainWorkload(pid: number, signal: AbortSignal): Promise<{
+  explainWorkload(
+    pid: number,
+    signal: AbortSignal,
+  ): Promise<{
     readonly selectors: readonly string[]
     readonly considered: readonly ConsideredEntry[]
     readonly verdict: string

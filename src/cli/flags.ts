@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { deadline } from '../kernel/clock.ts'
 import { seconds } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
+import { expected } from './wording.ts'
 
 export const configFlags = {
   config: z.string().optional().describe('the configuration file, YAML; `-` for standard input').meta({ value: 'path' }),
@@ -16,7 +17,11 @@ export const serverSocket = {
 
 /** Where the agent's operators connect. */
 export const agentAdminSocket = {
-  agentAdminSocket: z.string().default('/run/vidimus/agent/private/admin.sock').describe("the agent's private socket").meta({ value: 'path' }),
+  agentAdminSocket: z
+    .string()
+    .default('/run/vidimus/agent/private/admin.sock')
+    .describe("the agent's private socket")
+    .meta({ value: 'path' }),
 }
 
 /** Where workloads connect. */
@@ -30,9 +35,9 @@ export const positional = <T>(schema: z.ZodType<T>): z.ZodType<T> => schema.meta
 /** How long a command waits for an answer. */
 export const within = (stop: AbortSignal): AbortSignal => deadline(seconds(30), stop)
 
-/** A text that `parse` accepts; its refusal is the message. */
-export const parsed = <T>(parse: (text: string) => T): z.ZodType<T, string> =>
-  z.string().transform((text, context) => {
+/** A text that `parse` accepts; its refusal is the message. `what` says what is expected where there is no text at all. */
+export const parsed = <T>(parse: (text: string) => T, what = 'a text'): z.ZodType<T, string> =>
+  z.string({ error: ({ input }) => (input === undefined ? 'is missing' : expected(what, input)) }).transform((text, context) => {
     try {
       return parse(text)
     } catch (error) {
@@ -40,3 +45,9 @@ export const parsed = <T>(parse: (text: string) => T): z.ZodType<T, string> =>
       return z.NEVER
     }
   })
+
+/** A whole number from 1. */
+export const positive = parsed((text) => {
+  if (/^[1-9]\d{0,9}$/.test(text)) return Number(text)
+  throw new Failure('invalid_argument', 'usage.wrong', { public: `expected a whole number from 1, found \`${text.slice(0, 80)}\`` })
+})

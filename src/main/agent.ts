@@ -45,7 +45,10 @@ export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<
 
   const trustBundle = { path: config.trustBundle }
   const { dataDirectory, syncInterval } = config
-  const agent = await openAgent({ ...world, trustDomain, upstream, prover, trustBundle, dataDirectory, attestors, peers, syncInterval, agentVersion: version }, stop)
+  const agent = await openAgent(
+    { ...world, trustDomain, upstream, prover, trustBundle, dataDirectory, attestors, peers, syncInterval, agentVersion: version },
+    stop,
+  )
 
   const scope = owned.use(new Scope(stop, { grace: config.shutdownGrace }))
   scope.run('agent', (signal) => agent.run(signal))
@@ -68,8 +71,16 @@ export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<
       peerOf: (socket) => peers.of(socket),
     }),
   )
-  const operators = owned.use(await listenUnix({ ...world, path: config.adminSocket, mode: 0o600, services: [operatorService(agent)], peerOf: () => 'operator' }))
-  world.log.info('agent ready', { version, trustDomain, spiffeId: agent.status().spiffeId, socket: workloads.address, adminSocket: operators.address })
+  const operators = owned.use(
+    await listenUnix({ ...world, path: config.adminSocket, mode: 0o600, services: [operatorService(agent)], peerOf: () => 'operator' }),
+  )
+  world.log.info('agent ready', {
+    version,
+    trustDomain,
+    spiffeId: agent.status().spiffeId,
+    socket: workloads.address,
+    adminSocket: operators.address,
+  })
   await scope.finished
   world.log.info('agent stopped')
 }

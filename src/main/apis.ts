@@ -15,14 +15,24 @@ export function openWorkloadApi(address: string | undefined): WorkloadApi {
       const { identities, bundles } = await first(client.watchX509(signal))
       const svids = identities.map(({ spiffeId, hint, chain, chainPem, privateKey }) => {
         const { serial, notBefore, notAfter } = chain[0]!
-        return { spiffeId, hint, serial, notBefore, notAfter, chainPem, privateKeyPem: privateKey.export({ format: 'pem', type: 'pkcs8' }) as string }
+        return {
+          spiffeId,
+          hint,
+          serial,
+          notBefore,
+          notAfter,
+          chainPem,
+          privateKeyPem: privateKey.export({ format: 'pem', type: 'pkcs8' }),
+        }
       })
       return { svids, bundles: new Map([...bundles.all()].map((bundle) => [bundle.trustDomain, formatBundlePem(bundle)])) }
     },
     async fetchBundles(signal) {
       const [x509, jwt] = await Promise.all([first(client.watchX509Bundles(signal)), first(client.watchJwtBundles(signal))])
       return {
-        x509: new Map([...x509].map(([domain, certificates]) => [domain, certificates.map(({ raw }) => formatPem('CERTIFICATE', raw)).join('')])),
+        x509: new Map(
+          [...x509].map(([domain, certificates]) => [domain, certificates.map(({ raw }) => formatPem('CERTIFICATE', raw)).join('')]),
+        ),
         jwt: new Map([...jwt].map(([domain, bundle]) => [domain, JSON.parse(formatJwtKeySet(bundle)) as unknown])),
       }
     },

@@ -16,7 +16,8 @@ export const systemDisk: Disk = {
   async yamlFiles(paths) {
     const files: string[] = []
     for (const path of paths) files.push(...(await yamlUnder(path)))
-    if (files.length === 0) throw new Failure('invalid_argument', 'usage.no-file', { public: `there is no .yaml or .yml file under \`${paths.join('`, `')}\`` })
+    if (files.length === 0)
+      throw new Failure('invalid_argument', 'usage.no-file', { public: `there is no .yaml or .yml file under \`${paths.join('`, `')}\`` })
     return Promise.all(files.map(async (name) => ({ name, text: await systemDisk.read(name) })))
   },
 

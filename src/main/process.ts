@@ -24,6 +24,7 @@ export async function runProcess(work: (stop: AbortSignal) => Promise<void>): Pr
     stop.abort()
   }
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', onBrokenPipe)
   try {
     await work(stop.signal)
   } catch (error) {
@@ -32,6 +33,11 @@ export async function runProcess(work: (stop: AbortSignal) => Promise<void>): Pr
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
   }
+}
+
+/** A reader that has seen enough, as `head` has, is no failure of ours. */
+function onBrokenPipe(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error
 }
 
 /** The user's terminal. */

@@ -7,6 +7,8 @@ const least = [24, 17] as const
 export function checkRuntime(version: string): void {
   const [major = 0, minor = 0] = version.split('.').map(Number)
   if (major > least[0] || (major === least[0] && minor >= least[1])) return
-  process.stderr.write(`vidimus: this is Node ${version}: expected ${least.join('.')} or later; install it, or in a checkout run \`npm ci\` and then \`npm run vidimus -- …\`\n`)
+  process.stderr.write(
+    `vidimus: this is Node ${version}: expected ${least.join('.')} or later; install it, or in a checkout run \`npm ci\` and then \`npm run vidimus -- …\`\n`,
+  )
   process.exit(2)
 }

@@ -38,12 +38,32 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
   const policies = await Policies.open(store.policies, await ownApiPolicies())
 
   const profile = issuanceProfile({ ca: config.ca, svid: config.svid })
-  const authority = { ...world, trustDomain, keys, upstream, audit, profile, journal: store.journal, serverId: config.serverId, refreshHint: config.refreshHint }
+  const authority = {
+    ...world,
+    trustDomain,
+    keys,
+    upstream,
+    audit,
+    profile,
+    journal: store.journal,
+    serverId: config.serverId,
+    refreshHint: config.refreshHint,
+  }
   const ca = owned.use(await openCertificateAuthority(authority))
 
   const verifiers = new Map<string, NodeVerifier>()
   const adminIds = new Set(config.adminIds)
-  const server: Server = { ...world, ...store, trustDomain, ca, audit, policies, verifiers, adminIds, entryCache: new EntryCache(store.entries, trustDomain) }
+  const server: Server = {
+    ...world,
+    ...store,
+    trustDomain,
+    ca,
+    audit,
+    policies,
+    verifiers,
+    adminIds,
+    entryCache: new EntryCache(store.entries, trustDomain),
+  }
   for (const attestor of nodeAttestors.filter(({ kind }) => config.nodeAttestors.includes(kind))) {
     const consume = (token: string) => consumeJoinToken(server, token)
     verifiers.set(attestor.kind, owned.use(await attestor.openVerifier({}, { ...world, trustDomain, consumeJoinToken: consume })))
@@ -67,7 +87,12 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
       detailsOf: detailsFor,
       peerOf: (socket): LocalPeer => {
         using peer = kernel?.of(socket)
-        return { kind: 'local', uid: peer?.uid ?? process.getuid?.() ?? -1, gid: peer?.gid ?? process.getgid?.() ?? -1, pid: peer?.pid ?? -1 }
+        return {
+          kind: 'local',
+          uid: peer?.uid ?? process.getuid?.() ?? -1,
+          gid: peer?.gid ?? process.getgid?.() ?? -1,
+          pid: peer?.pid ?? -1,
+        }
       },
     }),
   )

@@ -12,7 +12,8 @@ export interface Selector {
  */
 export function parseSelector(text: string): Selector {
   const colon = text.indexOf(':')
-  return selector(colon === -1 ? '' : text.slice(0, colon), text.slice(colon + 1))
+  if (colon === -1) throw malformed(text)
+  return selector(text.slice(0, colon), text.slice(colon + 1))
 }
 
 /**
@@ -21,11 +22,15 @@ export function parseSelector(text: string): Selector {
  */
 export function selector(type: string, value: string): Selector {
   if (type === '' || value === '' || type.includes(':') || type.length > maxType || value.length > maxValue) {
-    throw new Failure('invalid_argument', 'selector.malformed', {
-      public: `\`${`${type}:${value}`.slice(0, 120)}\` is not a selector: expected \`type:value\`, for example \`unix:uid:1000\``,
-    })
+    throw malformed(`${type}:${value}`)
   }
   return { type, value }
+}
+
+function malformed(text: string): Failure {
+  return new Failure('invalid_argument', 'selector.malformed', {
+    public: `\`${text.slice(0, 120)}\` is not a selector: expected \`type:value\`, for example \`unix:uid:1000\``,
+  })
 }
 
 export const formatSelector = (one: Selector): string => `${one.type}:${one.value}`

@@ -25,7 +25,10 @@ export const agentList = command({
     const rows = agents.map((agent) => [agent.id, agent.attestationType, state(agent), formatInstant(agent.expiresAt), agent.agentVersion])
     return {
       value: { agents: agents.map(told) },
-      text: rows.length === 0 ? 'no agent has joined; `vidimus token generate` makes a token for the first' : table(['AGENT', 'ATTESTED BY', 'STATE', 'CERTIFICATE UNTIL', 'VERSION'], rows),
+      text:
+        rows.length === 0
+          ? 'no agent has joined; `vidimus token generate` makes a token for the first'
+          : table(['AGENT', 'ATTESTED BY', 'STATE', 'CERTIFICATE UNTIL', 'VERSION'], rows),
     }
   },
 })

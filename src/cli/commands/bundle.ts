@@ -7,13 +7,19 @@ import { serverSocket, within } from '../flags.ts'
 export const bundleShow = command({
   name: 'bundle show',
   summary: 'print the trust bundle',
-  flags: z.strictObject({ ...serverSocket, format: z.enum(['pem', 'spiffe']).default('pem').describe('certificates in PEM, or the SPIFFE bundle document').meta({ value: 'form' }) }),
+  flags: z.strictObject({
+    ...serverSocket,
+    format: z.enum(['pem', 'spiffe']).default('pem').describe('certificates in PEM, or the SPIFFE bundle document').meta({ value: 'form' }),
+  }),
   examples: ['vidimus bundle show > bundle.pem', 'vidimus bundle show --format spiffe'],
   async run({ serverSocket, format }, { stop }) {
     await using server = connectAdmin(serverSocket)
     const bundle = await server.bundle.find(within(stop))
     const document = formatBundleDocument(bundle)
     const pem = formatBundlePem(bundle)
-    return { value: { trustDomain: bundle.trustDomain, pem, document: JSON.parse(document) as unknown }, text: format === 'pem' ? pem : document }
+    return {
+      value: { trustDomain: bundle.trustDomain, pem, document: JSON.parse(document) as unknown },
+      text: format === 'pem' ? pem : document,
+    }
   },
 })

@@ -18,25 +18,47 @@ export const entryCreate = command({
     ...serverSocket,
     spiffeId: parsed(parseSpiffeId).describe('the identity').meta({ value: 'id' }),
     parentId: parsed(parseSpiffeId).describe('the agent, or the identity of several, whose workloads may hold it').meta({ value: 'id' }),
-    selector: z.array(parsed(parseSelector)).min(1).describe('what must be true of the workload; all of them').meta({ value: 'type:value' }),
+    selector: z
+      .array(parsed(parseSelector))
+      .min(1)
+      .describe('what must be true of the workload; all of them')
+      .meta({ value: 'type:value' }),
     x509Ttl: parsed(parseDuration).optional().describe("lifetime of its X509-SVIDs; by default the server's").meta({ value: 'duration' }),
     jwtTtl: parsed(parseDuration).optional().describe("lifetime of its JWT-SVIDs; by default the server's").meta({ value: 'duration' }),
     dnsName: z.array(z.string().min(1)).default([]).describe('a DNS name for its certificate').meta({ value: 'name' }),
-    federatesWith: z.array(parsed(parseTrustDomain)).default([]).describe('a trust domain whose bundle it needs').meta({ value: 'trust-domain' }),
+    federatesWith: z
+      .array(parsed(parseTrustDomain))
+      .default([])
+      .describe('a trust domain whose bundle it needs')
+      .meta({ value: 'trust-domain' }),
     hint: z.string().default('').describe('tells the workload which of several identities this is').meta({ value: 'text' }),
     admin: z.boolean().default(false).describe('may administer this server'),
     downstream: z.boolean().default(false).describe('may be a CA under this one'),
     id: z.string().optional().describe('an id of your own').meta({ value: 'text' }),
   }),
-  examples: ['vidimus entry create --spiffe-id spiffe://example.org/web --parent-id spiffe://example.org/spire/agent/join_token/TOKEN --selector unix:path:/usr/bin/web --selector unix:uid:1000'],
+  examples: [
+    'vidimus entry create --spiffe-id spiffe://example.org/web --parent-id spiffe://example.org/spire/agent/join_token/TOKEN --selector unix:path:/usr/bin/web --selector unix:uid:1000',
+  ],
   async run({ serverSocket, selector, x509Ttl, jwtTtl, dnsName, id, ...rest }, { stop }) {
     await using server = connectAdmin(serverSocket)
-    const draft = { ...rest, ...(id === undefined ? {} : { id }), selectors: selector, x509SvidTtl: x509Ttl ?? 0, jwtSvidTtl: jwtTtl ?? 0, dnsNames: dnsName, ...plain }
+    const draft = {
+      ...rest,
+      ...(id === undefined ? {} : { id }),
+      selectors: selector,
+      x509SvidTtl: x509Ttl ?? 0,
+      jwtSvidTtl: jwtTtl ?? 0,
+      dnsNames: dnsName,
+      ...plain,
+    }
     const [outcome] = await server.entries.create([draft], within(stop))
     if (outcome === undefined) throw new Error('bug: one draft has one outcome')
     if (outcome instanceof Failure) throw outcome
     const { created, entry } = outcome
-    return { value: { created, entry: told(entry) }, text: `${created ? 'created' : 'exists already, unchanged'}\n${describe(entry)}`, ok: created }
+    return {
+      value: { created, entry: told(entry) },
+      text: `${created ? 'created' : 'exists already, unchanged'}\n${describe(entry)}`,
+      ok: created,
+    }
   },
 })
 
@@ -52,7 +74,8 @@ export const entryShow = command({
   }),
   async run({ serverSocket, id, ...filter }, { stop }) {
     await using server = connectAdmin(serverSocket)
-    const entries = id === undefined ? await server.entries.list(given(filter), within(stop)) : [await server.entries.find(id, within(stop))]
+    const entries =
+      id === undefined ? await server.entries.list(given(filter), within(stop)) : [await server.entries.find(id, within(stop))]
     return { value: { entries: entries.map(told) }, text: entries.length === 0 ? 'no entries' : entries.map(describe).join('\n\n') }
   },
 })
@@ -105,7 +128,9 @@ function told({ x509SvidTtl, jwtSvidTtl, createdAt, expiresAt, selectors, revisi
 
 /** Without the keys that have no value. */
 function given<T extends object>(filter: T): { [Key in keyof T]?: Exclude<T[Key], undefined> } {
-  return Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== undefined)) as { [Key in keyof T]?: Exclude<T[Key], undefined> }
+  return Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== undefined)) as {
+    [Key in keyof T]?: Exclude<T[Key], undefined>
+  }
 }
 
 /** What has no flag yet because nothing acts on it here. */

@@ -1,11 +1,11 @@
 import { z } from 'zod'
 import { command } from '../command.ts'
-import { agentAdminSocket, within } from '../flags.ts'
+import { agentAdminSocket, positive, within } from '../flags.ts'
 
 export const explainWorkload = command({
   name: 'explain workload',
   summary: 'say why a process has the identities it has, or none',
-  flags: z.strictObject({ ...agentAdminSocket, pid: z.coerce.number().int().min(1).describe('the process, as the node numbers it').meta({ value: 'pid' }) }),
+  flags: z.strictObject({ ...agentAdminSocket, pid: positive.describe('the process, as the node numbers it').meta({ value: 'pid' }) }),
   examples: ['vidimus explain workload --pid "$(pidof orders)"'],
   async run({ agentAdminSocket, pid }, { openOperatorApi, stop }) {
     await using agent = openOperatorApi(agentAdminSocket)

@@ -11,7 +11,11 @@ export const fetchX509 = command({
   summary: 'fetch the X509-SVIDs of this process, and write them to files if asked to',
   flags: z.strictObject({
     ...workloadSocket,
-    write: z.string().optional().describe('write svid.N.pem, svid.N.key and bundle.TRUST-DOMAIN.pem into this directory').meta({ value: 'directory' }),
+    write: z
+      .string()
+      .optional()
+      .describe('write svid.N.pem, svid.N.key and bundle.TRUST-DOMAIN.pem into this directory')
+      .meta({ value: 'directory' }),
   }),
   examples: ['vidimus fetch x509 --socket unix:///run/vidimus/agent/public/api.sock --write ./svid'],
   async run({ socket, write }, { openWorkloadApi, disk, stop }) {
@@ -31,14 +35,24 @@ export const fetchX509 = command({
     }
     return {
       value: { svids: svids.map(told), bundles: Object.fromEntries(bundles), ...(write === undefined ? {} : { written }) },
-      text: [...svids.map((svid) => facts(Object.entries(told(svid)).filter(([name]) => name !== 'chain'))), ...written.map((path) => `wrote ${path}`)].join('\n\n'),
+      text: [
+        ...svids.map((svid) => facts(Object.entries(told(svid)).filter(([name]) => name !== 'chain'))),
+        ...written.map((path) => `wrote ${path}`),
+      ].join('\n\n'),
     }
   },
 })
 
 /** Everything but the key, which is shown to nobody and written only where the user says. */
 function told({ spiffeId, hint, serial, notBefore, notAfter, chainPem }: HeldX509Svid) {
-  return { spiffeId, ...(hint === '' ? {} : { hint }), serial, notBefore: formatInstant(notBefore), notAfter: formatInstant(notAfter), chain: chainPem }
+  return {
+    spiffeId,
+    ...(hint === '' ? {} : { hint }),
+    serial,
+    notBefore: formatInstant(notBefore),
+    notAfter: formatInstant(notAfter),
+    chain: chainPem,
+  }
 }
 
 export const fetchJwt = command({
@@ -64,7 +78,9 @@ export const fetchBundles = command({
   async run({ socket }, { openWorkloadApi, stop }) {
     await using api = openWorkloadApi(socket)
     const { x509, jwt } = await api.fetchBundles(within(stop))
-    const text = [...x509].map(([domain, pem]) => `${domain}\n${pem}`).concat([...jwt].map(([domain, keys]) => `${domain}\n${JSON.stringify(keys, null, 2)}`))
+    const text = [...x509]
+      .map(([domain, pem]) => `${domain}\n${pem}`)
+      .concat([...jwt].map(([domain, keys]) => `${domain}\n${JSON.stringify(keys, null, 2)}`))
     return { value: { x509: Object.fromEntries(x509), jwt: Object.fromEntries(jwt) }, text: text.join('\n') }
   },
 })
@@ -82,6 +98,13 @@ export const validateJwt = command({
     const token = (await disk.read(tokenFile)).trim()
     await using api = openWorkloadApi(socket)
     const valid = await api.validateJwt(audience, token, within(stop))
-    return { value: valid, text: facts([['valid for', audience], ['spiffeId', valid.spiffeId], ['claims', JSON.stringify(valid.claims)]]) }
+    return {
+      value: valid,
+      text: facts([
+        ['valid for', audience],
+        ['spiffeId', valid.spiffeId],
+        ['claims', JSON.stringify(valid.claims)],
+      ]),
+    }
   },
 })

@@ -21,8 +21,12 @@ export const policyCheck = command({
   async run({ paths }, { disk }) {
     const documents = await policyFiles(disk, paths)
     const { set, problems } = checkPolicies(documents)
-    const lines = problems.map(({ document, line, column, path, message }) => `${document}:${line}:${column}: ${path === '' ? '' : `\`${path}\`: `}${message}`)
-    const text = set ? `${set.policies.length} policies in ${documents.length} files: all valid` : `${lines.join('\n')}\n${problems.length} ${problems.length === 1 ? 'mistake' : 'mistakes'}`
+    const lines = problems.map(
+      ({ document, line, column, path, message }) => `${document}:${line}:${column}: ${path === '' ? '' : `\`${path}\`: `}${message}`,
+    )
+    const text = set
+      ? `${set.policies.length} policies in ${documents.length} files: all valid`
+      : `${lines.join('\n')}\n${problems.length} ${problems.length === 1 ? 'mistake' : 'mistakes'}`
     return { value: { valid: set !== undefined, problems }, text, ok: set !== undefined }
   },
 })
@@ -38,10 +42,19 @@ export const policyTest = command({
     const [tests, policies] = [documents.filter(isPolicyTestFile), documents.filter((document) => !isPolicyTestFile(document))]
     const results = runPolicyTests(parsePolicySet(policies), parsePolicyTests(tests), { at: clock.now() })
     const failed = results.filter(({ passed }) => !passed)
-    const lines = results.map(({ test, passed, told }) => `${passed ? 'ok    ' : 'failed'}  ${test.name}${told.map((line) => `\n          ${line}`).join('')}`)
+    const lines = results.map(
+      ({ test, passed, told }) => `${passed ? 'ok    ' : 'failed'}  ${test.name}${told.map((line) => `\n          ${line}`).join('')}`,
+    )
     return {
-      value: { passed: results.length - failed.length, failed: failed.length, tests: results.map(({ test, passed, decision, told }) => ({ name: test.name, passed, decision, told })) },
-      text: results.length === 0 ? 'there are no tests under these paths' : `${lines.join('\n')}\n${results.length - failed.length} passed, ${failed.length} failed`,
+      value: {
+        passed: results.length - failed.length,
+        failed: failed.length,
+        tests: results.map(({ test, passed, decision, told }) => ({ name: test.name, passed, decision, told })),
+      },
+      text:
+        results.length === 0
+          ? 'there are no tests under these paths'
+          : `${lines.join('\n')}\n${results.length - failed.length} passed, ${failed.length} failed`,
       ok: failed.length === 0 && results.length > 0,
     }
   },
@@ -57,7 +70,10 @@ export const policyApply = command({
     const documents = await policyFiles(disk, paths)
     await using server = connectAdmin(serverSocket)
     const applied = await server.policies.apply(documents, within(stop))
-    return { value: { version: applied.version, documents: documents.map(({ name }) => name) }, text: `applied ${documents.length} files as version ${applied.version.slice(0, 16)}` }
+    return {
+      value: { version: applied.version, documents: documents.map(({ name }) => name) },
+      text: `applied ${documents.length} files as version ${applied.version.slice(0, 16)}`,
+    }
   },
 })
 
@@ -73,7 +89,10 @@ export const policyList = command({
     const text =
       appliedAt === undefined
         ? 'no policies were applied: nothing is allowed'
-        : `version ${version.slice(0, 16)}, applied ${formatInstant(appliedAt)}\n\n${table(['POLICY', 'ACTION', 'RULES'], policies.map(({ name, action, rules }) => [name, action, String(rules)]))}`
+        : `version ${version.slice(0, 16)}, applied ${formatInstant(appliedAt)}\n\n${table(
+            ['POLICY', 'ACTION', 'RULES'],
+            policies.map(({ name, action, rules }) => [name, action, String(rules)]),
+          )}`
     return { value: { version, ...(appliedAt === undefined ? {} : { appliedAt: formatInstant(appliedAt) }), policies, documents }, text }
   },
 })

@@ -4,7 +4,7 @@ import { minutes, seconds } from '../../kernel/duration.ts'
 import { workloadAttestors } from '../builtins.ts'
 import type { ConfigSource } from './load.ts'
 import { loadConfig } from './load.ts'
-import { durationBetween, log, oneOf, trustDomain } from './schema.ts'
+import { durationBetween, log, oneOf, socketPath, trustDomain } from './schema.ts'
 
 const secretReference = z.union([z.strictObject({ env: z.string().min(1) }), z.strictObject({ file: z.string().min(1) })], {
   error: 'expected `{ file: PATH }` or `{ env: NAME }`: secrets are not written into the configuration',
@@ -15,14 +15,18 @@ export const agentConfigSchema = z.strictObject({
   trustDomain,
   dataDirectory: z.string().min(1).default('/var/lib/vidimus/agent'),
   /** Where workloads and Envoys connect. */
-  socket: z.string().min(1).default('/run/vidimus/agent/public/api.sock'),
+  socket: socketPath.prefault('/run/vidimus/agent/public/api.sock'),
   /** Where operators ask; only the agent's own user may enter its directory. */
-  adminSocket: z.string().min(1).default('/run/vidimus/agent/private/admin.sock'),
+  adminSocket: socketPath.prefault('/run/vidimus/agent/private/admin.sock'),
   server: z.strictObject({ host: z.string().min(1), port: z.int().min(1).max(65_535).default(8081) }),
   /** The trust bundle that the server must prove itself against at first contact: PEM or a SPIFFE bundle document. */
   trustBundle: z.string().min(1),
   joinToken: secretReference.optional(),
-  workloadAttestors: z.array(oneOf(workloadAttestors)).min(1).max(20).prefault([{ kind: 'unix' }]),
+  workloadAttestors: z
+    .array(oneOf(workloadAttestors))
+    .min(1)
+    .max(20)
+    .prefault([{ kind: 'unix' }]),
   syncInterval: durationBetween(seconds(0.2), minutes(10)).prefault('5s'),
   log,
   shutdownGrace: durationBetween(seconds(1), minutes(10)).prefault('10s'),

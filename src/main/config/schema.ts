@@ -1,11 +1,12 @@
 /** The pieces that both configurations are made of. */
 import { z } from 'zod'
 import { parsed } from '../../cli/flags.ts'
+import { listed, wording } from '../../cli/wording.ts'
 import { formatDuration, parseDuration, type Duration } from '../../kernel/duration.ts'
 import { Failure } from '../../kernel/failure.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import { parseTrustDomain } from '../../spiffe/trust-domain.ts'
-import { nearest } from './load.ts'
+import { knownKeys, nearest, unknownKey } from './load.ts'
 
 export const trustDomain = parsed(parseTrustDomain)
 export const spiffeId = parsed(parseSpiffeId)
@@ -18,8 +19,17 @@ export function durationBetween(least: Duration, most: Duration): z.ZodType<Dura
     throw new Failure('invalid_argument', 'config.out-of-range', {
       public: `\`${text}\` is out of range: expected ${formatDuration(least)} to ${formatDuration(most)}`,
     })
-  })
+  }, 'a duration with its unit, for example `90s` or `1h30m`')
 }
+
+/** A path for a socket file: unix(7) has room for 107 bytes. */
+export const socketPath = parsed((path) => {
+  const bytes = Buffer.byteLength(path)
+  if (path !== '' && bytes <= 107) return path
+  throw new Failure('invalid_argument', 'config.socket-path', {
+    public: path === '' ? 'is empty' : `\`${path}\` has ${bytes} bytes: the path of a socket has at most 107`,
+  })
+})
 
 export const log = z
   .strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info'), format: z.enum(['text', 'json']).default('text') })
@@ -46,15 +56,24 @@ export function oneOf<Port, World>(
       context.addIssue({
         code: 'custom',
         path: ['kind'],
-        message: `unknown kind \`${kind}\`: ${near ? `did you mean \`${near}\`?` : `expected one of ${kinds.map((one) => `\`${one}\``).join(', ')}`}`,
+        message: `unknown kind \`${kind}\`: ${near ? `did you mean \`${near}\`?` : `expected ${kinds.length > 1 ? 'one of ' : ''}${listed(kinds)}`}`,
       })
       return z.NEVER
     }
-    const settings = driver.config.safeParse(rest)
+    const settings = driver.config.safeParse(rest, { error: wording })
     if (!settings.success) {
-      for (const issue of settings.error.issues) context.addIssue({ ...issue } as never)
+      for (const issue of settings.error.issues) tell(issue, driver.config, context)
       return z.NEVER
     }
     return { kind, settings: settings.data, open: (world: World) => driver.open(settings.data as never, world) }
   })
+}
+
+/** The issues of a driver's settings, as ours. */
+function tell(issue: z.core.$ZodIssue, config: z.ZodType, context: z.RefinementCtx): void {
+  const { path, message } = issue
+  if (issue.code !== 'unrecognized_keys') return context.addIssue({ code: 'custom', path: [...path], message })
+  const known = path.length === 0 ? ['kind', ...knownKeys(config, path)] : knownKeys(config, path)
+  for (const key of issue.keys)
+    context.addIssue({ code: 'custom', path: [...path, key], message: unknownKey(key, known), params: { unknownKey: true } })
 }

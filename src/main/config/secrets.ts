@@ -25,7 +25,8 @@ async function fromFile(path: string): Promise<string | undefined> {
         public: `\`${path}\` can be read by others (mode ${(info.mode & 0o777).toString(8).padStart(4, '0')}): expected 0600; run \`chmod 600 ${path}\``,
       })
     }
-    if (info.size > maxSecretBytes) throw new Failure('failed_precondition', 'secret.too-long', { public: `\`${path}\` is too long for a secret` })
+    if (info.size > maxSecretBytes)
+      throw new Failure('failed_precondition', 'secret.too-long', { public: `\`${path}\` is too long for a secret` })
     return (await readFile(path, 'utf8')).replace(/\r?\n$/, '')
   } catch (error) {
     if (isMissing(error)) return undefined

@@ -1,20 +1,24 @@
 /** The server's configuration: as written (YAML) → as meant. Every default stands here. */
 import { join } from 'node:path'
 import { z } from 'zod'
+import { expected } from '../../cli/wording.ts'
 import { days, minutes, seconds, type Duration } from '../../kernel/duration.ts'
 import { auditSinks, keyManagers, nodeAttestors, stores, upstreamAuthorities } from '../builtins.ts'
 import type { ConfigSource } from './load.ts'
 import { loadConfig } from './load.ts'
-import { durationBetween, log, oneOf, spiffeId, trustDomain } from './schema.ts'
+import { durationBetween, log, oneOf, socketPath, spiffeId, trustDomain } from './schema.ts'
 
 const keyType = z.enum(['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096'])
 
 /** As written: unknown keys are refused, every section may be left out except `trustDomain`. */
 export const serverConfigSchema = z.strictObject({
   trustDomain,
-  serverId: z.string().regex(/^[a-z0-9-]{1,63}$/, 'expected 1 to 63 of `a-z`, `0-9` and `-`').default('server'),
+  serverId: z
+    .string()
+    .regex(/^[a-z0-9-]{1,63}$/, { error: ({ input }) => expected('1 to 63 of `a-z`, `0-9` and `-`', input) })
+    .default('server'),
   dataDirectory: z.string().min(1).default('/var/lib/vidimus/server'),
-  adminSocket: z.string().min(1).default('/run/vidimus/server/private/api.sock'),
+  adminSocket: socketPath.prefault('/run/vidimus/server/private/api.sock'),
   listen: z
     .strictObject({
       host: z.string().min(1).default('0.0.0.0'),
@@ -44,7 +48,10 @@ export const serverConfigSchema = z.strictObject({
   keyManager: oneOf(keyManagers).optional(),
   upstreamAuthority: oneOf(upstreamAuthorities).prefault({ kind: 'self-signed' }),
   audit: oneOf(auditSinks).optional(),
-  nodeAttestors: z.array(z.enum(nodeAttestors.map((driver) => driver.kind))).min(1).default(['join_token']),
+  nodeAttestors: z
+    .array(z.enum(nodeAttestors.map((driver) => driver.kind)))
+    .min(1)
+    .default(['join_token']),
   log,
   shutdownGrace: durationBetween(seconds(1), minutes(10)).prefault('10s'),
 })
@@ -61,7 +68,11 @@ function meant(written: z.infer<typeof serverConfigSchema>) {
   const { dataDirectory } = written
   return {
     ...written,
-    svid: { ...written.svid, x509Longest: longest(written.svid.x509Longest, written.svid.x509), jwtLongest: longest(written.svid.jwtLongest, written.svid.jwt) },
+    svid: {
+      ...written.svid,
+      x509Longest: longest(written.svid.x509Longest, written.svid.x509),
+      jwtLongest: longest(written.svid.jwtLongest, written.svid.jwt),
+    },
     store: written.store ?? chosen(stores, { kind: 'sqlite', path: join(dataDirectory, 'vidimus.sqlite') }),
     keyManager: written.keyManager ?? chosen(keyManagers, { kind: 'disk', directory: join(dataDirectory, 'keys') }),
     audit: written.audit ?? chosen(auditSinks, { kind: 'file', path: join(dataDirectory, 'audit.log') }),
@@ -71,4 +82,5 @@ function meant(written: z.infer<typeof serverConfigSchema>) {
 /** The default lifetime is always within the longest one. */
 const longest = (limit: Duration, standard: Duration): Duration => Math.max(limit, standard)
 
-const chosen = <Port, World>(drivers: Parameters<typeof oneOf<Port, World>>[0], settings: object) => oneOf<Port, World>(drivers).parse(settings)
+const chosen = <Port, World>(drivers: Parameters<typeof oneOf<Port, World>>[0], settings: object) =>
+  oneOf<Port, World>(drivers).parse(settings)
