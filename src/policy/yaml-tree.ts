@@ -1,5 +1,5 @@
 /** YAML as a tree of plain values that know where they stand. Strict: no anchors, aliases, tags, duplicate or non-text keys; limits on size and depth (R-24, R-28). */
-import { isAlias, isMap, isScalar, isSeq, LineCounter, parseAllDocuments, type Node } from 'yaml'
+import { isAlias, isMap, isScalar, isSeq, Lexer, LineCounter, parseAllDocuments, type Node } from 'yaml'
 import type { Place, PolicyDocument } from './policy-set.ts'
 
 /** A value and where it stands; `path` is `spec.rules[0].to`, empty at the root. */
@@ -41,7 +41,12 @@ export class Problems {
 
   /** Returns nothing, so that a reader can note and leave in one line. */
   add(at: Standing, message: string): undefined {
-    if (this.#found.length < maxProblems) this.#found.push({ ...at.place, path: at.path, message })
+    if (!this.full) this.#found.push({ ...at.place, path: at.path, message })
+  }
+
+  /** True when one more would not be kept. */
+  get full(): boolean {
+    return this.#found.length >= maxProblems
   }
 
   /** In order of line and column within each document, the documents in the order they were read in. */
@@ -58,9 +63,17 @@ export function readYaml(source: PolicyDocument, problems: Problems): MapTree[] 
     problems.add(start, `the document is larger than ${maxDocumentBytes} bytes`)
     return []
   }
+  if (isFarTooDeep(source.text)) {
+    problems.add(start, `the document is nested deeper than ${maxDepth} levels`)
+    return []
+  }
+  if (hasTooManyParts(source.text)) {
+    problems.add(start, `the document has more than ${maxParts} values and marks`)
+    return []
+  }
   const lines = new LineCounter()
   try {
-    const documents = parseAllDocuments(source.text, { lineCounter: lines, uniqueKeys: false, strict: true, version: '1.2', merge: false, logLevel: 'silent' })
+    const documents = parseAllDocuments(source.text, { lineCounter: lines, uniqueKeys: false, strict: true, version: '1.2', merge: false, prettyErrors: false, logLevel: 'silent' })
     return 'empty' in documents ? [] : documents.flatMap((document) => {
       const reading: Reading = { source, lines, problems, broken: false }
       for (const error of [...document.errors, ...document.warnings]) {
@@ -103,6 +116,7 @@ export function tell(tree: Tree): string {
 /** Reports every key that is not among the known ones, with the nearest of them. Those `told` have been reported with a reason of their own. */
 export function refuseUnknownKeys(map: MapTree, known: readonly string[], problems: Problems, told: readonly string[] = []): void {
   for (const [key, place] of map.keys) {
+    if (problems.full) return
     if (known.includes(key) || told.includes(key)) continue
     const path = map.path === '' ? key : `${map.path}.${key}`
     problems.add({ path, place }, `unknown key \`${shorten(key)}\`${suggestion(key, known)}`)
@@ -113,7 +127,7 @@ export function refuseUnknownKeys(map: MapTree, known: readonly string[], proble
 export function suggestion(word: string, known: readonly string[]): string {
   const nearest = known
     .map((one) => ({ one, distance: distance(word.toLowerCase().slice(0, maxShown), one.toLowerCase()) }))
-    .filter(({ one, distance: far }) => far <= Math.max(1, Math.floor(one.length / 3)))
+    .filter(({ one, distance: far }) => far <= Math.min(3, Math.max(1, Math.floor(one.length / 2))))
     .sort((a, b) => a.distance - b.distance)[0]
   return nearest ? `: did you mean \`${nearest.one}\`?` : `: expected ${known.map((one) => `\`${one}\``).join(', ')}`
 }
@@ -176,6 +190,24 @@ function refuse(at: Standing, message: string, reading: Reading): undefined {
   reading.broken = true
 }
 
+/** The library takes seconds for what is nested in a hundred thousand levels, so a glance at the characters comes first. */
+function isFarTooDeep(text: string): boolean {
+  let depth = 0
+  for (const character of text) {
+    if (character === '[' || character === '{') depth++
+    else if (character === ']' || character === '}') depth--
+    if (depth > maxBrackets) return true
+  }
+  return compactNesting.test(text)
+}
+
+/** Cutting a text into its parts is quick; making a tree of them is not. */
+function hasTooManyParts(text: string): boolean {
+  let count = 0
+  for (const _ of new Lexer().lex(text)) if (++count > maxParts) return true
+  return false
+}
+
 function isEmpty(node: Node): boolean {
   return isScalar(node) && node.value === null
 }
@@ -185,9 +217,10 @@ function placeAt(reading: Reading, offset: number): Place {
   return { document: reading.source.name, line: Math.max(1, line), column: Math.max(1, col) }
 }
 
-/** The library adds a picture of the line below its message. */
+/** What the library says, as we say things. */
 function firstLine(message: string): string {
-  const text = message.split('\n')[0]!.replace(/ at line \d+, column \d+:?$/, '')
+  if (message.startsWith('Maximum call stack')) return `nested deeper than ${maxDepth} levels`
+  const text = message.split('\n')[0]!
   return shorten(text.charAt(0).toLowerCase() + text.slice(1))
 }
 
@@ -207,6 +240,11 @@ function distance(a: string, b: string): number {
 const maxDocumentBytes = 1_048_576
 /** Istio's kinds need nine levels. */
 const maxDepth = 16
+/** A document of the largest size that is all lines of short values has about so many. */
+const maxParts = 300_000
+/** More than texts in quotes can leave open by accident. */
+const maxBrackets = 256
+const compactNesting = /(?:[-?:][ \t]+){64}/
 /** More than anybody reads at once. */
 const maxProblems = 500
 const maxShown = 80

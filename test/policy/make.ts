@@ -1,4 +1,4 @@
-import { compileFor, type CompiledPolicies } from '../../src/policy/compile.ts'
+import { compileFor, type CompiledPolicies, type WorkloadFacts } from '../../src/policy/compile.ts'
 import type { Decision } from '../../src/policy/decision.ts'
 import { decide } from '../../src/policy/evaluate.ts'
 import { checkPolicies, parsePolicySet, type LanguageOptions } from '../../src/policy/language.ts'
@@ -7,7 +7,7 @@ import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { parseSelector } from '../../src/spiffe/selector.ts'
 
 /** The workload that all policies here are for. */
-export const orders = { spiffeIds: [parseSpiffeId('spiffe://example.org/ns/shop/sa/orders')], selectors: [] }
+export const orders: WorkloadFacts = { spiffeIds: [parseSpiffeId('spiffe://example.org/ns/shop/sa/orders')], selectors: [] }
 export const noon = 1_900_000_000_000
 
 /** A document of our own kind that selects {@link orders}. JSON is YAML. */

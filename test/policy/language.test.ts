@@ -1,0 +1,275 @@
+import { describe, expect, test } from 'vitest'
+import { failedWith, Failure } from '../../src/kernel/failure.ts'
+import { checkPolicies, parsePolicySet, readMoment } from '../../src/policy/language.ts'
+import { istios, ours, problemsOf } from './make.ts'
+
+const from = (source: unknown) => ({ rules: [{ from: [{ source }] }] })
+const to = (operation: unknown) => ({ rules: [{ to: [{ operation }] }] })
+const when = (condition: unknown) => ({ rules: [{ when: [condition] }] })
+const whole = (parts: object) => JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p', namespace: 'n' }, spec: {}, ...parts })
+const many = <T>(count: number, one: T): T[] => Array.from({ length: count }, () => one)
+
+describe('refused, with the place and what was expected', () => {
+  test.each<[string, string, string]>([
+    // The document.
+    ['an unknown version', whole({ apiVersion: 'security.istio.io/v1beta1' }), 'apiVersion: expected `security.istio.io/v1`'],
+    ['another kind', whole({ kind: 'Deployment' }), 'kind: unknown kind `Deployment`'],
+    ['a kind that is not supported', whole({ kind: 'PeerAuthentication' }), 'kind: `PeerAuthentication` is not supported'],
+    ['a kind that is not supported', whole({ kind: 'RequestAuthentication' }), 'kind: `RequestAuthentication` is not supported'],
+    ['no spec', JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p' } }), 'expected the key `spec`'],
+    ['a spec that is none', whole({ spec: null }), 'spec: expected a map, found nothing'],
+    ['a list', '[1]', 'expected a map, found a list'],
+    ['no name', whole({ metadata: { namespace: 'n' } }), 'metadata: expected the key `name`'],
+    ['a name that could be mistaken in reports', whole({ metadata: { name: 'a]-rule[1', namespace: 'n' } }), 'metadata.name: expected a name'],
+    ['a namespace that is none', whole({ metadata: { name: 'p', namespace: 'A b' } }), 'metadata.namespace: expected a namespace'],
+    ['an unknown key at the top', whole({ specs: {} }), 'specs: unknown key `specs`: did you mean `spec`?'],
+    ['a dry run, which would be enforced', whole({ metadata: { name: 'p', namespace: 'n', annotations: { 'istio.io/dry-run': 'true' } } }), '`istio.io/dry-run` is not supported'],
+    // YAML.
+    ['broken YAML', 'a: [1', ':'],
+    ['a key that is there twice', 'kind: a\nkind: b', 'kind: the key `kind` is there twice'],
+    ['an alias', 'a: &x [1]\nb: *x', 'not accepted'],
+    ['a tag', 'a: !!binary aGk=', 'not accepted'],
+    ['a key that is no text', '1: a', 'expected a text as key'],
+    ['a merge key', 'a: {b: 1}\n<<: {c: 1}', 'unknown key `<<`'],
+    ['a document that is too deep', `a: ${'['.repeat(40)}${']'.repeat(40)}`, 'nested deeper than 16 levels'],
+    ['a document that is far too deep', `a: ${'['.repeat(200_000)}`, 'nested deeper than 16 levels'],
+    ['a document that is far too deep in a row', '- '.repeat(200_000), 'nested deeper than 16 levels'],
+    ['a document that is far too deep by its indentation', Array.from({ length: 1300 }, (_, level) => `${' '.repeat(level)}a:`).join('\n'), 'nested deeper than 16 levels'],
+    ['a document of far too many parts', 'a: ['.padEnd(400_000, 'a,'), 'more than 300000 values and marks'],
+    ['a document of quotes', '"'.repeat(1_000_000), 'more than 300000 values and marks'],
+    ['a document that is too large', `# ${'x'.repeat(1_048_576)}`, 'larger than 1048576 bytes'],
+    // Which workloads.
+    ['nobody to be for', whole({ metadata: { name: 'p' } }), 'expected `metadata.namespace` or `spec.identities`'],
+    ['nobody to be for, in Istio\'s kind', JSON.stringify({ apiVersion: 'security.istio.io/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p' }, spec: {} }), 'expected `metadata.namespace`'], // prettier-ignore
+    ['no identity', ours({ identities: [] }), 'spec.identities: an empty list'],
+    ['an identity that is none', ours({ identities: ['example.org/web'] }), 'spec.identities[0]: `example.org/web` is not a SPIFFE ID'],
+    ['a star in an identity', ours({ identities: ['spiffe://example.org/*'] }), '`{*}` is one segment'],
+    ['half a segment', ours({ identities: ['spiffe://example.org/a{*}'] }), 'stand for whole segments'],
+    ['a rest that is not the rest', ours({ identities: ['spiffe://example.org/{**}/a'] }), '`{**}` must be the last segment'],
+    ['a bad identity pattern', ours({ identities: ['spiffe://example.org/{*}/..'] }), 'is not a SPIFFE ID'],
+    ['a star in a label', istios({ selector: { matchLabels: { app: 'a*' } } }), 'labels are compared exactly'],
+    ['a label that is no text', istios({ selector: { matchLabels: { app: 1 } } }), 'expected a text, found the number `1`'],
+    ['a misspelt selector', istios({ selector: { matchLabel: { app: 'a' } } }), 'did you mean `matchLabels`?'],
+    ['targetRefs', istios({ targetRefs: [] }), '`targetRefs` is not supported'],
+    // Our fields in Istio's kind.
+    ['identities', istios({ identities: ['spiffe://a/b'] }), '`identities` belongs to the `AuthorizationPolicy` of `vidimus.dev/v1`'],
+    ['expires', istios({ expires: '2030-01-01' }), '`expires` belongs to'],
+    ['requirePeer', istios({ requirePeer: true }), '`requirePeer` belongs to'],
+    ['spiffeIds', istios(from({ spiffeIds: ['spiffe://a/b'] })), '`spiffeIds` belongs to'],
+    // Action.
+    ['AUDIT', istios({ action: 'AUDIT' }), 'the action `AUDIT` is not supported'],
+    ['CUSTOM', istios({ action: 'CUSTOM', provider: { name: 'x' } }), 'the action `CUSTOM` is not supported'],
+    ['another action', istios({ action: 'allow' }), 'expected `ALLOW` or `DENY`, found `allow`'],
+    ['a DENY without rules', istios({ action: 'DENY' }), 'a DENY policy without rules'],
+    ['a DENY with an empty list of rules', istios({ action: 'DENY', rules: [] }), 'a DENY policy without rules'],
+    ['requirePeer on DENY', ours({ action: 'DENY', requirePeer: false, rules: [{}] }), '`requirePeer` is for ALLOW policies'],
+    ['requirePeer that is no boolean', ours({ requirePeer: 'no' }), 'expected `true` or `false`, found `no`'],
+    ['a date that is none', ours({ expires: '2030-02-30' }), 'spec.expires: expected a date'],
+    ['a duration for a date', ours({ expires: '7d' }), 'spec.expires: expected a date'],
+    // Rules.
+    ['a rule that is nothing', ours({ rules: [null] }), 'spec.rules[0]: expected a rule'],
+    ['an unknown key in a rule', ours({ rules: [{ form: [] }] }), 'did you mean `from`?'],
+    ['a condition in CEL', ours({ rules: [{ condition: 'true' }] }), 'conditions in CEL are not supported'],
+    ['too many rules', ours({ rules: many(513, {}) }), 'at most 512 items, found 513'],
+    ['too many sources', ours({ rules: [{ from: many(513, { source: { ipBlocks: ['10.0.0.1'] } }) }] }), 'at most 512 items'],
+    ['too many values', ours(to({ ports: many(513, '1') })), 'at most 512 items'],
+    ['R-11 an empty from', ours({ rules: [{ from: [] }] }), 'an empty list allows nothing'],
+    ['R-11 an empty to', ours({ rules: [{ to: [] }] }), 'an empty list allows nothing'],
+    ['R-11 an empty when', ours({ rules: [{ when: [] }] }), 'spec.rules[0].when: an empty list'],
+    ['a source that is missing', ours({ rules: [{ from: [{}] }] }), 'expected the key `source`'],
+    ['an empty source', ours(from({})), 'an empty source is refused'],
+    ['an empty operation', ours(to({})), 'an empty operation is refused'],
+    ['an unknown key in a source', ours(from({ principal: ['a'] })), 'did you mean `principals`?'],
+    ['an unknown key in an operation', ours(to({ methods: ['GET'], pathes: ['/a'] })), 'did you mean `paths`?'],
+    ['requestPrincipals', istios(from({ requestPrincipals: ['*'] })), '`requestPrincipals` is not supported'],
+    ['notRequestPrincipals', istios(from({ notRequestPrincipals: ['*'] })), '`notRequestPrincipals` is not supported'],
+    ['trustDomains', istios(from({ trustDomains: ['a'] })), '`trustDomains` is not supported'],
+    // Values.
+    ['a value that is no list', ours(to({ methods: 'GET' })), 'expected a list, found `GET`'],
+    ['a number that should be quoted', ours(to({ ports: [80] })), 'expected a text in quotes, found the number `80`'],
+    ['an empty value', ours(to({ methods: [''] })), 'found an empty text'],
+    ['a value that is too long', ours(to({ paths: [`/${'a'.repeat(2048)}`] })), 'at most 2048 characters'],
+    ['a port that is none', ours(to({ ports: ['65536'] })), 'expected a port from 0 to 65535, found `65536`'],
+    ['a port with a sign', ours(to({ ports: ['+80'] })), 'expected a port'],
+    ['a port range', ours(to({ ports: ['80-90'] })), 'expected a port'],
+    ['an address that is none', ours(from({ ipBlocks: ['10.0.0'] })), 'expected an IP address or a block'],
+    ['an address with leading zeros', ours(from({ ipBlocks: ['010.0.0.1'] })), 'expected an IP address or a block'],
+    ['a prefix that is too long', ours(from({ remoteIpBlocks: ['10.0.0.0/33'] })), 'expected a prefix length from 0 to 32'],
+    ['bits beyond the prefix', ours(from({ ipBlocks: ['10.0.0.1/8'] })), 'bits set beyond its prefix length'],
+    ['an account with a star', istios(from({ serviceAccounts: ['a/*'] })), 'without `*`'],
+    ['an account with three parts', istios(from({ serviceAccounts: ['a/b/c'] })), 'expected `<namespace>/<name>`'],
+    ['too many accounts', istios(from({ serviceAccounts: many(17, 'a/b') })), 'at most 16 items'],
+    ['accounts beside principals', istios(from({ serviceAccounts: ['a/b'], principals: ['x/y'] })), '`serviceAccounts` cannot stand beside `principals`'],
+    ['R-6 half a segment in a principal', istios(from({ principals: ['example.org/ns/a*'] })), '`*` stands for whole segments'],
+    ['R-6 a star in the middle of a principal', istios(from({ principals: ['example.org/*/sa/a'] })), '`*` stands for whole segments'],
+    ['a principal with its scheme', istios(from({ principals: ['spiffe://example.org/a'] })), 'without `spiffe://`: expected `example.org/a`'],
+    ['a principal that is no SPIFFE ID', istios(from({ principals: ['Example.org/a'] })), 'is not a SPIFFE ID'],
+    ['a principal with dots for segments', istios(from({ principals: ['example.org/a/../b'] })), 'is not a SPIFFE ID'],
+    ['a namespace with a slash', istios(from({ namespaces: ['a/b'] })), 'expected a namespace'],
+    ['R-9 a method in lower case', ours(to({ methods: ['get'] })), 'expected a whole method in upper case'],
+    ['R-9 half a method', ours(to({ methods: ['GE*'] })), 'expected a whole method in upper case'],
+    ['a host with a star inside', ours(to({ hosts: ['a.*.b'] })), 'with `*` at one end at most'],
+    ['a path without a slash', ours(to({ paths: ['admin'] })), 'beginning with `/`'],
+    ['a path that never matches', ours(to({ paths: ['/a/../b'] })), '`/a/../b` never matches'],
+    ['a path with a query', ours(to({ paths: ['/a?b'] })), 'never matches'],
+    ['a path with empty segments', ours(to({ paths: ['//a*'] })), 'never matches'],
+    ['a path with a parameter', ours(to({ paths: ['/a;b'] })), 'never matches'],
+    ['a path with an unneeded escape', ours(to({ paths: ['/%61'] })), 'never matches'],
+    ['a path with a star inside', ours(to({ paths: ['/a/*/b'] })), 'for one segment write `{*}`'],
+    ['a template with half a segment', ours(to({ paths: ['/a/{*}b'] })), 'stand for whole segments'],
+    ['a template with something after the rest', ours(to({ paths: ['/{**}/{*}'] })), '`{**}` must be the last operator'],
+    ['a template that is too long', ours(to({ paths: [`/${'a'.repeat(260)}/{*}`] })), 'at most 256 characters'],
+    ['an unknown brace', ours(to({ paths: ['/{id}'] })), 'stand for whole segments'],
+    // Conditions.
+    ['a condition without a key', ours(when({ values: ['a'] })), 'expected the key `key`'],
+    ['a condition without values', ours(when({ key: 'source.ip' })), 'expected `values` or `notValues`'],
+    ['an unknown key', ours(when({ key: 'source.ipp', values: ['a'] })), 'did you mean `source.ip`?'],
+    ['a key of Istio\'s past', ours(when({ key: 'destination.labels[app]', values: ['a'] })), 'unknown condition key'], // prettier-ignore
+    ['a claim', ours(when({ key: 'request.auth.claims[sub]', values: ['a'] })), 'the condition key `request.auth.claims[sub]` is not supported'],
+    ['an audience', ours(when({ key: 'request.auth.audiences', values: ['a'] })), 'is not supported'],
+    ['a filter', ours(when({ key: 'experimental.envoy.filters.a[b]', values: ['a'] })), 'is not supported'],
+    ['source.trustDomain', ours(when({ key: 'source.trustDomain', values: ['a'] })), 'is not supported'],
+    ['a header without a name', ours(when({ key: 'request.headers[]', values: ['a'] })), 'unknown condition key'],
+    ['a pseudo header', ours(when({ key: 'request.headers[:path]', values: ['a'] })), 'is no header'],
+    ['the host header', ours(when({ key: 'request.headers[Host]', values: ['a'] })), 'is no header'],
+    // Our own API.
+    ['another target', ours({ target: 'server' }), 'expected `serverApi`'],
+    ['onboarding', ours({ target: 'onboarding' }), 'the target `onboarding` is not supported'],
+    ['a server API policy that selects', ours({ target: 'serverApi' }), 'selects no workloads'],
+    ['principals there', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...from({ principals: ['a/b'] }) } }), 'unknown key `principals`: expected `callers`'],
+    ['methods there', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...to({ methods: ['GET'] }) } }), 'unknown key `methods`'],
+    ['an unknown caller', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...from({ callers: ['agents'] }) } }), 'did you mean `agent`?'],
+    ['callers at a workload', ours(from({ callers: ['agent'] })), 'unknown key `callers`'],
+    ['a workload\'s key there', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...when({ key: 'source.ip', values: ['10.0.0.1'] }) } }), 'unknown condition key'], // prettier-ignore
+    ['its key at a workload', ours(when({ key: 'entry.admin', values: ['true'] })), 'unknown condition key'],
+    ['a duration that is none', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...when({ key: 'entry.x509Ttl', values: ['<=60'] }) } }), 'is not a duration'],
+    ['a boolean that is none', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...when({ key: 'entry.admin', values: ['yes'] }) } }), 'expected `"true"` or `"false"`'],
+    ['a namespace there', whole({ spec: { target: 'serverApi' } }), 'has no namespace'],
+  ])('%s', (_, text, expected) => {
+    const problems = problemsOf(text)
+    expect(problems.length).toBeGreaterThan(0)
+    expect(problems.join('\n')).toContain(expected)
+  })
+
+  test.each(['principals', 'notPrincipals', 'namespaces', 'notNamespaces', 'serviceAccounts', 'notServiceAccounts', 'ipBlocks', 'notIpBlocks', 'remoteIpBlocks', 'notRemoteIpBlocks', 'spiffeIds', 'notSpiffeIds'])(
+    'R-11 an empty list of %s',
+    (field) => expect(problemsOf(ours(from({ [field]: [] }))).join()).toContain(`${field}: an empty list`),
+  )
+  test.each(['hosts', 'notHosts', 'ports', 'notPorts', 'methods', 'notMethods', 'paths', 'notPaths'])('R-11 an empty list of %s', (field) =>
+    expect(problemsOf(ours(to({ [field]: [] }))).join()).toContain(`${field}: an empty list`))
+  test.each(['values', 'notValues'])('R-11 an empty list of %s', (field) =>
+    expect(problemsOf(ours(when({ key: 'source.ip', [field]: [] }))).join()).toContain(`${field}: an empty list`))
+})
+
+describe('every mistake is told, each in its place', () => {
+  const text = ['apiVersion: security.istio.io/v1', 'kind: AuthorizationPolicy', 'metadata: { name: a, namespace: b }', 'spec:', '  rulez: []', '  rules:', '    - to:', '        - operation:', "            paths: [/ok, '/a/../b']", '            ports: [80]', '---', 'kind: [', ''].join('\n')
+
+  test('with document, line, column and path', () => {
+    const { set, problems } = checkPolicies([{ name: 'one.yaml', text }, { name: 'two.yaml', text: istios({ rules: [{ when: 1 }] }) }]) // prettier-ignore
+    expect(set).toBeUndefined()
+    expect(problems.map(({ document, line, column, path }) => [document, line, column, path])).toEqual([
+      ['one.yaml', 5, 3, 'spec.rulez'],
+      ['one.yaml', 9, 26, 'spec.rules[0].to[0].operation.paths[1]'],
+      ['one.yaml', 10, 21, 'spec.rules[0].to[0].operation.ports[0]'],
+      ['one.yaml', expect.any(Number), expect.any(Number), ''],
+      ['two.yaml', 1, expect.any(Number), 'spec.rules[0].when'],
+    ])
+  })
+
+  test('as one refusal, with all of them inside', () => {
+    try {
+      parsePolicySet([{ name: 'one.yaml', text }])
+      expect.unreachable()
+    } catch (thrown) {
+      expect(failedWith(thrown, 'policy.invalid')).toBe(true)
+      expect((thrown as Failure).message).toContain('one.yaml:5:3: spec.rulez: unknown key `rulez`: did you mean `rules`?')
+      expect((thrown as Failure).internal['problems']).toHaveLength(4)
+    }
+  })
+
+  test('two policies of one name, whichever kind', () => {
+    const { problems } = checkPolicies([{ name: 'a', text: istios({}) }, { name: 'b', text: JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p', namespace: 'shop' }, spec: {} }) }]) // prettier-ignore
+    expect(problems.map(({ document, message }) => [document, message])).toEqual([['b', '`p` is there already: a:1']])
+  })
+
+  test('strict mode with another path normalization', () => {
+    expect(problemsOf(istios({}), { pathNormalization: 'base' }).join()).toContain('needs the path normalization')
+  })
+
+  test('control characters in a text do not reach a terminal', () => {
+    expect(problemsOf(ours({ action: 'x\u001b[31m' })).join()).not.toContain('\u001b')
+  })
+
+  test('a document of very many mistakes tells the first of them', () => {
+    expect(problemsOf(Array.from({ length: 2000 }, (_, key) => `k${key}: 1`).join('\n')).length).toBe(500)
+  })
+})
+
+describe('read as it is meant', () => {
+  test('everything at once', () => {
+    const set = parsePolicySet([{ name: 'p.yaml', text: `
+# what kubectl get -o yaml prints is accepted
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: web, namespace: shop, labels: { a: b }, uid: x, creationTimestamp: "2026-01-01T00:00:00Z" }
+spec:
+  selector: { matchLabels: { app: orders } }
+  rules:
+    - from: [{ source: { principals: ["*", "example.org/ns/a/*"], notNamespaces: [bad] } }]
+      to: [{ operation: { hosts: ["*.Example.org"], ports: ["8080"], methods: [GET], paths: [/a, /b*, "*c", "*", "/d/{*}/{**}"] } }]
+      when: [{ key: "request.headers[X-A]", values: [v], notValues: [w] }]
+status: {}
+---
+---
+apiVersion: vidimus.dev/v1
+kind: AuthorizationPolicy
+metadata: { name: all }
+spec: { identities: ["spiffe://example.org/{*}"], action: DENY, expires: 2030-01-01, rules: [{}] }
+` }]) // prettier-ignore
+    const [web, all] = set.policies
+    expect(set).toMatchObject({ mode: 'strict', rootNamespace: 'istio-system', pathNormalization: 'decode-and-merge-slashes' })
+    expect(web).toMatchObject({ name: 'web', namespace: 'shop', action: 'ALLOW', requirePeer: false, selection: { namespace: 'shop', matchLabels: [{ key: 'app', value: 'orders' }] }, place: { line: 3, column: 1 } })
+    expect(web?.rules[0]).toMatchObject({
+      from: [[{ on: 'peer', not: false, anyOf: [{ kind: 'any' }, { kind: 'below', prefix: 'spiffe://example.org/ns/a/' }] }, { on: 'peer', not: true, anyOf: [{ kind: 'namespace', glob: 'bad' }] }]],
+      to: [
+        [
+          { on: 'host', anyOf: [{ kind: 'suffix', value: '.example.org' }] },
+          { on: 'destination.port', anyOf: [8080] },
+          { on: 'method', anyOf: [{ kind: 'exact', value: 'GET' }] },
+          { on: 'path', anyOf: [{ kind: 'exact', value: '/a' }, { kind: 'prefix', value: '/b' }, { kind: 'suffix', value: 'c' }, { kind: 'present' }, { kind: 'template', text: '/d/{*}/{**}' }] }, // prettier-ignore
+        ],
+      ],
+      when: [
+        { on: 'header', name: 'x-a', not: false, anyOf: [{ kind: 'exact', value: 'v' }] },
+        { on: 'header', name: 'x-a', not: true, anyOf: [{ kind: 'exact', value: 'w' }] },
+      ],
+    })
+    expect(all).toMatchObject({ namespace: '', action: 'DENY', requirePeer: false, expires: 1_893_456_000_000, rules: [{ from: 'any', to: 'any', when: [] }] })
+  })
+
+  test('what strict mode refuses for its dead or open ends, istio mode takes', () => {
+    const text = istios({ rules: [{ from: [{ source: { principals: ['a*', 'x/*/y'] } }], to: [{ operation: { paths: ['a', '/a/*/b', '//x'], methods: ['get'] } }] }] })
+    expect(problemsOf(text).length).toBe(6)
+    expect(problemsOf(text, { mode: 'istio' })).toEqual([])
+  })
+
+  test('tests stand beside policies and are passed over', () => {
+    const tests = JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'PolicyTest', cases: [] })
+    const set = parsePolicySet([{ name: 'p', text: istios({}) }, { name: 't', text: tests }]) // prettier-ignore
+    expect(set.documents.map(({ name }) => name)).toEqual(['p'])
+  })
+
+  test('the fingerprint changes with text, mode and options, and with nothing else', () => {
+    const print = (text: string, options = {}) => parsePolicySet([{ name: 'p', text }], options).fingerprint
+    const one = print(istios({}))
+    expect(print(istios({}))).toBe(one)
+    expect(new Set([one, print(`${istios({})} `), print(istios({}), { mode: 'istio' }), print(istios({}), { rootNamespace: 'root' })]).size).toBe(4)
+    expect(parsePolicySet([]).policies).toEqual([])
+  })
+
+  test('moments', () => {
+    expect(readMoment('2030-01-01')).toBe(1_893_456_000_000)
+    expect(readMoment('2030-01-01T02:00:00+02:00')).toBe(1_893_456_000_000)
+    for (const text of ['2030-1-1', '2030-13-01', '2030-02-29', '2030-01-01 00:00:00', 'tomorrow', '']) expect(readMoment(text)).toBeUndefined()
+  })
+})
