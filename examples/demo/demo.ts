@@ -82,7 +82,18 @@ async function registerWorkloads(stage: Stage, { server }: Sockets): Promise<voi
   const { agents } = await vidimus<{ agents: readonly { id: string }[] }>('agent', 'list', '--server-socket', server)
   for (const name of [...sidecarNames, 'report']) {
     const selector = `unix:path:${join(stage.bin, name === 'report' ? name : `${name}-envoy`)}`
-    await vidimus('entry', 'create', '--server-socket', server, '--spiffe-id', idOf(name), '--parent-id', agents[0]!.id, '--selector', selector)
+    await vidimus(
+      'entry',
+      'create',
+      '--server-socket',
+      server,
+      '--spiffe-id',
+      idOf(name),
+      '--parent-id',
+      agents[0]!.id,
+      '--selector',
+      selector,
+    )
     tell(`${idOf(name).padEnd(30)} ${selector.replace(repository, '.')}`)
   }
 }
@@ -101,7 +112,9 @@ async function startMesh(stage: Stage, { agent }: Sockets, envoy: string | undef
   const started = Date.now()
   const mesh = await Mesh.start(stage, agent, envoy)
   const proxies = sidecarNames.map((name) => `${name}-envoy`).join(', ')
-  tell(`${proxies} (${envoy ? 'Envoy' : 'Node'}) and report (Node, no proxy) hold certificate, bundle and filter after ${Date.now() - started} ms`)
+  tell(
+    `${proxies} (${envoy ? 'Envoy' : 'Node'}) and report (Node, no proxy) hold certificate, bundle and filter after ${Date.now() - started} ms`,
+  )
   return mesh
 }
 
@@ -151,7 +164,9 @@ async function changeThePolicy(stage: Stage, { server }: Sockets, mesh: Mesh): P
     return { command: applied - started, afterwards: Date.now() - applied }
   }
   const refused = await apply(before.replace('methods: [GET]', 'methods: [HEAD]'), 403)
-  tell(`report GET /orders: allowed -> refused, seen ${refused.afterwards} ms after \`vidimus policy apply\` returned (the command took ${refused.command} ms)`)
+  tell(
+    `report GET /orders: allowed -> refused, seen ${refused.afterwards} ms after \`vidimus policy apply\` returned (the command took ${refused.command} ms)`,
+  )
   const allowed = await apply(before, 200)
   tell(`report GET /orders: refused -> allowed, seen ${allowed.afterwards} ms after \`vidimus policy apply\` returned`)
   summary.push(`a policy change reached the proxies within ${Math.max(refused.afterwards, allowed.afterwards)} ms, without a restart`)
@@ -163,13 +178,21 @@ async function rotate(mesh: Mesh): Promise<void> {
   const { requests, failures, serials } = await mesh.callUntil(Date.now() + seconds * 1000, 'web', 'orders', 'GET', '/orders')
   tell(`web -> orders for ${seconds} s through both proxies: ${requests} requests, ${failures} failures`)
   tell(`certificates that web presented: ${[...serials].map((serial) => serial.slice(0, 16)).join(', ')}`)
-  if (failures > 0 || serials.size < 3) throw new Error(`expected no failures and at least 3 serial numbers, got ${failures} and ${serials.size}`)
+  if (failures > 0 || serials.size < 3)
+    throw new Error(`expected no failures and at least 3 serial numbers, got ${failures} and ${serials.size}`)
   summary.push(`${requests} requests over ${serials.size - 1} rotations, ${failures} failures`)
 }
 
 async function withdrawAnIdentity({ server, agentAdmin }: Sockets, mesh: Mesh): Promise<void> {
   heading('an identity is withdrawn')
-  const { entries } = await vidimus<{ entries: readonly { id: string; spiffeId: string }[] }>('entry', 'show', '--server-socket', server, '--spiffe-id', idOf('report'))
+  const { entries } = await vidimus<{ entries: readonly { id: string; spiffeId: string }[] }>(
+    'entry',
+    'show',
+    '--server-socket',
+    server,
+    '--spiffe-id',
+    idOf('report'),
+  )
   const gone = mesh.report.line((line) => line.includes('"event":"no-identity"'))
   await vidimus('entry', 'delete', entries[0]!.id, '--server-socket', server)
   const deleted = Date.now()
@@ -178,7 +201,14 @@ async function withdrawAnIdentity({ server, agentAdmin }: Sockets, mesh: Mesh): 
   tell(`the entry of report is deleted; its stream ended with \`no identity issued\` ${took} ms later`)
   const { status } = await mesh.call('report', 'orders', 'GET', '/orders')
   tell(`report GET /orders: ${status === 0 ? 'it has no certificate to present any more' : `status ${status}`}`)
-  const explained = await vidimus<{ verdict: string }>('explain', 'workload', '--agent-admin-socket', agentAdmin, '--pid', String(mesh.report.pid))
+  const explained = await vidimus<{ verdict: string }>(
+    'explain',
+    'workload',
+    '--agent-admin-socket',
+    agentAdmin,
+    '--pid',
+    String(mesh.report.pid),
+  )
   tell(`vidimus explain workload --pid ${mesh.report.pid}: ${explained.verdict}`)
   if (status !== 0) throw new Error('report could still call after its entry was deleted')
   summary.push(`a deleted entry took the identity away after ${took} ms`)
@@ -190,7 +220,9 @@ async function stayUp(stage: Stage, sockets: Sockets, mesh: Mesh): Promise<void>
   for (const { name, listenPort } of web.upstreams) tell(`curl -i http://127.0.0.1:${listenPort}/orders            # as web, to ${name}`)
   tell(`npm run -s vidimus -- entry show --server-socket ${sockets.server}`)
   tell(`npm run -s vidimus -- explain workload --agent-admin-socket ${sockets.agentAdmin} --pid ${mesh.report.pid}`)
-  tell(`$EDITOR ${stage.path('policies')}/*.yaml && npm run -s vidimus -- policy apply ${stage.path('policies')} --server-socket ${sockets.server}`)
+  tell(
+    `$EDITOR ${stage.path('policies')}/*.yaml && npm run -s vidimus -- policy apply ${stage.path('policies')} --server-socket ${sockets.server}`,
+  )
   tell(`curl -s http://127.0.0.1:${web.adminPort}/certs                  # Envoy's own view`)
   tell('Ctrl-C ends everything')
   await new Promise<void>((done) => process.once('SIGINT', () => done()).once('SIGTERM', () => done()))
@@ -203,6 +235,5 @@ function heading(text: string): void {
 function tell(text: string): void {
   process.stdout.write(`${text}\n`)
 }
-
 
 await play(process.argv.includes('--keep'))

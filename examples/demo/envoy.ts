@@ -61,7 +61,10 @@ function http(name: string, to: string, filters: readonly object[]): object {
       route_config: { virtual_hosts: [{ name, domains: ['*'], routes: [{ match: { prefix: '/' }, route: { cluster: to } }] }] },
       http_filters: [
         ...filters,
-        { name: 'envoy.filters.http.router', typed_config: { '@type': 'type.googleapis.com/envoy.extensions.filters.http.router.v3.Router' } },
+        {
+          name: 'envoy.filters.http.router',
+          typed_config: { '@type': 'type.googleapis.com/envoy.extensions.filters.http.router.v3.Router' },
+        },
       ],
       access_log: [
         {
@@ -123,7 +126,12 @@ function upstreamCluster({ name, port, spiffeId }: Sidecar['upstreams'][number])
 }
 
 function cluster(name: string, port: number): object {
-  return { name, type: 'STATIC', connect_timeout: '2s', load_assignment: { cluster_name: name, endpoints: [{ lb_endpoints: [{ endpoint: { address: loopback(port) } }] }] } }
+  return {
+    name,
+    type: 'STATIC',
+    connect_timeout: '2s',
+    load_assignment: { cluster_name: name, endpoints: [{ lb_endpoints: [{ endpoint: { address: loopback(port) } }] }] },
+  }
 }
 
 function agentCluster(socket: string): object {
@@ -137,7 +145,10 @@ function agentCluster(socket: string): object {
         explicit_http_config: { http2_protocol_options: {} },
       },
     },
-    load_assignment: { cluster_name: 'vidimus-agent', endpoints: [{ lb_endpoints: [{ endpoint: { address: { pipe: { path: socket } } } }] }] },
+    load_assignment: {
+      cluster_name: 'vidimus-agent',
+      endpoints: [{ lb_endpoints: [{ endpoint: { address: { pipe: { path: socket } } } }] }],
+    },
   }
 }
 

@@ -49,9 +49,14 @@ export class Mesh implements AsyncDisposable {
     const sidecars = await plan(agentSocket, services)
     const running = await Promise.all([...sidecars.values()].map((sidecar) => startSidecar(stage, sidecar, envoy)))
     const program = await stage.runtime('report', process.execPath)
-    const report = stage.start('report', program, [join(repository, 'examples/demo/report.ts')], { SPIFFE_ENDPOINT_SOCKET: `unix://${agentSocket}` })
+    const report = stage.start('report', program, [join(repository, 'examples/demo/report.ts')], {
+      SPIFFE_ENDPOINT_SOCKET: `unix://${agentSocket}`,
+    })
     const mesh = new Mesh(sidecars, services, report, running)
-    await Promise.all([report.line((line) => line.includes('"event":"identity"')), ...[...sidecars.values()].map((sidecar) => ready(sidecar, envoy !== undefined))])
+    await Promise.all([
+      report.line((line) => line.includes('"event":"identity"')),
+      ...[...sidecars.values()].map((sidecar) => ready(sidecar, envoy !== undefined)),
+    ])
     return mesh
   }
 
@@ -66,14 +71,21 @@ export class Mesh implements AsyncDisposable {
   /** One call from a workload to another, through whatever stands beside both. */
   async call(from: string, to: string, method: string, path: string): Promise<Outcome> {
     const id = `call-${++this.#count}`
-    const status = from === 'report' ? await this.#callByReport(id, to, method, path) : await this.#callThroughSidecar(id, from, to, method, path)
+    const status =
+      from === 'report' ? await this.#callByReport(id, to, method, path) : await this.#callThroughSidecar(id, from, to, method, path)
     const line = await this.#lineOf(id)
     const denied = /rbac_access_denied_matched_policy\[(.*)\]$/.exec(line?.details ?? '')?.[1]
     return { status, rule: denied ?? line?.rbac?.enforced_effective_policy_id ?? 'none', peerSerial: line?.peerSerial ?? '' }
   }
 
   /** Four callers, as fast as they can, until `until`: what came back. */
-  async callUntil(until: number, from: string, to: string, method: string, path: string): Promise<{ requests: number; failures: number; serials: Set<string> }> {
+  async callUntil(
+    until: number,
+    from: string,
+    to: string,
+    method: string,
+    path: string,
+  ): Promise<{ requests: number; failures: number; serials: Set<string> }> {
     const result = { requests: 0, failures: 0, serials: new Set<string>() }
     const caller = async () => {
       while (Date.now() < until) {
@@ -135,7 +147,9 @@ async function plan(agentSocket: string, services: readonly Server[]): Promise<M
       adminPort: await freePort(),
       inboundPort: inbound.get(name)!,
       servicePort: typeof address === 'object' && address ? address.port : 0,
-      upstreams: await Promise.all(calls[name]!.map(async (to) => ({ name: to, listenPort: await freePort(), port: inbound.get(to)!, spiffeId: idOf(to) }))),
+      upstreams: await Promise.all(
+        calls[name]!.map(async (to) => ({ name: to, listenPort: await freePort(), port: inbound.get(to)!, spiffeId: idOf(to) })),
+      ),
     })
   }
   return sidecars
@@ -146,7 +160,18 @@ async function startSidecar(stage: Stage, sidecar: Sidecar, envoy: string | unde
   const program = await stage.runtime(name, envoy ?? process.execPath)
   if (envoy === undefined) return stage.start(name, program, [join(repository, 'examples/demo/node-sidecar.ts'), JSON.stringify(sidecar)])
   const config = await stage.write(`envoy/${sidecar.name}.json`, JSON.stringify(bootstrap(sidecar), null, 2))
-  return stage.start(name, program, ['-c', config, '--use-dynamic-base-id', '--disable-hot-restart', '--concurrency', '1', '--log-level', 'warning', '--file-flush-interval-msec', '20'])
+  return stage.start(name, program, [
+    '-c',
+    config,
+    '--use-dynamic-base-id',
+    '--disable-hot-restart',
+    '--concurrency',
+    '1',
+    '--log-level',
+    'warning',
+    '--file-flush-interval-msec',
+    '20',
+  ])
 }
 
 /** A sidecar is ready when it takes mutual TLS with a certificate of its own and has its authorization filters. */
@@ -161,10 +186,17 @@ async function ready(sidecar: Sidecar, isEnvoy: boolean): Promise<void> {
 async function envoyReady({ adminPort }: Sidecar): Promise<boolean> {
   try {
     const [state, certificates, stats] = await Promise.all(
-      ['ready', 'certs', 'stats?filter=extension_config_discovery.*config_reload$'].map(async (path) => (await fetch(`http://127.0.0.1:${adminPort}/${path}`)).text()),
+      ['ready', 'certs', 'stats?filter=extension_config_discovery.*config_reload$'].map(async (path) =>
+        (await fetch(`http://127.0.0.1:${adminPort}/${path}`)).text(),
+      ),
     )
     const reloads = [...(stats ?? '').matchAll(/config_reload: (\d+)/g)]
-    return state!.startsWith('LIVE') && certificates!.includes(`spiffe://${trustDomain}/`) && reloads.length >= 2 && reloads.every(([, count]) => count !== '0')
+    return (
+      state!.startsWith('LIVE') &&
+      certificates!.includes(`spiffe://${trustDomain}/`) &&
+      reloads.length >= 2 &&
+      reloads.every(([, count]) => count !== '0')
+    )
   } catch {
     return false
   }
@@ -173,14 +205,17 @@ async function envoyReady({ adminPort }: Sidecar): Promise<boolean> {
 function listens(port: number): Promise<boolean> {
   return fetch(`http://127.0.0.1:${port}`).then(
     () => true,
-    (error: unknown) => !(error instanceof Error && error.cause instanceof Error && 'code' in error.cause && error.cause.code === 'ECONNREFUSED'),
+    (error: unknown) =>
+      !(error instanceof Error && error.cause instanceof Error && 'code' in error.cause && error.cause.code === 'ECONNREFUSED'),
   )
 }
 
 /** The workload itself: answers everything with 200. Whether a call may come this far is not its business. */
 function service(name: string): Promise<Server> {
   return new Promise((done) => {
-    const server = createServer((_request, response) => response.writeHead(200, { 'content-type': 'text/plain' }).end(`${name} says hello\n`))
+    const server = createServer((_request, response) =>
+      response.writeHead(200, { 'content-type': 'text/plain' }).end(`${name} says hello\n`),
+    )
     server.listen(0, '127.0.0.1', () => done(server))
   })
 }

@@ -134,7 +134,10 @@ function run(name: string, child: ChildProcess): Running {
           act()
         }
         const tail = () => recent.slice(-8).join('\n  ')
-        const timer = setTimeout(() => finish(() => fail(new Error(`${name} did not get ready within ${seconds} s:\n  ${tail()}`))), seconds * 1000)
+        const timer = setTimeout(
+          () => finish(() => fail(new Error(`${name} did not get ready within ${seconds} s:\n  ${tail()}`))),
+          seconds * 1000,
+        )
         const listener = (line: string) => {
           if (test(line)) finish(() => done(line))
         }

@@ -10,16 +10,29 @@ export interface AuditEvent {
 
 type Context = Readonly<Record<string, string>>
 
-export const x509SvidIssued = (svid: { spiffeId: string; serial: string; notAfter: Instant; authority: string }, context: Context): AuditEvent => ({
+export const x509SvidIssued = (
+  svid: { spiffeId: string; serial: string; notAfter: Instant; authority: string },
+  context: Context,
+): AuditEvent => ({
   what: 'x509-svid.issued',
   outcome: 'done',
   fields: { ...context, spiffeId: svid.spiffeId, serial: svid.serial, notAfter: svid.notAfter, authority: svid.authority },
 })
 
-export const jwtSvidIssued = (svid: { spiffeId: string; jti: string; expiresAt: Instant; keyId: string; audience: readonly string[] }, context: Context): AuditEvent => ({
+export const jwtSvidIssued = (
+  svid: { spiffeId: string; jti: string; expiresAt: Instant; keyId: string; audience: readonly string[] },
+  context: Context,
+): AuditEvent => ({
   what: 'jwt-svid.issued',
   outcome: 'done',
-  fields: { ...context, spiffeId: svid.spiffeId, jti: svid.jti, expiresAt: svid.expiresAt, keyId: svid.keyId, audience: svid.audience.join(' ') },
+  fields: {
+    ...context,
+    spiffeId: svid.spiffeId,
+    jti: svid.jti,
+    expiresAt: svid.expiresAt,
+    keyId: svid.keyId,
+    audience: svid.audience.join(' '),
+  },
 })
 
 export const issuanceRefused = (refusal: { spiffeId: string; reason: string }, context: Context): AuditEvent => ({
@@ -41,7 +54,11 @@ export const nodeAttested = (node: { id: string; type: string; serial: string; a
   fields: { id: node.id, type: node.type, serial: node.serial, address: node.address },
 })
 
-export const nodeRenewed = (node: { id: string; serial: string }): AuditEvent => ({ what: 'node.renewed', outcome: 'done', fields: { id: node.id, serial: node.serial } })
+export const nodeRenewed = (node: { id: string; serial: string }): AuditEvent => ({
+  what: 'node.renewed',
+  outcome: 'done',
+  fields: { id: node.id, serial: node.serial },
+})
 
 export const nodeRefused = (refusal: { type: string; reason: string; address: string }): AuditEvent => ({
   what: 'node.refused',

@@ -42,7 +42,8 @@ export function verifyTrail(lines: Iterable<string>): TrailVerdict {
     count++
     const record = read(line)
     if (!record) return { whole: false, line: count, problem: 'it is not an audit record' }
-    if (before !== undefined && record.previous !== before) return { whole: false, line: count, problem: 'it does not follow from the line before' }
+    if (before !== undefined && record.previous !== before)
+      return { whole: false, line: count, problem: 'it does not follow from the line before' }
     if (sealed(record.previous, record.body) !== line) return { whole: false, line: count, problem: 'it was changed after it was written' }
     before = record.hash
   }
@@ -64,7 +65,9 @@ class ChainedTrail implements AuditTrail {
 
   append(event: AuditEvent): Promise<void> {
     if (this.#waiting.length >= maxWaiting) {
-      return Promise.reject(new Failure('resource_exhausted', 'audit.sink-too-slow', { public: 'too many audit records are waiting to be written' }))
+      return Promise.reject(
+        new Failure('resource_exhausted', 'audit.sink-too-slow', { public: 'too many audit records are waiting to be written' }),
+      )
     }
     const done = Promise.withResolvers<void>()
     this.#waiting.push({ event, at: this.#clock.now(), done })

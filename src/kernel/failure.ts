@@ -53,7 +53,7 @@ export class Failure extends Error {
     }
     return new Failure('internal', reason, {
       public: 'internal error',
-      internal: { error: thrown instanceof Error ? thrown.message : String(thrown) },
+      internal: { error: textOf(thrown) },
       cause: thrown,
     })
   }
@@ -68,11 +68,16 @@ export function failedWith(thrown: unknown, reason: string): thrown is Failure {
 export function tellChain(thrown: unknown): string {
   const texts: string[] = []
   for (let at: unknown = thrown, depth = 0; at !== undefined && depth < maxCauses; depth++) {
-    const text = at instanceof Error ? at.message : String(at)
+    const text = textOf(at)
     if (text !== '' && texts.at(-1) !== text) texts.push(text)
     at = at instanceof Error ? at.cause : undefined
   }
   return texts.join(': ')
+}
+
+function textOf(thrown: unknown): string {
+  if (thrown instanceof Error) return thrown.message
+  return typeof thrown === 'string' ? thrown : 'something that is not an error was thrown'
 }
 
 const maxCauses = 8

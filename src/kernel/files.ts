@@ -31,7 +31,9 @@ export const systemFiles: Files = {
     try {
       const info = await lstat(path)
       if (info.size > maxFileBytes) {
-        throw new Failure('failed_precondition', 'file.too-large', { public: `\`${path}\` holds ${info.size} bytes: at most ${maxFileBytes} are read` })
+        throw new Failure('failed_precondition', 'file.too-large', {
+          public: `\`${path}\` holds ${info.size} bytes: at most ${maxFileBytes} are read`,
+        })
       }
       return await readFile(path)
     } catch (error) {
@@ -93,7 +95,9 @@ export const systemFiles: Files = {
     await mkdir(path, { recursive: true, mode: 0o700 })
     const info = await lstat(path)
     if (!info.isDirectory()) {
-      throw new Failure('failed_precondition', 'directory.not-a-directory', { public: `\`${path}\` is not a directory: choose another path or remove it` })
+      throw new Failure('failed_precondition', 'directory.not-a-directory', {
+        public: `\`${path}\` is not a directory: choose another path or remove it`,
+      })
     }
     const mode = info.mode & 0o777
     if ((mode & 0o077) === 0) return

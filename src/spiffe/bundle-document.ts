@@ -14,7 +14,10 @@ export function formatBundleDocument(bundle: TrustBundle): string {
   const keys = [...bundle.x509Authorities.map(x509Jwk), ...bundle.jwtAuthorities.map((authority) => jwtJwk(authority, true))]
   const hint = bundle.refreshHint === undefined ? {} : { spiffe_refresh_hint: Math.round(bundle.refreshHint / seconds(1)) }
   // The sequence may have 64 bits (B-2), more than a number here can hold, so its digits are put in as text.
-  return JSON.stringify({ keys, spiffe_sequence: 0, ...hint }, null, 2).replace('"spiffe_sequence": 0', `"spiffe_sequence": ${bundle.sequence}`)
+  return JSON.stringify({ keys, spiffe_sequence: 0, ...hint }, null, 2).replace(
+    '"spiffe_sequence": 0',
+    `"spiffe_sequence": ${bundle.sequence}`,
+  )
 }
 
 /** The plain JWK set of the JWT authorities, as FetchJWTBundles sends it: no other uses (API-19). */
@@ -44,7 +47,8 @@ export function parseBundle(trustDomain: TrustDomain, text: string): TrustBundle
 export function parseBundleDocument(trustDomain: TrustDomain, text: string): TrustBundle {
   const document = object(text)
   const keys = document['keys']
-  if (!Array.isArray(keys) || keys.length > maxKeys) throw refused('malformed', `a bundle document needs a list \`keys\` of at most ${maxKeys}`)
+  if (!Array.isArray(keys) || keys.length > maxKeys)
+    throw refused('malformed', `a bundle document needs a list \`keys\` of at most ${maxKeys}`)
   const x509Authorities: X509Authority[] = []
   const jwtAuthorities: JwtAuthority[] = []
   for (const jwk of keys as Jwk[]) {
@@ -75,7 +79,12 @@ function contentOf(bundle: TrustBundle): string {
 
 function parseBundlePem(trustDomain: TrustDomain, text: string): TrustBundle {
   const certificates = parseCertificatesPem(text)
-  return { trustDomain, x509Authorities: certificates.map((certificate) => ({ certificate, tainted: false })), jwtAuthorities: [], sequence: 0n }
+  return {
+    trustDomain,
+    x509Authorities: certificates.map((certificate) => ({ certificate, tainted: false })),
+    jwtAuthorities: [],
+    sequence: 0n,
+  }
 }
 
 type Jwk = Record<string, unknown>
@@ -116,7 +125,8 @@ function sequenceIn(text: string, parsed: unknown): bigint {
 }
 
 function object(text: string): Record<string, unknown> {
-  if (text.length > maxDocumentBytes) throw refused('malformed', `a bundle document has ${text.length} characters: at most ${maxDocumentBytes}`)
+  if (text.length > maxDocumentBytes)
+    throw refused('malformed', `a bundle document has ${text.length} characters: at most ${maxDocumentBytes}`)
   try {
     const value: unknown = JSON.parse(text)
     if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>

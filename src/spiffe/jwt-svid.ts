@@ -76,12 +76,15 @@ function split(token: string): { header: Claims; unverified: Claims } {
 
 function checkHeader(header: Claims): void {
   const strange = Object.keys(header).find((name) => !allowedHeaders.has(name))
-  if (strange !== undefined) throw refused('header', `a token has the header \`${strange.slice(0, 40)}\`: expected only \`alg\`, \`kid\` and \`typ\``)
-  if (typeof header['alg'] !== 'string' || !algorithms.has(header['alg'])) throw refused('algorithm', 'a token names an algorithm that JWT-SVIDs may not use')
+  if (strange !== undefined)
+    throw refused('header', `a token has the header \`${strange.slice(0, 40)}\`: expected only \`alg\`, \`kid\` and \`typ\``)
+  if (typeof header['alg'] !== 'string' || !algorithms.has(header['alg']))
+    throw refused('algorithm', 'a token names an algorithm that JWT-SVIDs may not use')
   if (header['typ'] !== undefined && header['typ'] !== 'JWT' && header['typ'] !== 'JOSE') {
     throw refused('type', 'a token has a `typ` other than `JWT` or `JOSE`')
   }
-  if (header['kid'] !== undefined && (typeof header['kid'] !== 'string' || header['kid'] === '')) throw refused('header', 'a token has a `kid` that is not a text')
+  if (header['kid'] !== undefined && (typeof header['kid'] !== 'string' || header['kid'] === ''))
+    throw refused('header', 'a token has a `kid` that is not a text')
 }
 
 function subject(claims: Claims): SpiffeId {
@@ -129,7 +132,7 @@ function checkClaims(claims: Claims, audience: string, at: Instant): Omit<Verifi
   const audiences = typeof aud === 'string' ? [aud] : Array.isArray(aud) ? aud : []
   if (audiences.length === 0 || !audiences.every((one) => typeof one === 'string')) throw refused('no-audience', 'a token has no audience')
   if (!audiences.includes(audience)) throw refused('wrong-audience', `a token is not meant for the audience \`${audience.slice(0, 120)}\``)
-  return { audience: audiences as string[], expiresAt: exp * 1000, claims: { ...claims, aud: audiences } }
+  return { audience: audiences, expiresAt: exp * 1000, claims: { ...claims, aud: audiences } }
 }
 
 type Claims = Record<string, unknown>

@@ -15,7 +15,10 @@ export function parseTrustDomain(name: string): TrustDomain {
     throw refused('too-long', `a trust domain name has ${name.length} characters: at most ${maxTrustDomainBytes}`)
   }
   if (!allowed.test(name)) {
-    throw refused('bad-character', `\`${name.slice(0, 80)}\` is not a trust domain name: expected only \`a-z\`, \`0-9\`, \`.\`, \`-\` and \`_\``)
+    throw refused(
+      'bad-character',
+      `\`${name.slice(0, 80)}\` is not a trust domain name: expected only \`a-z\`, \`0-9\`, \`.\`, \`-\` and \`_\``,
+    )
   }
   return name as TrustDomain
 }

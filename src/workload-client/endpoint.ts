@@ -7,7 +7,10 @@ import { Failure } from '../kernel/failure.ts'
  */
 export function endpointPath(address = process.env['SPIFFE_ENDPOINT_SOCKET']): string {
   if (address === undefined || address === '') {
-    throw refused('missing', 'no Workload API address: pass one, or set `SPIFFE_ENDPOINT_SOCKET`, for example to `unix:///run/vidimus/agent/public/api.sock`')
+    throw refused(
+      'missing',
+      'no Workload API address: pass one, or set `SPIFFE_ENDPOINT_SOCKET`, for example to `unix:///run/vidimus/agent/public/api.sock`',
+    )
   }
   if (address.startsWith('tcp:')) throw refused('tcp', `\`${address}\` is a TCP address: this client speaks to Unix sockets only`)
   const path = /^unix:(?:\/\/)?(\/[^?#]*)$/.exec(address)?.[1]

@@ -62,6 +62,8 @@ describe('the audit trail', () => {
     await Promise.all(Array.from({ length: 100 }, (_, index) => trail.append(event(String(index)))))
     expect(batches.length).toBeLessThan(5)
     expect(verifyTrail(batches.flat())).toEqual({ whole: true, lines: 100 })
-    expect(batches.flat().map((line) => /"subject":"(\d+)"/.exec(line)?.[1])).toEqual(Array.from({ length: 100 }, (_, index) => String(index)))
+    expect(batches.flat().map((line) => /"subject":"(\d+)"/.exec(line)?.[1])).toEqual(
+      Array.from({ length: 100 }, (_, index) => String(index)),
+    )
   })
 })

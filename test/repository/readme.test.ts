@@ -7,7 +7,16 @@ import { vocabulary } from '../../src/cli/command.ts'
 import packageJson from '../../package.json' with { type: 'json' }
 import * as library from '../../src/workload-client/vidimus.ts'
 
-const pages = ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/architecture.md', 'docs/adding-a-driver.md', 'deploy/systemd/README.md', 'deploy/envoy/README.md', 'policies/examples/README.md']
+const pages = [
+  'README.md',
+  'CONTRIBUTING.md',
+  'SECURITY.md',
+  'docs/architecture.md',
+  'docs/adding-a-driver.md',
+  'deploy/systemd/README.md',
+  'deploy/envoy/README.md',
+  'policies/examples/README.md',
+]
 const known = vocabulary(commands)
 
 describe.each(pages)('%s', (page) => {
@@ -39,11 +48,16 @@ test('what the README imports from the library is there', async () => {
 function commandsIn(text: string): string[] {
   const fenced = [...text.matchAll(/^```[a-z]*\n([\s\S]*?)^```/gm)].flatMap(([, block]) => block!.split('\n'))
   const inline = [...text.matchAll(/`(vidimus [^`]+)`/g)].map(([, code]) => code!)
-  return [...fenced, ...inline].flatMap((line) => line.replace(/#.*$/, '').split(/&&|\||>/)).map((line) => line.trim()).filter((line) => /^vidimus [a-z]/.test(line))
+  return [...fenced, ...inline]
+    .flatMap((line) => line.replace(/#.*$/, '').split(/&&|\||>/))
+    .map((line) => line.trim())
+    .filter((line) => /^vidimus [a-z]/.test(line))
 }
 
 function isKnown(line: string): boolean {
   const words = line.split(/\s+/).slice(1)
-  const one = known.find(({ name }) => `${words.join(' ')} `.startsWith(`${name} `)) ?? known.find(({ name }) => name.startsWith(`${words[0]} `) && words.length === 1)
+  const one =
+    known.find(({ name }) => `${words.join(' ')} `.startsWith(`${name} `)) ??
+    known.find(({ name }) => name.startsWith(`${words[0]} `) && words.length === 1)
   return one !== undefined && words.filter((word) => word.startsWith('--')).every((flag) => one.flags.includes(flag.replace(/=.*$/, '')))
 }

@@ -65,13 +65,19 @@ describe('SPIFFE IDs', () => {
 
   test('R-1 nothing but a Failure is thrown, whatever is read', () => {
     fc.assert(
-      fc.property(fc.oneof(fc.string(), fc.string().map((rest) => `spiffe://${rest}`)), (text) => {
-        try {
-          expect(parseSpiffeId(text)).toBe(text)
-        } catch (error) {
-          expect(error).toBeInstanceOf(Failure)
-        }
-      }),
+      fc.property(
+        fc.oneof(
+          fc.string(),
+          fc.string().map((rest) => `spiffe://${rest}`),
+        ),
+        (text) => {
+          try {
+            expect(parseSpiffeId(text)).toBe(text)
+          } catch (error) {
+            expect(error).toBeInstanceOf(Failure)
+          }
+        },
+      ),
     )
   })
 

@@ -1,7 +1,13 @@
 import { beforeAll, describe, expect, test } from 'vitest'
 import { base64url, utf8 } from '../../src/kernel/bytes.ts'
 import { minutes, seconds } from '../../src/kernel/duration.ts'
-import { formatBundleDocument, formatJwtKeySet, parseBundle, parseBundleDocument, sameAuthorities } from '../../src/spiffe/bundle-document.ts'
+import {
+  formatBundleDocument,
+  formatJwtKeySet,
+  parseBundle,
+  parseBundleDocument,
+  sameAuthorities,
+} from '../../src/spiffe/bundle-document.ts'
 import { bundleSet } from '../../src/spiffe/bundle-set.ts'
 import type { TrustBundle } from '../../src/spiffe/bundle.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
@@ -80,14 +86,19 @@ describe('JWT-SVIDs', () => {
     await expect(verify(await forged({}, claims))).rejects.toMatchObject({ reason })
   })
 
-  test.each(['', 'a', 'a.b', 'a.b.c.d', 'a.b.c.d.e', '..', '!.!.!', `${'a'.repeat(9000)}.b.c`, '{"payload":"x"}'])('J-1, J-3, R-17 refuses `%s`', async (token) => {
-    await expect(verify(token)).rejects.toMatchObject({ reason: expect.stringMatching(/^jwt-svid\.(malformed|too-long)$/) as string })
-  })
+  test.each(['', 'a', 'a.b', 'a.b.c.d', 'a.b.c.d.e', '..', '!.!.!', `${'a'.repeat(9000)}.b.c`, '{"payload":"x"}'])(
+    'J-1, J-3, R-17 refuses `%s`',
+    async (token) => {
+      await expect(verify(token)).rejects.toMatchObject({ reason: expect.stringMatching(/^jwt-svid\.(malformed|too-long)$/) as string })
+    },
+  )
 
   test('refuses a token whose signature or payload was changed', async () => {
     const token = await makeJwtSvid(signer, 'k1', content)
     const [header, , signature] = token.split('.') as [string, string, string]
-    await expect(verify(`${header}.${part({ sub: 'spiffe://example.org/admin', aud: ['orders'], exp: at })}.${signature}`)).rejects.toMatchObject({ reason: 'jwt-svid.signature' })
+    await expect(
+      verify(`${header}.${part({ sub: 'spiffe://example.org/admin', aud: ['orders'], exp: at })}.${signature}`),
+    ).rejects.toMatchObject({ reason: 'jwt-svid.signature' })
     await expect(verify(`${token.slice(0, -4)}AAAA`)).rejects.toMatchObject({ reason: 'jwt-svid.signature' })
   })
 
@@ -108,7 +119,9 @@ describe('JWT-SVIDs', () => {
   test.each<KeyType>(['ec-p256', 'ec-p384', 'rsa-2048'])('J-5 a token made with a key of type %s is verified', async (keyType) => {
     const other = signerOf((await generateKeyPair(keyType)).privateKey)
     const bundles = bundleSet([{ ...bundle, jwtAuthorities: [{ keyId: 'o', publicKey: other.publicKey, tainted: false }] }])
-    await expect(verifyJwtSvid(await makeJwtSvid(other, 'o', content), bundles, 'orders', at)).resolves.toMatchObject({ audience: ['orders'] })
+    await expect(verifyJwtSvid(await makeJwtSvid(other, 'o', content), bundles, 'orders', at)).resolves.toMatchObject({
+      audience: ['orders'],
+    })
   })
 })
 
@@ -130,7 +143,10 @@ describe('bundle documents', () => {
   })
 
   test('B-5, B-9 passes over keys of an unknown type or use', () => {
-    const read = parseBundleDocument(bundle.trustDomain, '{"keys":[{"kty":"OKP","use":"jwt-svid"},{"kty":"EC","use":"new"},{"kty":"EC"},{"kty":"RSA","use":"x509-svid"}]}')
+    const read = parseBundleDocument(
+      bundle.trustDomain,
+      '{"keys":[{"kty":"OKP","use":"jwt-svid"},{"kty":"EC","use":"new"},{"kty":"EC"},{"kty":"RSA","use":"x509-svid"}]}',
+    )
     expect(read.x509Authorities).toEqual([])
     expect(read.jwtAuthorities).toEqual([])
   })

@@ -21,7 +21,8 @@ const bundleOf = (authority: TestCa, trustDomain = authority.trustDomain): Trust
   jwtAuthorities: [],
   sequence: 1n,
 })
-const verify = async (wishes: Wishes, bundles = bundleSet([bundleOf(ca)]), moment = at) => verifyX509Svid([(await ca.leaf(wishes)).certificate], bundles, moment)
+const verify = async (wishes: Wishes, bundles = bundleSet([bundleOf(ca)]), moment = at) =>
+  verifyX509Svid([(await ca.leaf(wishes)).certificate], bundles, moment)
 
 const badLeaves: readonly [rule: string, what: string, wishes: Wishes, reason: string][] = [
   ['X-1', 'no URI name', { uris: [], dnsNames: ['a.example.org'] }, 'x509-svid.uri-count'],
@@ -56,7 +57,9 @@ describe('X509-SVIDs', () => {
 
   test('R-5 an authority of one trust domain does not vouch for another, though both are trusted', async () => {
     const both = bundleSet([bundleOf(ca), bundleOf(stranger)])
-    await expect(verify({ uris: ['spiffe://other.org/a'] }, both)).rejects.toMatchObject({ reason: expect.stringMatching(/^chain\./) as string })
+    await expect(verify({ uris: ['spiffe://other.org/a'] }, both)).rejects.toMatchObject({
+      reason: expect.stringMatching(/^chain\./) as string,
+    })
   })
 
   test('X-21 refuses a leaf before and after its time, and accepts its first and last second', async () => {

@@ -21,7 +21,10 @@ export const file = auditSink({
 })
 
 function lastWholeLine(tail: string): string | undefined {
-  return tail.slice(0, tail.lastIndexOf('\n') + 1).split('\n').findLast((line) => line.startsWith('{'))
+  return tail
+    .slice(0, tail.lastIndexOf('\n') + 1)
+    .split('\n')
+    .findLast((line) => line.startsWith('{'))
 }
 
 /** Longer than any record. */
