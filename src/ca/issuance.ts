@@ -12,7 +12,7 @@ import { createCertificateRequest, parseCertificateRequest, proven, type ProvenK
 import { parseCertificate, type Certificate } from '../x509/certificate.ts'
 import { encodeName, type NameAttribute } from '../x509/name.ts'
 import { oid } from '../x509/oid.ts'
-import { importPublicKey, verifySignature, type Signer } from '../x509/signature.ts'
+import { importPublicKey, verifySignatureAsync, type Signer } from '../x509/signature.ts'
 import { assemble, keyIdentifier, toBeSigned, type CertificateTemplate } from '../x509/template.ts'
 import { lint, type Expected } from './lint.ts'
 
@@ -128,7 +128,7 @@ export async function redeem(token: IssuanceToken, signer: Signer, signal: Abort
   const signature = await signer.sign(Uint8Array.from(tbs), signal)
   const certificate = parseCertificate(assemble(tbs, signer.keyType, signature))
   if (!sameBytes(certificate.tbs, tbs)) throw broken('bytes-changed', 'a certificate differs from what was checked')
-  if (!verifySignature(importPublicKey(signer.publicKey), certificate.signatureAlgorithm, tbs, certificate.signature)) {
+  if (!(await verifySignatureAsync(importPublicKey(signer.publicKey), certificate.signatureAlgorithm, tbs, certificate.signature))) {
     throw broken('bad-signature', 'the key manager made a signature that does not hold')
   }
   return certificate
