@@ -1,13 +1,18 @@
 /** Envoy's questions as requests of the policy room, and decisions as Envoy's answers. */
+import { create, toBinary } from '@bufbuild/protobuf'
+import { anyPack } from '@bufbuild/protobuf/wkt'
 import { headerValues, type HeaderValues, type PolicyRequest } from '../policy/request.ts'
 import type { PolicyMode } from '../policy/policy-set.ts'
 import type { Decision } from '../policy/decision.ts'
-import type { Address, HeaderMap } from '../rpc/gen/envoy/config/core/v3/core_pb.ts'
+import { type Address, type HeaderMap, TypedExtensionConfigSchema } from '../rpc/gen/envoy/config/core/v3/core_pb.ts'
+import { type RBAC, RBACSchema } from '../rpc/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.ts'
 import { type AttributeContext, CheckResponseSchema } from '../rpc/gen/envoy/service/auth/v3/auth_pb.ts'
 import { StatusCode } from '../rpc/gen/envoy/type/v3/type_pb.ts'
 import { encode, type Encoded } from '../rpc/handler.ts'
 import { parseSpiffeId, pathOf, type SpiffeId } from '../spiffe/id.ts'
+import { contentVersion, type Resource, type Resources } from '../xds/resources.ts'
 import { isJoinedByEnvoy, repeatedAuthorization } from './joined-headers.ts'
+import type { RbacFilters } from './rbac.ts'
 
 /**
  * What Envoy says about a request, as far as it saw it itself. The destination's principal is left out: which policies apply
@@ -53,6 +58,22 @@ export function toCheckResponse({ allowed, reason, decidedBy }: Pick<Decision, '
           dynamicMetadata,
         },
   )
+}
+
+export const denyFilter = 'vidimus.rbac.deny'
+export const allowFilter = 'vidimus.rbac.allow'
+
+/** Filters as the resources that a proxy names in its configuration: {@link denyFilter} and {@link allowFilter}. */
+export function toFilterResources({ deny, allow }: RbacFilters): Resources {
+  return new Map([
+    [denyFilter, toResource(denyFilter, deny)],
+    [allowFilter, toResource(allowFilter, allow)],
+  ])
+}
+
+function toResource(name: string, filter: RBAC): Resource {
+  const value = toBinary(TypedExtensionConfigSchema, create(TypedExtensionConfigSchema, { name, typedConfig: anyPack(RBACSchema, filter) }))
+  return { version: contentVersion(value), value }
 }
 
 /** Envoy names the first URI SAN, else a DNS SAN or the subject: only a SPIFFE ID of a workload counts. */

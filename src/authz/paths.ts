@@ -1,13 +1,6 @@
 /** What strict mode knows of paths (`policy/normalize.ts`), in full matches for a proxy. */
 import { quoted } from './regex.ts'
 
-/**
- * Most paths: without escapes and anything unusual. Together with {@link dotSegments} this is a quick way to know that a path is canonical;
- * `canonicalPath` of the policy room is the whole truth.
- */
-export const plainPath = String.raw`/(?:[A-Za-z0-9\-._~!$&'()*+,:@=\[\]]+/)*[A-Za-z0-9\-._~!$&'()*+,:@=\[\]]*`
-export const dotSegments = String.raw`.*/\.\.?(?:/.*)?`
-
 /** A folded literal in every spelling that folds to it. */
 export function spellings(folded: string): string {
   return folded

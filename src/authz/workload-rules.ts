@@ -1,6 +1,4 @@
 /** The rules of each workload, compiled once for all its proxies and services. */
-import { create, toBinary } from '@bufbuild/protobuf'
-import { anyPack } from '@bufbuild/protobuf/wkt'
 import type { Workload, WorkloadIdentities, WorkloadPolicies } from '../agent/identities.ts'
 import type { PolicyDocument } from '../agent/upstream-server.ts'
 import type { Clock } from '../kernel/clock.ts'
@@ -10,21 +8,17 @@ import { type Watched, WatchedValue } from '../kernel/watched.ts'
 import { compileFor, type CompiledPolicies } from '../policy/compile.ts'
 import { type LanguageOptions, parsePolicySet } from '../policy/language.ts'
 import type { PolicySet } from '../policy/policy-set.ts'
-import { TypedExtensionConfigSchema } from '../rpc/gen/envoy/config/core/v3/core_pb.ts'
-import { type RBAC, RBACSchema } from '../rpc/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.ts'
 import { formatSelector } from '../spiffe/selector.ts'
-import { contentVersion, type Resource, type Resources } from '../xds/resources.ts'
+import type { Resources } from '../xds/resources.ts'
+import { toFilterResources } from './messages.ts'
 import { rbacFilters, type RbacFilters, refuseEverything } from './rbac.ts'
 
 export interface Rules {
   /** Nothing where no policies are known that could be read: then nothing is allowed. */
   readonly compiled: CompiledPolicies | undefined
-  /** The same rules as filters for a proxy, by the names {@link denyFilter} and {@link allowFilter}. */
+  /** The same rules as filters for a proxy, as {@link toFilterResources} names them. */
   readonly filters: Resources
 }
-
-export const denyFilter = 'vidimus.rbac.deny'
-export const allowFilter = 'vidimus.rbac.allow'
 
 /**
  * Finds the rules of a workload. A policy set that does not parse, or that a proxy cannot enforce, changes nothing: the last good one
@@ -138,7 +132,7 @@ export class WorkloadRules {
 
   #enforceable(make: () => RbacFilters, version: string, facts: string): Resources {
     try {
-      return remember(this.#lastFilters, facts, toResources(make()))
+      return remember(this.#lastFilters, facts, toFilterResources(make()))
     } catch (error) {
       const failure = Failure.from(error)
       this.#log.error('the policies cannot be enforced by a proxy; the last ones that can stay in force', {
@@ -155,18 +149,6 @@ async function follow(source: Watched<unknown>, tell: () => void, signal: AbortS
   for await (const _ of source.changes(signal)) tell()
 }
 
-function toResources({ deny, allow }: RbacFilters): Resources {
-  return new Map([
-    [denyFilter, toResource(denyFilter, deny)],
-    [allowFilter, toResource(allowFilter, allow)],
-  ])
-}
-
-function toResource(name: string, filter: RBAC): Resource {
-  const value = toBinary(TypedExtensionConfigSchema, create(TypedExtensionConfigSchema, { name, typedConfig: anyPack(RBACSchema, filter) }))
-  return { version: contentVersion(value), value }
-}
-
 /** Keeps a value as the most recently used, and lets the least recently used go. */
 function remember<T>(kept: Map<string, T>, key: string, value: T): T {
   kept.delete(key)
@@ -175,7 +157,7 @@ function remember<T>(kept: Map<string, T>, key: string, value: T): T {
   return value
 }
 
-const nothingAllowed: Rules = { compiled: undefined, filters: toResources(refuseEverything()) }
+const nothingAllowed: Rules = { compiled: undefined, filters: toFilterResources(refuseEverything()) }
 
 /** Workloads with different facts on one machine. */
 const maxKept = 256

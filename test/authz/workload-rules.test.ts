@@ -1,7 +1,8 @@
 import { create, fromBinary } from '@bufbuild/protobuf'
 import { anyUnpack } from '@bufbuild/protobuf/wkt'
 import { describe, expect, test } from 'vitest'
-import { allowFilter, denyFilter, WorkloadRules } from '../../src/authz/workload-rules.ts'
+import { allowFilter, denyFilter } from '../../src/authz/messages.ts'
+import { WorkloadRules } from '../../src/authz/workload-rules.ts'
 import { hours } from '../../src/kernel/duration.ts'
 import type { PolicyMode } from '../../src/policy/policy-set.ts'
 import { TypedExtensionConfigSchema } from '../../src/rpc/gen/envoy/config/core/v3/core_pb.ts'
@@ -69,6 +70,7 @@ describe('strict filters', () => {
       'vidimus[repeated-authorization]',
       'vidimus[several-trust-domains]',
       'vidimus[unknown-method]',
+      'vidimus[unreadable-host]',
     ])
     expect(policyIds(rules.of(workload).filters, allowFilter)).toEqual(['ns[shop]-policy[good]-rule[0]'])
   })

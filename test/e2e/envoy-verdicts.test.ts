@@ -303,6 +303,34 @@ const cases: readonly Case[] = [
     ].join(''),
     requests: paths,
   },
+  ...['', 'rules: [{to: [{operation: {ports: ["1"], methods: ["PUT"]}}]}]'].map((ports) => ({
+    name: `paths and hosts that cannot be read, in rules about one, both and neither${ports === '' ? '' : ', beside a rule about ports'}`,
+    modes: ['strict'] as const,
+    callers: ['web', 'nobody'] as const,
+    policy: [
+      istio(
+        'a',
+        'ALLOW',
+        'rules: [{to: [{operation: {paths: ["/admin*"]}}, {operation: {hosts: ["api.test"]}}, {operation: {paths: ["/orders*"], hosts: ["shop.test", "evil*"]}}]}]',
+      ),
+      istio(
+        'b',
+        'ALLOW',
+        'rules: [{from: [{source: {principals: ["example.org/ns/shop/sa/web"]}}], to: [{operation: {methods: ["POST"]}}]}]',
+      ),
+      istio(
+        'c',
+        'DENY',
+        'rules: [{from: [{source: {notPrincipals: ["*"]}}], to: [{operation: {paths: ["/admin/x"]}}, {operation: {hosts: ["secret.test"], notPaths: ["/admin*"]}}]}]',
+      ),
+      ...(ports === '' ? [] : [istio('d', 'ALLOW', ports), istio('e', 'DENY', ports.replace('methods', 'paths: ["/files*"], methods'))]),
+    ].join(''),
+    requests: ['/admin', '/admin/x', '/admin/%2e%3b', '/admin;x', '/orders/7', '/orders/%zz', '/other', '/other;x'].flatMap((target) =>
+      ['shop.test', 'api.test', 'secret.test', 'evil_test', 'evil,test', 'api.test,x', 'x y'].flatMap((name) =>
+        ['GET', 'POST'].map((verb) => ({ lines: [`${verb} ${target} HTTP/1.1`, `Host: ${name}`, 'Content-Length: 0'] })),
+      ),
+    ),
+  })),
   {
     name: 'methods, also unknown ones',
     modes: ['strict'],
@@ -621,7 +649,7 @@ function asSeen({ lines, sni: name }: Request, client: HeldIdentity | undefined,
 /** The names of a certificate in the order in which Envoy tries them. */
 function namesOf({ chainPem }: HeldIdentity): readonly string[] {
   const { subjectAltName, subject } = new X509Certificate(chainPem)
-  const sans = subjectAltName.split(', ')
+  const sans = (subjectAltName ?? '').split(', ')
   const of = (kind: string) => sans.filter((san) => san.startsWith(kind)).map((san) => san.slice(kind.length))
   return [...of('URI:'), ...of('DNS:'), subject || '']
 }

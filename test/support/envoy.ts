@@ -60,6 +60,7 @@ export async function startEnvoy(binary: string, config: EnvoyConfig): Promise<R
     ],
     { stdio: ['ignore', 'pipe', 'pipe'] },
   )
+  child.on('error', (error) => keep(output, error.message))
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => keep(output, chunk.toString()))
   const stop = async () => {
     await ended(child)
@@ -96,7 +97,7 @@ export async function startEnvoy(binary: string, config: EnvoyConfig): Promise<R
 }
 
 /** A message of an Envoy extension, as JSON. */
-export function typed(type: string, config: object): object {
+function typed(type: string, config: object): object {
   return { '@type': `type.googleapis.com/${type}`, ...config }
 }
 
