@@ -212,7 +212,7 @@ export class Program implements AsyncDisposable {
   }
 
   #lastWords(): string {
-    return this.#lines.slice(-8).join('\n  ')
+    return this.#lines.slice(-20).join('\n  ')
   }
 }
 

@@ -1,5 +1,5 @@
 // A client of SPIRE's server API on the published spire-api-sdk: what an unmodified SPIRE agent or CLI puts on the wire.
-// It prints one JSON object a line, or `{"error": …, "code": …}` with exit code 1.
+// It prints one JSON object a line, or `{"error": …, "code": …}` with exit code 1, and then the `reason` why an agent is refused, if one was told.
 package main
 
 import (
@@ -86,7 +86,13 @@ func main() {
 	defer cancel()
 	if err := connectAndRun(ctx, run, o); err != nil {
 		found, _ := status.FromError(err)
-		show(map[string]any{"error": err.Error(), "code": found.Code().String()})
+		told := map[string]any{"error": err.Error(), "code": found.Code().String()}
+		for _, detail := range found.Details() {
+			if denied, ok := detail.(*types.PermissionDeniedDetails); ok {
+				told["reason"] = denied.Reason.String()
+			}
+		}
+		show(told)
 		os.Exit(1)
 	}
 }
