@@ -7,7 +7,7 @@ import { pathOf } from '../spiffe/id.ts'
 import { idMatches, type CompiledPolicies, type CompiledRule } from './compile.ts'
 import type { Decision, DecisionReason } from './decision.ts'
 import { blockHolds, globMatches, parseAddress, stringMatches, templateMatches, type StringMatch } from './matching.ts'
-import { foldPath, isCanonicalPath, normalizePath } from './normalize.ts'
+import { foldPath, isCanonicalPath, isPlainPath, normalizePath } from './normalize.ts'
 import type { AddressClause, Clause, HeaderClause, HostClause, PathClause, PeerClause, PeerMatch, PolicyMode } from './policy-set.ts'
 import type { PolicyRequest } from './request.ts'
 import { firstMatch } from './rule-index.ts'
@@ -65,10 +65,9 @@ export function see(compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization
   const common = { mode, request, peers, ...addresses }
   if (!http) return common
 
-  const normal = normalizePath(http.path, compiled.pathNormalization)
-  const path = !strict ? normal : normal !== undefined && isCanonicalPath(normal) ? foldPath(normal) : undefined
+  const path = strict ? strictPath(http.path) : normalizePath(http.path, compiled.pathNormalization)
   const host = strict ? strictHost(http.host) : { whole: http.host.toLowerCase(), bare: http.host.toLowerCase() }
-  const malformed = strict ? strictRefusal(compiled, http, { path, host }) : normal === undefined ? 'the path cannot be normalised' : undefined
+  const malformed = strict ? strictRefusal(compiled, http, { path, host }) : path === undefined ? 'the path cannot be normalised' : undefined
   return {
     ...common,
     ...(path === undefined ? {} : { path }),
@@ -81,10 +80,18 @@ export function see(compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization
 /** True if a rule matches. */
 export function ruleMatches(rule: CompiledRule, seen: SeenRequest): boolean {
   if (rule.requirePeer && seen.peers.length === 0) return false
-  const holds = (clause: Clause) => clauseHolds(clause, rule.action, seen)
-  if (rule.sources !== 'any' && !rule.sources.some((source) => source.every(holds))) return false
-  if (rule.operations !== 'any' && !rule.operations.some((operation) => operation.every(holds))) return false
-  return rule.conditions.every(holds)
+  return oneTermHolds(rule.sources, rule.action, seen) && oneTermHolds(rule.operations, rule.action, seen) && everyClauseHolds(rule.conditions, rule.action, seen)
+}
+
+function oneTermHolds(terms: 'any' | readonly (readonly Clause[])[], action: 'ALLOW' | 'DENY', seen: SeenRequest): boolean {
+  if (terms === 'any') return true
+  for (const term of terms) if (everyClauseHolds(term, action, seen)) return true
+  return false
+}
+
+function everyClauseHolds(clauses: readonly Clause[], action: 'ALLOW' | 'DENY', seen: SeenRequest): boolean {
+  for (const clause of clauses) if (!clauseHolds(clause, action, seen)) return false
+  return true
 }
 
 /**
@@ -266,6 +273,13 @@ function headerNamed(name: string, http: NonNullable<PolicyRequest['http']>, see
 /** Paths and server names: `*` wants a text that is not empty (authorization.md 1.3). */
 function notEmptyMatches(match: StringMatch, text: string): boolean {
   return match.kind === 'present' ? text !== '' : stringMatches(match, text)
+}
+
+/** R-7: one path has one spelling. Undefined where it has none. */
+function strictPath(sent: string): string | undefined {
+  if (isPlainPath(sent)) return sent
+  const normal = normalizePath(sent, 'decode-and-merge-slashes')
+  return normal !== undefined && isCanonicalPath(normal) ? foldPath(normal) : undefined
 }
 
 /** R-7: one host has one spelling. Undefined where it has none. */

@@ -534,7 +534,7 @@ const readTrustDomain: ValueReader<string> = (text, at, { problems }) => attempt
 const readId: ValueReader<IdMatch> = (text, at, { problems }) => readIdMatch(text, at, problems)
 
 const sourceFields: ReadonlyMap<string, FieldRow<SourceClause>> = new Map<string, FieldRow<SourceClause>>([
-  ...both<SourceClause>('principals', 'peer', readPrincipal as ValueReader<SourceClause['anyOf'][number]>),
+  ...both<SourceClause>('principals', 'peer', readPrincipal),
   ...both<SourceClause>('namespaces', 'peer', readNamespace),
   ...both<SourceClause>('serviceAccounts', 'peer', readServiceAccount, { most: 16 }),
   ...both<SourceClause>('ipBlocks', 'source.ip', readBlock),

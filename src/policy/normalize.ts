@@ -28,6 +28,9 @@ export function normalizePath(path: string, mode: PathNormalization): string | u
   }
 }
 
+/** True for most paths there are: already normal in every mode, canonical and folded. */
+export const isPlainPath = (path: string): boolean => path.length <= maxPathLength && plainPath.test(path)
+
 /**
  * True if a normalised path can be read in one way only: every escape is whole, valid UTF-8 and needed; no parameter (`;`), no escaped delimiter,
  * no escape that decodes into another, no control character, no empty or dot segment. Whatever else a server behind makes of it, strict mode does not guess.
@@ -146,6 +149,7 @@ const maxPathLength = 65_536
 const visibleAscii = /^[\x21-\x7e]*$/
 /** Nothing to do: no escape, no character to escape, and no segment that begins with a dot. */
 const plain = /^(?!.*\/\.)[A-Za-z0-9\-._~!$&'()*+,;:@=/[\]]*$/
+const plainPath = /^\/(?:[A-Za-z0-9_-][A-Za-z0-9._-]*(?:\/|$))*$/
 const twoHexDigits = /^[0-9A-Fa-f]{2}$/
 /** RFC 3986 section 2.3. */
 const unreserved = /^[A-Za-z0-9\-._~]$/

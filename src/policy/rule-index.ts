@@ -1,6 +1,6 @@
 /**
- * Finds the rules that can match a request without reading the others. Each rule stands under the one property
- * (path, peer or method) that tells it best from the rest; one that names none of them is always read.
+ * Finds the rules that can match a request without reading the others. Each rule stands under what tells it best from the rest:
+ * its peer and its path together, one of them, or its method; one that names none of them is always read.
  * INVARIANT: a rule that matches is among the candidates (R-25).
  */
 import type { CompiledRule } from './compile.ts'
@@ -11,6 +11,8 @@ import type { Clause, Operation, PolicyMode, Source } from './policy-set.ts'
 type Bucket = number[]
 
 export interface RuleIndex {
+  /** By peer exactly, then by path. */
+  readonly pair: ReadonlyMap<string, TextIndex>
   readonly path: TextIndex
   readonly peer: TextIndex
   readonly method: TextIndex
@@ -35,21 +37,30 @@ export interface IndexKeys {
 
 /** Puts every rule where a request that it matches will look. */
 export function indexRules(rules: readonly CompiledRule[], mode: PolicyMode): RuleIndex {
-  const keys = rules.map((rule) => ({ path: pathKeys(rule), peer: peerKeys(rule, mode), method: methodKeys(rule) }))
-  const crowds = { path: crowd(keys.map((one) => one.path)), peer: crowd(keys.map((one) => one.peer)), method: crowd(keys.map((one) => one.method)) }
-  const built = { path: builder(), peer: builder(), method: builder() }
+  const placements = rules.map((rule) => placementsOf(rule, mode))
+  const crowds = new Map<string, number>()
+  for (const key of placements.flat().flatMap(({ keys }) => keys)) crowds.set(tag(key), (crowds.get(tag(key)) ?? 0) + 1)
+
+  const pair = new Map<string, Building>()
+  const single = { path: building(), peer: building(), method: building() }
   const always: Bucket = []
-  for (const [number, one] of keys.entries()) {
-    const sizes = dimensions.flatMap((dimension) => {
-      const own = one[dimension]
-      return own ? [{ dimension, own, size: Math.max(...own.map((key) => crowds[dimension].get(tag(key))!)) }] : []
-    })
-    const best = sizes.sort((a, b) => a.size - b.size)[0]
-    if (best) for (const key of best.own) put(built[best.dimension][key.exact ? 'exact' : 'prefix'], key.text, number)
-    else always.push(number)
+  for (const [number, choices] of placements.entries()) {
+    const sized = choices.map((choice) => ({ ...choice, crowd: Math.max(...choice.keys.map((key) => crowds.get(tag(key))!)) }))
+    const best = sized.reduce<(typeof sized)[number] | undefined>((a, b) => (a && a.crowd <= b.crowd ? a : b), undefined)
+    if (!best) always.push(number)
+    for (const key of best?.keys ?? []) {
+      const into = key.within === 'pair' ? (pair.get(key.peer) ?? building()) : single[key.within]
+      if (key.within === 'pair') pair.set(key.peer, into)
+      put(into[key.exact ? 'exact' : 'prefix'], key.text, number)
+    }
   }
-  const finish = ({ exact, prefix }: ReturnType<typeof builder>): TextIndex => ({ exact, prefix, lengths: [...new Set([...prefix.keys()].map((key) => key.length))] })
-  return { path: finish(built.path), peer: finish(built.peer), method: finish(built.method), always }
+  return {
+    pair: new Map([...pair].map(([peer, one]) => [peer, finished(one)])),
+    path: finished(single.path),
+    peer: finished(single.peer),
+    method: finished(single.method),
+    always,
+  }
 }
 
 /** The number of the first rule that `matches`, trying only those that can; -1 if none does. */
@@ -57,7 +68,11 @@ export function firstMatch(index: RuleIndex, keys: IndexKeys, matches: (rule: nu
   let first = tryBucket(index.always, -1, matches)
   first = tryText(index.path, keys.path, first, matches)
   first = tryText(index.method, keys.method, first, matches)
-  for (const peer of keys.peers) first = tryText(index.peer, peer, first, matches)
+  for (const peer of keys.peers) {
+    first = tryText(index.peer, peer, first, matches)
+    const ofPeer = index.pair.get(peer)
+    if (ofPeer) first = tryText(ofPeer, keys.path, first, matches)
+  }
   return first
 }
 
@@ -80,7 +95,22 @@ function tryBucket(bucket: Bucket | undefined, first: number, matches: (rule: nu
 }
 
 /** Texts of which one must be equal to, or a prefix of, what the request has; undefined if the rule does not say. */
-type Keys = readonly { readonly exact: boolean; readonly text: string }[] | undefined
+type Keys = readonly Key[] | undefined
+interface Key {
+  readonly exact: boolean
+  readonly text: string
+}
+type Placed = Key & ({ readonly within: 'path' | 'peer' | 'method' } | { readonly within: 'pair'; readonly peer: string })
+
+/** The ways to place a rule; the best known first. */
+function placementsOf(rule: CompiledRule, mode: PolicyMode): { readonly keys: readonly Placed[] }[] {
+  const path = pathKeys(rule)
+  const peer = peerKeys(rule, mode)
+  const method = methodKeys(rule)
+  const pairs = path && peer?.every(({ exact }) => exact) && path.length * peer.length <= maxPairs ? peer.flatMap((one) => path.map((key): Placed => ({ ...key, within: 'pair', peer: one.text }))) : undefined
+  const single = (keys: Keys, within: 'path' | 'peer' | 'method') => keys?.map((key): Placed => ({ ...key, within }))
+  return [pairs, single(path, 'path'), single(peer, 'peer'), single(method, 'method')].flatMap((keys) => (keys ? [{ keys }] : []))
+}
 
 function pathKeys(rule: CompiledRule): Keys {
   return keysOf(rule.operations, (clause) => {
@@ -114,9 +144,9 @@ function methodKeys(rule: CompiledRule): Keys {
 }
 
 /** The keys of a clause in each of the terms, if every term has such a clause. */
-function keysOf<Term extends Source | Operation>(terms: 'any' | readonly Term[], of: (clause: Clause) => Keys): Keys {
+function keysOf(terms: 'any' | readonly (Source | Operation)[], of: (clause: Clause) => Keys): Keys {
   if (terms === 'any') return undefined
-  const keys = terms.map((term) => term.map(of).find((one) => one !== undefined))
+  const keys = terms.map((term: readonly Clause[]) => term.map(of).find((one) => one !== undefined))
   return keys.length > 0 && keys.every((one) => one !== undefined && one.length > 0) ? keys.flatMap((one) => one ?? []) : undefined
 }
 
@@ -126,16 +156,9 @@ function every<M, K>(list: readonly M[], of: (one: M) => K | undefined): K[] | u
 }
 
 /** Long prefixes share one length, so that a request looks up a handful of them and not hundreds. */
-function prefixKey(text: string): { exact: boolean; text: string } {
+function prefixKey(text: string): Key {
   const step = text.length > 64 ? 64 : text.length > 24 ? text.length - (text.length % 8) : text.length
   return { exact: false, text: text.slice(0, step) }
-}
-
-/** How many rules stand under each key. */
-function crowd(keys: readonly Keys[]): Map<string, number> {
-  const counts = new Map<string, number>()
-  for (const own of keys) for (const key of own ?? []) counts.set(tag(key), (counts.get(tag(key)) ?? 0) + 1)
-  return counts
 }
 
 function put(index: Map<string, Bucket>, key: string, rule: number): void {
@@ -144,6 +167,12 @@ function put(index: Map<string, Bucket>, key: string, rule: number): void {
   else if (bucket.at(-1) !== rule) bucket.push(rule)
 }
 
-const tag = (key: { readonly exact: boolean; readonly text: string }): string => `${key.exact ? '=' : '^'}${key.text}`
-const builder = () => ({ exact: new Map<string, Bucket>(), prefix: new Map<string, Bucket>() })
-const dimensions = ['path', 'peer', 'method'] as const
+interface Building {
+  readonly exact: Map<string, Bucket>
+  readonly prefix: Map<string, Bucket>
+}
+const building = (): Building => ({ exact: new Map(), prefix: new Map() })
+const finished = ({ exact, prefix }: Building): TextIndex => ({ exact, prefix, lengths: [...new Set([...prefix.keys()].map((key) => key.length))] })
+const tag = (key: Placed): string => `${key.within === 'pair' ? key.peer : key.within}\n${key.exact ? '=' : '^'}${key.text}`
+/** A rule of many peers and many paths would stand in too many places. */
+const maxPairs = 64

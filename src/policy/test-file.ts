@@ -1,7 +1,7 @@
 /** Tests of policies, written beside them: documents of kind `PolicyTest`. Each case is a request and the verdict its author expects. */
 import type { Instant } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
-import { parseSpiffeId, type SpiffeId } from '../spiffe/id.ts'
+import { parseSpiffeId } from '../spiffe/id.ts'
 import { parseSelector } from '../spiffe/selector.ts'
 import { compileFor, type CompiledPolicies, type WorkloadFacts } from './compile.ts'
 import type { Decision } from './decision.ts'
@@ -130,7 +130,7 @@ function readRequest(tree: MapTree, problems: Problems): PolicyRequest {
   const httpKey = [...tree.keys.keys()].find((key) => key === 'host' || key === 'headers')
   if (!http && httpKey) problems.add(tree.entries.get(httpKey) ?? tree, `\`${httpKey}\` needs \`method\` and \`path\``)
   return {
-    ...(peer === undefined ? {} : { peer: { spiffeId: peer as SpiffeId } }),
+    ...(peer === undefined ? {} : { peer: { spiffeId: peer } }),
     ...(sourceIp === undefined ? {} : { sourceIp }),
     ...(remoteIp === undefined ? {} : { remoteIp }),
     ...(destinationIp === undefined ? {} : { destinationIp }),

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { failedWith, Failure } from '../../src/kernel/failure.ts'
+import { failedWith, type Failure } from '../../src/kernel/failure.ts'
 import { checkPolicies, parsePolicySet, readMoment } from '../../src/policy/language.ts'
 import { istios, ours, problemsOf } from './make.ts'
 

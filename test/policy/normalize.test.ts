@@ -70,7 +70,7 @@ describe('what is left of freedom in spelling is folded', () => {
       ['/a@b', ['/a@b', '/a%40b'], ['/a%41b', '/aab']],
       ['/caf%C3%A9', ['/caf%C3%A9', '/caf%c3%a9', '/caf%C3%a9'], ['/caf%C3%A8']],
       ['/a[b.c', ['/a[b.c', '/a%5Bb.c', '/a%5bb.c'], ['/a[bxc']],
-      ['/a+b', ['/a+b', '/a%2B' + 'b', '/a%2bb'], ['/aab', '/ab']],
+      ['/a+b', ['/a+b', '/a%2Bb', '/a%2bb'], ['/aab', '/ab']],
     ] as const) {
       const pattern = new RegExp(`^(?:${spellings(text)})$`)
       for (const one of same) {

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { Failure } from '../../src/kernel/failure.ts'
+import type { Failure } from '../../src/kernel/failure.ts'
 import { parsePolicySet } from '../../src/policy/language.ts'
 import { isPolicyTestFile, parsePolicyTests, runPolicyTests } from '../../src/policy/test-file.ts'
 import { documents, istios, noon, ours, web } from './make.ts'
