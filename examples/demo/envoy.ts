@@ -17,6 +17,8 @@ export function bootstrap(sidecar: Sidecar): object {
   return {
     node: { id: sidecar.name, cluster: 'vidimus-demo' },
     admin: { address: loopback(sidecar.adminPort) },
+    // Envoy refuses longer expressions by default, and with them a whole filter.
+    layered_runtime: { layers: [{ name: 'static', static_layer: { re2: { max_program_size: { error_level: 32_768 } } } }] },
     static_resources: {
       listeners: [inbound(sidecar), ...sidecar.upstreams.map(outbound)],
       clusters: [agentCluster(sidecar.agentSocket), cluster('service', sidecar.servicePort), ...sidecar.upstreams.map(upstreamCluster)],
