@@ -80,8 +80,8 @@ export interface AgentStatus {
   readonly spiffeId: string
   readonly ready: boolean
   readonly complaints: readonly string[]
-  /** Further facts, in the order they are shown. */
-  readonly facts: readonly (readonly [name: string, value: string])[]
+  /** Further facts, in the order they are shown; JSON has them under their names in camel case. */
+  readonly facts: readonly (readonly [name: string, value: string | number])[]
 }
 
 export interface OperatorApi extends AsyncDisposable {

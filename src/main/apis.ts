@@ -51,8 +51,8 @@ export function openOperatorApi(socketPath: string): OperatorApi {
       const facts = [
         ['certificate until', svidExpiresAt === undefined ? '' : formatInstant(svidExpiresAt)],
         ['last sync', lastSyncAt === undefined ? 'never' : formatInstant(lastSyncAt)],
-        ['entries', String(entries)],
-        ['svids', String(svids)],
+        ['entries', entries],
+        ['svids', svids],
         ['policy version', policyVersion.slice(0, 16)],
       ] as const
       return { spiffeId, ready, complaints: reasons, facts }

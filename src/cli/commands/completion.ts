@@ -15,8 +15,8 @@ export const completionOf = (commands: readonly AnyCommand[]) =>
 function script(commands: readonly AnyCommand[]): string {
   const cases = vocabulary(commands).map(({ name, flags }) => `    '${name}') words='${flags.join(' ')}' ;;`)
   const names = vocabulary(commands).map(({ name }) => name)
-  const nouns = [...new Set(names.map((name) => name.split(' ')[0]!))]
-  const verbs = nouns.flatMap((noun) => {
+  const nouns = new Set([...names.map((name) => name.split(' ')[0]!), 'completion'])
+  const verbs = [...nouns].flatMap((noun) => {
     const own = names.filter((name) => name.startsWith(`${noun} `)).map((name) => name.slice(noun.length + 1))
     return own.length === 0 ? [] : [`    '${noun}') words='${own.join(' ')}' ;;`]
   })
@@ -24,7 +24,7 @@ function script(commands: readonly AnyCommand[]): string {
     '_vidimus() {',
     '  local words="" typed="${COMP_WORDS[*]:1:COMP_CWORD-1}"',
     '  case "$(echo "$typed" | sed -E "s/ +-.*//")" in',
-    `    '') words='${nouns.join(' ')}' ;;`,
+    `    '') words='${[...nouns].join(' ')}' ;;`,
     ...verbs,
     ...cases,
     '  esac',

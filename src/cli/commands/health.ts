@@ -17,7 +17,9 @@ export const health = command({
     }
     await using api = openOperatorApi(agentAdminSocket)
     const { ready, spiffeId, complaints, facts: more } = await api.status(within(stop))
-    const text = `${ready ? 'the agent is well' : 'the agent is not well'}${complaints.map((one) => `\n  ${one}`).join('')}\n${facts([['spiffe id', spiffeId], ...more])}`
-    return { value: { healthy: ready, spiffeId, complaints, ...Object.fromEntries(more) }, text, ok: ready }
+    const text = `${ready ? 'the agent is well' : 'the agent is not well'}${complaints.map((one) => `\n  ${one}`).join('')}\n${facts([['spiffe id', spiffeId], ...more.map(([name, value]) => [name, String(value)] as const)])}`
+    return { value: { healthy: ready, spiffeId, complaints, ...Object.fromEntries(more.map(([name, value]) => [camelCase(name), value])) }, text, ok: ready }
   },
 })
+
+const camelCase = (name: string): string => name.replace(/ (\w)/g, (_, letter: string) => letter.toUpperCase())

@@ -1,13 +1,16 @@
 import { z } from 'zod'
 import { formatInstant } from '../../kernel/clock.ts'
+import { Failure } from '../../kernel/failure.ts'
 import { connectAdmin } from '../../server-api/client.ts'
-import { checkPolicies, parsePolicySet } from '../../policy/language.ts'
+import { checkPolicies } from '../../policy/language.ts'
 import { isPolicyTestFile, parsePolicyTests, runPolicyTests } from '../../policy/test-file.ts'
-import type { PolicyDocument } from '../../policy/policy-set.ts'
+import type { PolicyDocument, PolicySet } from '../../policy/policy-set.ts'
+import type { Problem } from '../../policy/yaml-tree.ts'
 import { command } from '../command.ts'
 import type { Disk } from '../context.ts'
 import { positional, serverSocket, within } from '../flags.ts'
-import { table } from '../output.ts'
+import { counted, table } from '../output.ts'
+import { listed } from '../wording.ts'
 
 const paths = positional(z.array(z.string().min(1)).min(1).max(1000))
 const pathsArgument = [{ name: 'paths', help: 'policy files, or directories of them', many: true }]
@@ -21,12 +24,9 @@ export const policyCheck = command({
   async run({ paths }, { disk }) {
     const documents = await policyFiles(disk, paths)
     const { set, problems } = checkPolicies(documents)
-    const lines = problems.map(
-      ({ document, line, column, path, message }) => `${document}:${line}:${column}: ${path === '' ? '' : `\`${path}\`: `}${message}`,
-    )
     const text = set
-      ? `${set.policies.length} policies in ${documents.length} files: all valid`
-      : `${lines.join('\n')}\n${problems.length} ${problems.length === 1 ? 'mistake' : 'mistakes'}`
+      ? `${counted(set.policies.length, 'policy', 'policies')} in ${counted(documents.length, 'file')}: all valid`
+      : mistakes(problems)
     return { value: { valid: set !== undefined, problems }, text, ok: set !== undefined }
   },
 })
@@ -40,7 +40,7 @@ export const policyTest = command({
   async run({ paths }, { disk, clock }) {
     const documents = await disk.yamlFiles(paths)
     const [tests, policies] = [documents.filter(isPolicyTestFile), documents.filter((document) => !isPolicyTestFile(document))]
-    const results = runPolicyTests(parsePolicySet(policies), parsePolicyTests(tests), { at: clock.now() })
+    const results = runPolicyTests(valid(policies), parsePolicyTests(tests), { at: clock.now() })
     const failed = results.filter(({ passed }) => !passed)
     const lines = results.map(
       ({ test, passed, told }) => `${passed ? 'ok    ' : 'failed'}  ${test.name}${told.map((line) => `\n          ${line}`).join('')}`,
@@ -68,11 +68,12 @@ export const policyApply = command({
   examples: ['vidimus policy apply policies/'],
   async run({ serverSocket, paths }, { disk, stop }) {
     const documents = await policyFiles(disk, paths)
+    valid(documents)
     await using server = connectAdmin(serverSocket)
     const applied = await server.policies.apply(documents, within(stop))
     return {
       value: { version: applied.version, documents: documents.map(({ name }) => name) },
-      text: `applied ${documents.length} files as version ${applied.version.slice(0, 16)}`,
+      text: `applied ${counted(documents.length, 'file')} as version ${applied.version.slice(0, 16)}`,
     }
   },
 })
@@ -99,5 +100,22 @@ export const policyList = command({
 
 /** Test files stand beside policies and are none. */
 async function policyFiles(disk: Disk, paths: readonly string[]): Promise<readonly PolicyDocument[]> {
-  return (await disk.yamlFiles(paths)).filter((document) => !isPolicyTestFile(document))
+  const documents = (await disk.yamlFiles(paths)).filter((document) => !isPolicyTestFile(document))
+  if (documents.length > 0) return documents
+  // An empty set would allow nothing any more: nobody means that by naming the wrong folder.
+  throw new Failure('invalid_argument', 'usage.no-file', { public: `there is no policy under ${listed(paths)}, only tests` })
+}
+
+/** @throws Failure `policy.invalid` with every problem on a line of its own */
+function valid(documents: readonly PolicyDocument[]): PolicySet {
+  const { set, problems } = checkPolicies(documents)
+  if (set) return set
+  throw new Failure('invalid_argument', 'policy.invalid', { public: mistakes(problems), internal: { problems } })
+}
+
+function mistakes(problems: readonly Problem[]): string {
+  const lines = problems.map(
+    ({ document, line, column, path, message }) => `\n  ${document}:${line}:${column}: ${path === '' ? '' : `\`${path}\`: `}${message}`,
+  )
+  return `the policies have ${counted(problems.length, 'mistake')}${lines.join('')}`
 }

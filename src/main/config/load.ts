@@ -1,6 +1,7 @@
 /** Text → configuration as written: strict, and every mistake with its place. */
 import { isMap, isNode, isScalar, LineCounter, parseDocument, visit, type Document } from 'yaml'
 import { z } from 'zod'
+import { counted } from '../../cli/output.ts'
 import { listed, problem, wording } from '../../cli/wording.ts'
 import { Failure } from '../../kernel/failure.ts'
 
@@ -53,10 +54,10 @@ export function knownKeys(schema: unknown, [step, ...rest]: readonly PropertyKey
 
 /** The known word that differs least, if it differs little. */
 export function nearest(word: string, known: readonly string[]): string | undefined {
-  const ranked = known
-    .map((one) => ({ one, distance: editDistance(word.slice(0, maxWord).toLowerCase(), one.toLowerCase()) }))
-    .sort((a, b) => a.distance - b.distance)
-  return ranked[0] && ranked[0].distance <= Math.max(2, word.length / 3) ? ranked[0].one : undefined
+  if (word.length > maxWord) return undefined
+  const ranked = known.map((one) => ({ one, distance: editDistance(word.toLowerCase(), one.toLowerCase()) }))
+  const [first] = ranked.sort((a, b) => a.distance - b.distance)
+  return first && first.distance <= Math.max(2, word.length / 3) ? first.one : undefined
 }
 
 interface Written {
@@ -152,7 +153,7 @@ function valueOffset(path: readonly PropertyKey[], document: Document): number {
 
 function invalid(problems: readonly ConfigProblem[]): Failure {
   return new Failure('invalid_argument', 'config.invalid', {
-    public: `the configuration has ${problems.length === 1 ? 'a mistake' : `${problems.length} mistakes`}${problems.map((one) => `\n  ${one.where}: ${problem(one.path, one.message)}`).join('')}`,
+    public: `the configuration has ${counted(problems.length, 'mistake')}${problems.map((one) => `\n  ${one.where}: ${problem(one.path, one.message)}`).join('')}`,
     internal: { problems },
   })
 }

@@ -6,12 +6,12 @@ export function showConfig(config: object): object {
 }
 
 function shown(key: string, value: unknown): unknown {
-  if (typeof value === 'number' && !counts.has(key)) return formatDuration(value)
+  if (typeof value === 'number' && !isCount(key)) return formatDuration(value)
   if (Array.isArray(value)) return value.map((one) => shown(key, one))
   if (typeof value !== 'object' || value === null) return value
-  if ('kind' in value && 'settings' in value) return { kind: value.kind, ...(value.settings as object) }
+  if ('kind' in value && 'settings' in value) return { kind: value.kind, ...showConfig(value.settings as object) }
   return showConfig(value)
 }
 
-/** Numbers that are no durations. */
-const counts = new Set(['port', 'hashSizeLimitBytes'])
+/** Numbers that are no durations say so in their name. */
+const isCount = (key: string): boolean => key === 'port' || key.endsWith('Bytes')

@@ -1,0 +1,200 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Failure } from '../../src/kernel/failure.ts'
+import { openCliRig, vidimus, type CliRig } from './rig.ts'
+
+let rig: CliRig
+let directory: string
+beforeAll(async () => {
+  rig = await openCliRig()
+  directory = mkdtempSync(join(tmpdir(), 'vp-'))
+})
+afterAll(async () => {
+  await rig[Symbol.asyncDispose]()
+  rmSync(directory, { recursive: true })
+})
+
+const reasonOf = (thrown: unknown): string | undefined => (thrown instanceof Failure ? thrown.reason : undefined)
+const agentId = 'spiffe://example.org/spire/agent/join_token/one'
+const created = (...more: string[]) => rig.vidimus('entry', 'create', '--parent-id', agentId, '--selector', 'unix:uid:1000', ...more)
+
+describe('entries', () => {
+  test('of another trust domain, or without a usable id, are refused by the server with its reason', async () => {
+    const foreign = await created('--spiffe-id', 'spiffe://other.test/web')
+    expect(foreign.code).toBe(1)
+    expect((foreign.thrown as Failure).message).toContain('other.test')
+    expect(foreign.out).toBe('')
+    const badId = await created('--spiffe-id', 'spiffe://example.org/web', '--id', 'a b/c')
+    expect(badId.code).toBe(1)
+    expect(await rig.vidimus('entry', 'show')).toMatchObject({ code: 0, out: 'no entries\n' })
+  })
+
+  test('that are not there are not shown and not deleted: exit code 1', async () => {
+    const shown = await rig.vidimus('entry', 'show', '--id', 'nope')
+    expect([shown.code, reasonOf(shown.thrown)]).toEqual([1, 'entry.not-found'])
+    const deleted = await rig.vidimus('entry', 'delete', 'nope')
+    expect(deleted.code).toBe(1)
+    expect(deleted.out).toContain('not deleted nope: ')
+  })
+
+  test('are created, shown, found by what they say, and deleted, as text and as JSON', async () => {
+    const made = await created(
+      '--spiffe-id',
+      'spiffe://example.org/web',
+      '--id',
+      'web-1',
+      '--x509-ttl',
+      '10m',
+      '--dns-name',
+      'web.test',
+      '--hint',
+      'front',
+      '--output',
+      'json',
+    )
+    expect(made.code).toBe(0)
+    expect(made.json()).toMatchObject({
+      created: true,
+      entry: {
+        id: 'web-1',
+        spiffeId: 'spiffe://example.org/web',
+        parentId: agentId,
+        selectors: ['unix:uid:1000'],
+        x509SvidTtlSeconds: 600,
+        jwtSvidTtlSeconds: 0,
+        dnsNames: ['web.test'],
+        hint: 'front',
+        revision: 0,
+        createdAt: '2026-01-01T00:00:00Z',
+      },
+    })
+    const again = await created('--spiffe-id', 'spiffe://example.org/web')
+    expect([again.code, again.out]).toEqual([1, expect.stringContaining('exists already, unchanged\n')])
+    expect((await created('--spiffe-id', 'spiffe://example.org/db')).code).toBe(0)
+
+    const shown = await rig.vidimus('entry', 'show', '--spiffe-id', 'spiffe://example.org/web')
+    expect(shown.out).toBe(
+      'id:        web-1\nspiffe id: spiffe://example.org/web\nparent id: spiffe://example.org/spire/agent/join_token/one\nselector:  unix:uid:1000\n' +
+        "x509 ttl:  10m\njwt ttl:   the server's default\ndns names: web.test\nhint:      front\nrevision:  0\n",
+    )
+    expect((await rig.vidimus('entry', 'show', '--output', 'json')).json<{ entries: unknown[] }>().entries).toHaveLength(2)
+    const deleted = await rig.vidimus('entry', 'delete', 'web-1', 'nope', '--output', 'json')
+    expect(deleted.code, 'one of two').toBe(1)
+    expect(deleted.json()).toMatchObject({
+      results: [
+        { id: 'web-1', deleted: true },
+        { id: 'nope', deleted: false },
+      ],
+    })
+  })
+})
+
+describe('join tokens', () => {
+  test('that would live for ever are refused', async () => {
+    const { code, thrown } = await rig.vidimus('token', 'generate', '--ttl', '3650d')
+    expect([code, reasonOf(thrown)]).toEqual([1, 'join-token.bad-ttl'])
+  })
+
+  test('are printed alone on a line, so that they can be piped into a file', async () => {
+    const { code, out } = await rig.vidimus('token', 'generate')
+    expect(code).toBe(0)
+    expect(out).toMatch(/^[0-9a-f-]{36}\n$/)
+    const { json } = await rig.vidimus('token', 'generate', '--ttl', '1h', '--spiffe-id', 'spiffe://example.org/node', '--output', 'json')
+    expect(json()).toEqual({ token: expect.stringMatching(/^[0-9a-f-]{36}$/) as string, expiresAt: '2026-01-01T01:00:00Z' })
+  })
+})
+
+describe('agents', () => {
+  test('that never joined are told as such', async () => {
+    for (const verb of ['show', 'ban', 'evict']) {
+      const { code, thrown } = await rig.vidimus('agent', verb, 'spiffe://example.org/spire/agent/join_token/nobody')
+      expect([verb, code, reasonOf(thrown)]).toEqual([verb, 1, 'node.not-found'])
+    }
+  })
+
+  test('are listed, shown, banned and evicted', async () => {
+    expect((await rig.vidimus('agent', 'list')).out).toContain('no agent has joined; `vidimus token generate` makes a token for the first')
+    const { node } = await rig.server.join('two')
+    const list = await rig.vidimus('agent', 'list')
+    expect(list.out.split('\n')[0]).toMatch(/^AGENT +ATTESTED BY +STATE +CERTIFICATE UNTIL +VERSION$/)
+    expect(list.out).toMatch(new RegExp(`^${node.id} +join_token +joined +2026-01-01T`, 'm'))
+    expect((await rig.vidimus('agent', 'ban', node.id)).out).toBe(`banned ${node.id}; its workloads keep what they hold until it expires\n`)
+    expect((await rig.vidimus('agent', 'show', node.id, '--output', 'json')).json()).toMatchObject({
+      id: node.id,
+      banned: true,
+      attestationType: 'join_token',
+    })
+    expect((await rig.vidimus('agent', 'evict', node.id, '--output', 'json')).json()).toEqual({ id: node.id, evicted: true })
+    expect((await rig.vidimus('agent', 'list', '--output', 'json')).json()).toEqual({ agents: [] })
+  })
+})
+
+describe('the trust bundle', () => {
+  test('is printed as PEM, as a SPIFFE bundle document, and as JSON with both', async () => {
+    expect((await rig.vidimus('bundle', 'show')).out).toMatch(/^-----BEGIN CERTIFICATE-----\n[^]+-----END CERTIFICATE-----\n$/)
+    const document = JSON.parse((await rig.vidimus('bundle', 'show', '--format', 'spiffe')).out) as { keys: { use: string }[] }
+    expect(document.keys.map(({ use }) => use).sort()).toEqual(['jwt-svid', 'x509-svid'])
+    expect((await rig.vidimus('bundle', 'show', '--output', 'json')).json()).toMatchObject({ trustDomain: 'example.org', document })
+  })
+})
+
+describe('policies', () => {
+  const file = (name: string, content: string): string => {
+    const path = join(directory, name)
+    writeFileSync(path, content)
+    return path
+  }
+  const good =
+    'apiVersion: vidimus.dev/v1\nkind: AuthorizationPolicy\nmetadata: { name: reads }\nspec:\n  identities: [spiffe://example.org/db]\n  action: ALLOW\n  rules:\n    - from: [{ source: { spiffeIds: [spiffe://example.org/web] } }]\n'
+  const bad = good.replace('action: ALLOW', 'acton: ALLOW')
+
+  test('with an unknown field are refused with line and column, and nothing is applied', async () => {
+    const path = file('bad.yaml', bad)
+    const checked = await vidimus(['policy', 'check', path])
+    expect([checked.code, checked.thrown]).toEqual([1, undefined])
+    expect(checked.out).toBe(
+      `the policies have 1 mistake\n  ${path}:6:3: \`spec.acton\`: unknown key \`acton\`: did you mean \`action\`?\n`,
+    )
+    const inJson = await vidimus(['policy', 'check', path, '--output', 'json'])
+    expect(inJson.json()).toMatchObject({ valid: false, problems: [{ document: path, line: 6, column: 3, path: 'spec.acton' }] })
+    const applied = await rig.vidimus('policy', 'apply', path)
+    expect([applied.code, reasonOf(applied.thrown), applied.out]).toEqual([1, 'policy.invalid', ''])
+    expect((await rig.vidimus('policy', 'list')).out).toBe('no policies were applied: nothing is allowed\n')
+    expect(reasonOf((await vidimus(['policy', 'test', path])).thrown)).toBe('policy.invalid')
+  })
+
+  test('that are not there, or only their tests, are a mistake of the command line: an empty set would end every permission', async () => {
+    const tests = file('tests-only.yaml', 'tests: []\n')
+    const missing = await rig.vidimus('policy', 'apply', join(directory, 'nowhere'))
+    expect([missing.code, reasonOf(missing.thrown)]).toEqual([2, 'usage.no-file'])
+    for (const verb of ['check', 'apply']) {
+      const outcome = await vidimus(['policy', verb, tests, ...(verb === 'apply' ? ['--server-socket', rig.socket] : [])])
+      expect([verb, outcome.code, reasonOf(outcome.thrown) ?? 'policy.invalid']).not.toContain(0)
+    }
+  })
+
+  test('are checked, applied and listed', async () => {
+    const path = file('good.yaml', good)
+    expect((await vidimus(['policy', 'check', path])).out).toBe('1 policy in 1 file: all valid\n')
+    const applied = await rig.vidimus('policy', 'apply', path)
+    expect([applied.code, applied.out]).toEqual([0, expect.stringMatching(/^applied 1 file as version \S+\n$/)])
+    const list = await rig.vidimus('policy', 'list')
+    expect(list.out).toContain('applied 2026-01-01T00:00:00Z')
+    expect(list.out).toMatch(/^POLICY +ACTION +RULES\n.*reads +ALLOW +1\n$/m)
+    expect((await rig.vidimus('policy', 'list', '--output', 'json')).json()).toMatchObject({
+      policies: [{ action: 'ALLOW', rules: 1 }],
+      documents: [{ name: path, text: good }],
+    })
+  })
+})
+
+describe('health', () => {
+  test('of a server that is not well is exit code 1', async () => {
+    expect(await rig.vidimus('health')).toMatchObject({ code: 0, out: 'the server is well\n' })
+    rig.health.set({ serving: false, complaints: ['no'] })
+    expect(await rig.vidimus('health')).toMatchObject({ code: 1, out: 'the server is not well: its log says why\n' })
+    expect((await rig.vidimus('health', '--output', 'json')).json()).toEqual({ healthy: false })
+  })
+})
