@@ -12,15 +12,17 @@ import { headerValues, type PolicyRequest } from '../policy/request.ts'
 import { openWorkloadApiClient, type WorkloadPolicyUpdate } from './client.ts'
 import { endpointPath } from './endpoint.ts'
 import { followForever, type SourceOptions } from './source.ts'
-import { peerOf } from './tls.ts'
+import { verifiedPeer } from './tls.ts'
 
 /** Decides requests at this workload. Follows policy changes for as long as it is open. */
 export interface Authorizer extends AsyncDisposable {
-  /** Version of the policies in force. */
+  /** Version of the policies in force; empty while there are none. */
   readonly version: string
+  /** Why newer policies are not in force: what this workload was sent last does not parse. Undefined while all is well. */
+  readonly problem: Failure | undefined
   /** Total: an error is a denial with a reason. */
   authorize(request: PolicyRequest): Decision
-  /** The same for a request that came through `serveMtls`. */
+  /** The same for a request that came through `serveMtls`; through anything else, its peer counts as not authenticated. */
   authorizeHttp(request: IncomingMessage): Decision
 }
 
@@ -40,16 +42,29 @@ export async function openAuthorizer(options: SourceOptions = {}): Promise<Autho
     inForce.set(compiled(current.update, clock.now()))
     return inForce.current
   }
+  let problem: Failure | undefined
+  const adopt = (update: WorkloadPolicyUpdate): void => {
+    try {
+      inForce.set(compiled(update, clock.now()))
+      problem = undefined
+    } catch (error) {
+      problem = Failure.from(error)
+    }
+  }
+  let latest: Failure | undefined
   const stop = new AbortController()
   const follow = followForever(
     (signal) => client.watchPolicies(signal),
-    (update) => inForce.set(compiled(update, clock.now())),
-    () => {},
+    adopt,
+    (failure) => (latest = failure),
     { clock, signal: stop.signal },
   ).catch((error: unknown) => inForce.close(error))
   const authorizer: Authorizer = {
     get version() {
       return inForce.current?.update.version ?? ''
+    },
+    get problem() {
+      return problem
     },
     authorize(request) {
       const policies = now()?.policies
@@ -65,10 +80,15 @@ export async function openAuthorizer(options: SourceOptions = {}): Promise<Autho
   try {
     await firstOf(inForce, (value) => value !== undefined, deadline(options.timeout ?? seconds(30)))
     return authorizer
-  } catch (cause) {
+  } catch (error) {
     await authorizer[Symbol.asyncDispose]()
-    if (cause instanceof Failure) throw cause
-    throw new Failure('unavailable', 'workload-client.no-policies', { public: 'the agent sent no policies in time', cause })
+    if (error instanceof Failure) throw error
+    const cause = problem ?? latest
+    const why = cause ? `: ${cause.message}` : ''
+    throw new Failure('unavailable', 'workload-client.no-policies', {
+      public: `the agent sent no policies that can be used in time${why}`,
+      cause,
+    })
   }
 }
 
@@ -83,8 +103,9 @@ export function guarded(authorizer: Authorizer, listener: RequestListener): Requ
 function requestOf(request: IncomingMessage): PolicyRequest {
   const lines = request.rawHeaders.flatMap((name, index) => (index % 2 === 0 ? [[name, request.rawHeaders[index + 1] ?? ''] as const] : []))
   const { remoteAddress, localAddress, localPort } = request.socket
+  const spiffeId = verifiedPeer(request)
   return {
-    peer: { spiffeId: peerOf(request) },
+    ...(spiffeId === undefined ? {} : { peer: { spiffeId } }),
     ...(remoteAddress === undefined ? {} : { sourceIp: remoteAddress, remoteIp: remoteAddress }),
     ...(localAddress === undefined ? {} : { destinationIp: localAddress }),
     ...(localPort === undefined ? {} : { destinationPort: localPort }),

@@ -2,7 +2,7 @@
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto'
 import type { Clock, Instant } from '../kernel/clock.ts'
 import { sameBytes } from '../kernel/bytes.ts'
-import { Failure } from '../kernel/failure.ts'
+import { Failure, tellChain } from '../kernel/failure.ts'
 import type { PolicyDocument } from '../policy/policy-set.ts'
 import type { WorkloadFacts } from '../policy/compile.ts'
 import { clientOf, connectUnix } from '../rpc/client.ts'
@@ -68,28 +68,31 @@ export function openWorkloadApiClient(socketPath: string, clock: Clock): Workloa
   const policies = clientOf(WorkloadPolicies, channel)
   return {
     async *watchX509(signal) {
-      for await (const response of workload.fetchX509SVID({}, { signal, metadata })) yield contextOf(response, clock.now())
+      for await (const response of workload.fetchX509SVID({}, { signal, metadata }))
+        yield understood(() => contextOf(response, clock.now()))
     },
     async *watchX509Bundles(signal) {
       for await (const { bundles } of workload.fetchX509Bundles({}, { signal, metadata })) {
-        yield new Map(Object.entries(bundles).map(([id, der]) => [domainOf(id), parseCertificates(der)]))
+        yield understood(() => new Map(Object.entries(bundles).map(([id, der]) => [domainOf(id), parseCertificates(der)])))
       }
     },
     async *watchJwtBundles(signal) {
       for await (const { bundles } of workload.fetchJWTBundles({}, { signal, metadata })) {
-        yield new Map(Object.entries(bundles).map(([id, text]) => [domainOf(id), jwtBundle(domainOf(id), text)]))
+        yield understood(() => new Map(Object.entries(bundles).map(([id, text]) => [domainOf(id), jwtBundle(domainOf(id), text)])))
       }
     },
     async fetchJwt(audience, spiffeId, signal) {
       const { svids } = await workload.fetchJWTSVID({ audience: [...audience], spiffeId: spiffeId ?? '' }, { signal, metadata })
-      return svids.map(({ spiffeId: id, svid, hint }) => ({ spiffeId: parseSpiffeId(id), token: svid, hint }))
+      return understood(() =>
+        firstOfEachHint(svids).map(({ spiffeId: id, svid, hint }) => ({ spiffeId: parseSpiffeId(id), token: svid, hint })),
+      )
     },
     async validateJwt(audience, token, signal) {
       const { spiffeId, claims } = await workload.validateJWTSVID({ audience, svid: token }, { signal, metadata })
-      return { spiffeId: parseSpiffeId(spiffeId), claims: claims ?? {} }
+      return understood(() => ({ spiffeId: parseSpiffeId(spiffeId), claims: claims ?? {} }))
     },
     async *watchPolicies(signal) {
-      for await (const update of policies.watchPolicies({}, { signal, metadata })) yield policyUpdateOf(update)
+      for await (const update of policies.watchPolicies({}, { signal, metadata })) yield understood(() => policyUpdateOf(update))
     },
     [Symbol.asyncDispose]: () => channel[Symbol.asyncDispose](),
   }
@@ -99,7 +102,7 @@ function contextOf({ svids, federatedBundles }: X509SVIDResponse, at: Instant): 
   if (svids.length === 0) throw malformed('the answer has no identity')
   const own = svids.map(({ spiffeId, bundle }) => bundleOf(trustDomainOf(parseSpiffeId(spiffeId)), bundle))
   const bundles = bundleSet([...Object.entries(federatedBundles).map(([id, der]) => bundleOf(domainOf(id), der)), ...own])
-  const [first, ...others] = svids.map((svid) => identityOf(svid, bundles, at))
+  const [first, ...others] = firstOfEachHint(svids).map((svid) => identityOf(svid, bundles, at))
   return { identities: [first!, ...others], bundles }
 }
 
@@ -114,6 +117,11 @@ function identityOf({ spiffeId, hint, x509Svid, x509SvidKey }: X509SVID, bundles
   }
   const chainPem = chain.map(({ raw }) => formatPem('CERTIFICATE', raw)).join('')
   return { spiffeId: verified.spiffeId, hint, chain, chainPem, privateKey }
+}
+
+/** Hints tell identities apart; of several with the same one the first counts (API-14). */
+function firstOfEachHint<T extends { readonly hint: string }>(svids: readonly T[]): T[] {
+  return svids.filter(({ hint }, index) => hint === '' || svids.findIndex((one) => one.hint === hint) === index)
 }
 
 function bundleOf(trustDomain: TrustDomain, der: Uint8Array): TrustBundle {
@@ -137,9 +145,24 @@ function domainOf(id: string): TrustDomain {
   return id.startsWith('spiffe://') ? trustDomainOf(parseSpiffeId(id)) : parseTrustDomain(id)
 }
 
-function malformed(text: string): Failure {
-  return new Failure('unavailable', 'workload-client.malformed-answer', { public: `the agent's answer cannot be used: ${text}` })
+/**
+ * What an answer means, or a failure of the agent's: whatever is wrong with what it sent says nothing about what we asked (API-10).
+ * @throws Failure `workload-client.malformed-answer`
+ */
+function understood<T>(read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    const failure = Failure.from(error)
+    throw failure.reason === malformedAnswer ? failure : malformed(tellChain(failure), failure)
+  }
 }
+
+function malformed(text: string, cause?: Failure): Failure {
+  return new Failure('unavailable', malformedAnswer, { public: `the agent's answer cannot be used: ${text}`, cause })
+}
+
+const malformedAnswer = 'workload-client.malformed-answer'
 
 /** EP-4. */
 const metadata = { 'workload.spiffe.io': 'true' }

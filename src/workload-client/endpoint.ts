@@ -13,7 +13,8 @@ export function endpointPath(address = process.env['SPIFFE_ENDPOINT_SOCKET']): s
     )
   }
   if (address.startsWith('tcp:')) throw refused('tcp', `\`${address}\` is a TCP address: this client speaks to Unix sockets only`)
-  const path = /^unix:(?:\/\/)?(\/[^?#]*)$/.exec(address)?.[1]
+  // `unix:///path` or `unix:/path`: no authority, no query, no fragment (EP-9).
+  const path = /^unix:(?:\/\/)?(\/[^/?#][^?#]*)$/.exec(address)?.[1]
   if (path === undefined) throw refused('malformed', `\`${address}\` is not a Workload API address: expected \`unix:///absolute/path\``)
   return path
 }

@@ -42,7 +42,7 @@ export async function openX509Source(options: SourceOptions = {}): Promise<X509S
     (failure) => {
       latest = failure
       // Redacted: what was held before may not be used any longer (API-15).
-      if (failure.category === 'permission_denied') context.set(undefined)
+      if (failure.reason === 'rpc.permission-denied') context.set(undefined)
     },
     { clock, signal: stop.signal },
   ).catch((error: unknown) => context.close(error))
@@ -93,7 +93,7 @@ export function openJwtSource(options: SourceOptions = {}): JwtSource {
 
 /**
  * Reads a stream and opens it again when it breaks, until the signal aborts. Returns then;
- * throws what the agent says can never work.
+ * throws what the agent says can never work: a bad request and a method that it does not have (EP-12, EP-15).
  */
 export async function followForever<T>(
   open: (signal: AbortSignal) => AsyncIterable<T>,
@@ -111,12 +111,14 @@ export async function followForever<T>(
     } catch (error) {
       if (signal.aborted) return
       const failure = Failure.from(error)
-      if (failure.category === 'invalid_argument' || failure.category === 'unimplemented') throw failure
+      if (neverWorks.has(failure.reason)) throw failure
       onFailure(failure)
     }
     await clock.sleep(delays.next().value as Duration, signal).catch(() => {})
   }
 }
+
+const neverWorks: ReadonlySet<string> = new Set(['rpc.invalid-argument', 'rpc.unimplemented'])
 
 function noIdentity(cause: unknown): Failure {
   const why = cause instanceof Failure ? `: ${cause.message}` : ''
