@@ -1,5 +1,5 @@
 /** The real log: pino, one line an event, on standard error. */
-import { pino, type Logger } from 'pino'
+import { pino, stdTimeFunctions, type Logger } from 'pino'
 import type { Log, LogFields } from '../kernel/log.ts'
 
 export interface LogConfig {
@@ -10,7 +10,12 @@ export interface LogConfig {
 export function openLog(config: LogConfig): Log {
   const out =
     config.format === 'json' ? pino.destination({ dest: 2, sync: true }) : { write: (line: string) => process.stderr.write(asText(line)) }
-  return adapt(pino({ level: config.level, base: null, formatters: { level: (label) => ({ level: label }) } }, out))
+  return adapt(
+    pino(
+      { level: config.level, base: null, timestamp: stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } },
+      out,
+    ),
+  )
 }
 
 function adapt(logger: Logger): Log {
@@ -32,9 +37,9 @@ function printable(fields: LogFields = {}): Record<string, unknown> {
 
 /** `12:00:01 info  server ready  address=127.0.0.1:8081` */
 function asText(line: string): string {
-  const { level, time, msg, ...fields } = JSON.parse(line) as { level: string; time: number; msg: string }
+  const { level, time, msg, ...fields } = JSON.parse(line) as { level: string; time: string; msg: string }
   const told = Object.entries(fields).map(([name, value]) => `${name}=${asWord(value)}`)
-  return `${new Date(time).toISOString().slice(11, 19)} ${level.padEnd(5)} ${msg}${told.length > 0 ? `  ${told.join(' ')}` : ''}\n`
+  return `${time.slice(11, 19)} ${level.padEnd(5)} ${msg}${told.length > 0 ? `  ${told.join(' ')}` : ''}\n`
 }
 
 /** Quoted where a bare word could be read as something else: a value never begins a line or a field of its own. */

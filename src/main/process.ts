@@ -5,8 +5,8 @@ import { Failure, tellChain } from '../kernel/failure.ts'
 /** Exit codes of every command. */
 export const exitCodes = { success: 0, failure: 1, usage: 2 } as const
 
-/** Categories that are the caller's mistake in how the command was typed or configured. */
-const usageReasons = /^(config|usage|duration|trust-domain|spiffe-id|selector)\./
+/** Reasons that are the caller's mistake in how the command was typed or configured. */
+const usageReasons = /^(config|usage|duration|trust-domain|spiffe-id|selector|endpoint)\./
 
 /** 2 for what the user has to type or configure differently, 1 for everything else. */
 export function exitCodeFor(thrown: unknown): number {
