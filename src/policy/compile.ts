@@ -60,7 +60,11 @@ export function compileFor(set: PolicySet, facts: WorkloadFacts, { at }: { reado
 }
 
 /** Policies that were selected already. Expired ones give no rules, but an expired ALLOW policy opens nothing by its absence. */
-export function compilePolicies(policies: readonly Policy[], set: Pick<PolicySet, 'mode' | 'pathNormalization'>, at: Instant): CompiledPolicies {
+export function compilePolicies(
+  policies: readonly Policy[],
+  set: Pick<PolicySet, 'mode' | 'pathNormalization'>,
+  at: Instant,
+): CompiledPolicies {
   const alive = policies.filter((policy) => policy.expires === undefined || at < policy.expires)
   const rules = alive.flatMap(compileRules).sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
   const deny = rules.filter((rule) => rule.action === 'DENY')
@@ -98,7 +102,9 @@ export function idMatches(match: IdMatch, id: SpiffeId): boolean {
 
 /** The attested namespace, or else the one that a SPIFFE path `/ns/<name>/…` names. */
 function namespacesOf(facts: WorkloadFacts): string[] {
-  const attested = facts.selectors.filter(({ type, value }) => type === 'k8s' && value.startsWith('ns:')).map(({ value }) => value.slice('ns:'.length))
+  const attested = facts.selectors
+    .filter(({ type, value }) => type === 'k8s' && value.startsWith('ns:'))
+    .map(({ value }) => value.slice('ns:'.length))
   if (attested.length > 0) return attested
   return facts.spiffeIds.flatMap((id) => namespacePath.exec(pathOf(id))?.[1] ?? [])
 }
@@ -131,7 +137,9 @@ function compileRules(policy: Policy): CompiledRule[] {
 }
 
 function methodsNamedIn(rules: readonly CompiledRule[]): string[] {
-  return operationClauses(rules).flatMap((clause) => (clause.on === 'method' ? clause.anyOf.flatMap((match) => (match.kind === 'exact' ? [match.value] : [])) : []))
+  return operationClauses(rules).flatMap((clause) =>
+    clause.on === 'method' ? clause.anyOf.flatMap((match) => (match.kind === 'exact' ? [match.value] : [])) : [],
+  )
 }
 
 function operationClauses(rules: readonly CompiledRule[]): Clause[] {

@@ -53,7 +53,10 @@ export interface SeenRequest {
 }
 
 /** Reads a request once, the way that all rules compare it. */
-export function see(compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization' | 'knownMethods' | 'comparesPaths'>, request: PolicyRequest): SeenRequest {
+export function see(
+  compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization' | 'knownMethods' | 'comparesPaths'>,
+  request: PolicyRequest,
+): SeenRequest {
   const { mode } = compiled
   const strict = mode === 'strict'
   const { http, peer } = request
@@ -67,7 +70,11 @@ export function see(compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization
 
   const path = strict ? strictPath(http.path) : normalizePath(http.path, compiled.pathNormalization)
   const host = strict ? strictHost(http.host) : { whole: http.host.toLowerCase(), bare: http.host.toLowerCase() }
-  const malformed = strict ? strictRefusal(compiled, http, { path, host }) : path === undefined ? 'the path cannot be normalised' : undefined
+  const malformed = strict
+    ? strictRefusal(compiled, http, { path, host })
+    : path === undefined
+      ? 'the path cannot be normalised'
+      : undefined
   return {
     ...common,
     ...(path === undefined ? {} : { path }),
@@ -80,7 +87,11 @@ export function see(compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization
 /** True if a rule matches. */
 export function ruleMatches(rule: CompiledRule, seen: SeenRequest): boolean {
   if (rule.requirePeer && seen.peers.length === 0) return false
-  return oneTermHolds(rule.sources, rule.action, seen) && oneTermHolds(rule.operations, rule.action, seen) && everyClauseHolds(rule.conditions, rule.action, seen)
+  return (
+    oneTermHolds(rule.sources, rule.action, seen) &&
+    oneTermHolds(rule.operations, rule.action, seen) &&
+    everyClauseHolds(rule.conditions, rule.action, seen)
+  )
 }
 
 function oneTermHolds(terms: 'any' | readonly (readonly Clause[])[], action: 'ALLOW' | 'DENY', seen: SeenRequest): boolean {
@@ -174,7 +185,9 @@ function peerMatches(match: PeerMatch, name: string, { mode, request }: SeenRequ
     case 'ending':
       return pathOf(request.peer!.spiffeId).endsWith(match.suffix)
     case 'namespace':
-      return mode === 'strict' ? canonicalAccount(name, (namespace) => globMatches(match.glob, namespace)) : globMatches(`*/ns/${match.glob}/*`, name)
+      return mode === 'strict'
+        ? canonicalAccount(name, (namespace) => globMatches(match.glob, namespace))
+        : globMatches(`*/ns/${match.glob}/*`, name)
     case 'service-account':
       return mode === 'strict'
         ? canonicalAccount(name, (namespace, account) => namespace === match.namespace && account === match.name)
@@ -242,7 +255,9 @@ export function namesPort(match: StringMatch): boolean {
 
 function pathHolds(clause: PathClause, { path, mode }: SeenRequest, unknown: boolean): boolean {
   if (path === undefined) return unknown
-  const holds = clause.anyOf.some((match) => (match.kind === 'template' ? templateMatches(match, path, mode === 'istio') : notEmptyMatches(match, path)))
+  const holds = clause.anyOf.some((match) =>
+    match.kind === 'template' ? templateMatches(match, path, mode === 'istio') : notEmptyMatches(match, path),
+  )
   return holds !== clause.not
 }
 

@@ -38,7 +38,12 @@ function tell(compiled: CompiledPolicies, decision: Decision, teller: Teller): s
   switch (decision.reason) {
     case 'allowed':
     case 'denied':
-      return [...decision.decidedBy.map(({ id, policy, rule }) => `${decision.reason} by rule ${rule} of policy \`${policy}\`${standsAt(compiled, id)}`), ...notes]
+      return [
+        ...decision.decidedBy.map(
+          ({ id, policy, rule }) => `${decision.reason} by rule ${rule} of policy \`${policy}\`${standsAt(compiled, id)}`,
+        ),
+        ...notes,
+      ]
     case 'open':
       return ['allowed: no ALLOW policy selects this workload, and in istio mode that opens it', ...notes]
     case 'no-policy':
@@ -57,16 +62,23 @@ function tell(compiled: CompiledPolicies, decision: Decision, teller: Teller): s
 /** The rule with the fewest clauses in the way; of equals the first. */
 function nearest(compiled: CompiledPolicies, teller: Teller): string[] {
   if (compiled.allow.length === 0) return ['the ALLOW policies that select this workload have no rules in force']
-  const best = compiled.allow.map((rule) => ({ rule, obstacles: obstaclesOf(rule, teller) })).reduce((a, b) => (b.obstacles.length < a.obstacles.length ? b : a))
+  const best = compiled.allow
+    .map((rule) => ({ rule, obstacles: obstaclesOf(rule, teller) }))
+    .reduce((a, b) => (b.obstacles.length < a.obstacles.length ? b : a))
   const { rule, obstacles } = best
-  return [`nearest is rule ${rule.rule} of policy \`${rule.policy}\`${standsAt(compiled, rule.id)}`, ...obstacles.map((obstacle) => `it fails on ${obstacle}`)]
+  return [
+    `nearest is rule ${rule.rule} of policy \`${rule.policy}\`${standsAt(compiled, rule.id)}`,
+    ...obstacles.map((obstacle) => `it fails on ${obstacle}`),
+  ]
 }
 
 function obstaclesOf(rule: CompiledRule, teller: Teller): string[] {
   const peer = rule.requirePeer && teller.missingPeer ? ['`requirePeer`: the request has no verified peer'] : []
   const terms = [rule.sources, rule.operations].flatMap((list) => {
     if (list === 'any') return []
-    return fewest(list.map((term: readonly Clause[]) => term.filter((clause) => !teller.holds(clause, rule)).map((clause) => obstacle(clause, teller))))
+    return fewest(
+      list.map((term: readonly Clause[]) => term.filter((clause) => !teller.holds(clause, rule)).map((clause) => obstacle(clause, teller))),
+    )
   })
   const conditions = rule.conditions.filter((clause) => !teller.holds(clause, rule)).map((clause) => obstacle(clause, teller))
   return [...peer, ...terms, ...conditions]
@@ -100,7 +112,10 @@ function foundOf(clause: Clause, seen: SeenRequest): string {
     case 'path':
       return quoted(seen.path)
     case 'header':
-      return quoted(request.http?.headers.get(clause.name)?.length.toString(), 'no such header').replace(/^`(\d+)`$/, '$1 value(s) that do not agree')
+      return quoted(request.http?.headers.get(clause.name)?.length.toString(), 'no such header').replace(
+        /^`(\d+)`$/,
+        '$1 value(s) that do not agree',
+      )
     default:
       return 'something else'
   }

@@ -7,7 +7,15 @@ import { parseDuration } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import { parseSpiffeId } from '../spiffe/id.ts'
 import { parseTrustDomain } from '../spiffe/trust-domain.ts'
-import { isTemplate, parseAddressBlock, parseStringMatch, parseTemplate, type AddressBlock, type PathMatch, type StringMatch } from './matching.ts'
+import {
+  isTemplate,
+  parseAddressBlock,
+  parseStringMatch,
+  parseTemplate,
+  type AddressBlock,
+  type PathMatch,
+  type StringMatch,
+} from './matching.ts'
 import { foldPath, isCanonicalPath, normalizePath, type PathNormalization } from './normalize.ts'
 import type {
   CallerClause,
@@ -27,7 +35,19 @@ import type {
 } from './policy-set.ts'
 import { policySet } from './policy-set.ts'
 import { serverApiCallers, type ServerApiCaller } from './request.ts'
-import { Problems, readYaml, refuseUnknownKeys, shorten, suggestion, tell, type ListTree, type MapTree, type Problem, type TextTree, type Tree } from './yaml-tree.ts'
+import {
+  Problems,
+  readYaml,
+  refuseUnknownKeys,
+  shorten,
+  suggestion,
+  tell,
+  type ListTree,
+  type MapTree,
+  type Problem,
+  type TextTree,
+  type Tree,
+} from './yaml-tree.ts'
 
 export interface LanguageOptions {
   /** `strict` by default. */
@@ -98,7 +118,8 @@ export function readIdMatch(text: string, at: Tree, problems: Problems): IdMatch
   if (isTemplate(text)) {
     const template = parseTemplate(text)
     if ('wrong' in template) return problems.add(at, template.wrong)
-    if (template.parts.slice(0, -1).some((part) => part.kind === 'rest')) return problems.add(at, '`{**}` must be the last segment of a SPIFFE ID')
+    if (template.parts.slice(0, -1).some((part) => part.kind === 'rest'))
+      return problems.add(at, '`{**}` must be the last segment of a SPIFFE ID')
     return attempt(() => parseSpiffeId(text.replaceAll(/\{\*\*?\}/g, 'x')), at, problems) && template
   }
   if (text.includes('*')) return problems.add(at, `\`${shorten(text)}\` is not a pattern: \`{*}\` is one segment, \`{**}\` the rest`)
@@ -142,13 +163,21 @@ function readPolicy(tree: MapTree, reading: Reading): Policy | undefined {
   const ours = apiVersion === ourVersion
   if (!ours) refuseOurKeys(spec, ourSpecKeys, problems)
   refuseKeysWithReason(spec, unsupportedSpecKeys, problems)
-  refuseUnknownKeys(spec, ours ? [...istioSpecKeys, ...ourSpecKeys] : istioSpecKeys, problems, [...Object.keys(unsupportedSpecKeys), ...ourSpecKeys])
+  refuseUnknownKeys(spec, ours ? [...istioSpecKeys, ...ourSpecKeys] : istioSpecKeys, problems, [
+    ...Object.keys(unsupportedSpecKeys),
+    ...ourSpecKeys,
+  ])
   const target = ours && spec.entries.has('target') ? readTarget(spec, problems) : 'workload'
   const action = spec.entries.has('action') ? readAction(spec, problems) : 'ALLOW'
   const { name, namespace } = readMetadata(tree, target ?? 'workload', problems)
   const requirePeer = readRequirePeer(spec, { ours, target, action }, problems)
   const expires = spec.entries.has('expires') ? readExpires(spec, problems) : undefined
-  const selection = readSelection(spec, tree, { ours, target: target ?? 'workload', namespace, rootNamespace: reading.rootNamespace }, problems)
+  const selection = readSelection(
+    spec,
+    tree,
+    { ours, target: target ?? 'workload', namespace, rootNamespace: reading.rootNamespace },
+    problems,
+  )
   const rules = readRules(spec, action ?? 'ALLOW', { ...reading, ours, target: target ?? 'workload', namespace })
   if (!target || !action || name === undefined || !selection) return undefined
   return {
@@ -197,7 +226,12 @@ function readAction(spec: MapTree, problems: Problems): Policy['action'] | undef
   if (!action) return undefined
   if (action.text === 'ALLOW' || action.text === 'DENY') return action.text
   const unsupported = action.text === 'AUDIT' || action.text === 'CUSTOM'
-  problems.add(action, unsupported ? `the action \`${action.text}\` is not supported: expected \`ALLOW\` or \`DENY\`` : `expected \`ALLOW\` or \`DENY\`, found ${tell(action)}`)
+  problems.add(
+    action,
+    unsupported
+      ? `the action \`${action.text}\` is not supported: expected \`ALLOW\` or \`DENY\``
+      : `expected \`ALLOW\` or \`DENY\`, found ${tell(action)}`,
+  )
   return undefined
 }
 
@@ -209,7 +243,8 @@ function readRequirePeer(
   const given = spec.entries.get('requirePeer')
   if (!given) return ours && target === 'workload' && action === 'ALLOW'
   if (target === 'serverApi') problems.add(given, '`requirePeer` is for workloads: the server API has `callers`')
-  if (action === 'DENY') problems.add(given, '`requirePeer` is for ALLOW policies: a DENY rule that must not match a request without a peer names its peers')
+  if (action === 'DENY')
+    problems.add(given, '`requirePeer` is for ALLOW policies: a DENY rule that must not match a request without a peer names its peers')
   if (given.kind !== 'boolean') problems.add(given, `expected \`true\` or \`false\`, found ${tell(given)}`)
   return given.kind === 'boolean' && given.text === 'true'
 }
@@ -218,7 +253,8 @@ function readExpires(spec: MapTree, problems: Problems): Instant | undefined {
   const expires = textOf(spec, 'expires', problems)
   if (!expires) return undefined
   const at = readMoment(expires.text)
-  if (at === undefined) problems.add(expires, `expected a date or a moment, \`2030-12-31\` or \`2030-12-31T18:00:00Z\`, found ${tell(expires)}`)
+  if (at === undefined)
+    problems.add(expires, `expected a date or a moment, \`2030-12-31\` or \`2030-12-31T18:00:00Z\`, found ${tell(expires)}`)
   return at
 }
 
@@ -257,7 +293,8 @@ function readSelector(selector: Tree, problems: Problems): { key: string; value:
   if (!labels) return []
   return [...labels.entries].flatMap(([key, value]) => {
     if (value.kind !== 'text') problems.add(value, `expected a text, found ${tell(value)}`)
-    else if (key === '' || key.includes('*') || value.text.includes('*')) problems.add(value, 'labels are compared exactly: no `*`, and no empty key')
+    else if (key === '' || key.includes('*') || value.text.includes('*'))
+      problems.add(value, 'labels are compared exactly: no `*`, and no empty key')
     else return [{ key, value: value.text }]
     return []
   })
@@ -314,7 +351,9 @@ function readTerms<C extends Clause>(
 function readFields<C extends Clause>(term: MapTree, inner: string, fields: ReadonlyMap<string, FieldRow<C>>, reading: PolicyReading): C[] {
   const { problems } = reading
   refuseKeysWithReason(term, unsupportedSourceKeys, problems)
-  const known = [...fields].filter(([, row]) => (row.target === 'both' || row.target === reading.target) && (reading.ours || !row.ours)).map(([name]) => name)
+  const known = [...fields]
+    .filter(([, row]) => (row.target === 'both' || row.target === reading.target) && (reading.ours || !row.ours))
+    .map(([name]) => name)
   const ourFields = [...fields].filter(([, row]) => row.ours).map(([name]) => name)
   if (!reading.ours) refuseOurKeys(term, ourFields, problems)
   refuseUnknownKeys(term, known, problems, [...Object.keys(unsupportedSourceKeys), ...(reading.ours ? [] : ourFields)])
@@ -341,8 +380,13 @@ function readConditions(rule: MapTree, reading: PolicyReading): Condition[] | un
   if (!given) return []
   const list = listOf(given, limits.terms, problems)
   if (!list) return undefined
-  if (list.items.length === 0 && reading.mode === 'strict') return problems.add(list, 'an empty list: leave `when` out, or name a condition')
-  return list.items.flatMap((item) => (item.kind === 'map' ? readCondition(item, reading) : (problems.add(item, `expected a condition with \`key\`, found ${tell(item)}`) ?? [])))
+  if (list.items.length === 0 && reading.mode === 'strict')
+    return problems.add(list, 'an empty list: leave `when` out, or name a condition')
+  return list.items.flatMap((item) =>
+    item.kind === 'map'
+      ? readCondition(item, reading)
+      : (problems.add(item, `expected a condition with \`key\`, found ${tell(item)}`) ?? []),
+  )
 }
 
 function readCondition(condition: MapTree, reading: PolicyReading): Condition[] {
@@ -392,7 +436,16 @@ function headerRow(name: string, key: TextTree, reading: PolicyReading): ((not: 
 }
 
 /** Limits of Istio's validation where it has one (authorization.md 1.2, 1.8). */
-const limits = { documents: 10_000, policies: 10_000, rules: 512, terms: 512, values: 512, value: 2048, name: 253, serviceAccount: 320 } as const
+const limits = {
+  documents: 10_000,
+  policies: 10_000,
+  rules: 512,
+  terms: 512,
+  values: 512,
+  value: 2048,
+  name: 253,
+  serviceAccount: 320,
+} as const
 
 // Fields. One row each; a row and its `not` form differ in `not` alone.
 
@@ -437,7 +490,8 @@ function both<C extends Clause>(
 const readPrincipal: ValueReader<PeerMatch> = (text, at, { mode, problems }) => {
   if (mode === 'istio') return { kind: 'principal', match: parseStringMatch(text) }
   if (text === '*') return { kind: 'any' }
-  if (text.startsWith('spiffe://')) return problems.add(at, `a principal is written without \`spiffe://\`: expected \`${shorten(text.slice(9))}\``)
+  if (text.startsWith('spiffe://'))
+    return problems.add(at, `a principal is written without \`spiffe://\`: expected \`${shorten(text.slice(9))}\``)
   const inside = text.startsWith('*/') ? text.slice(1) : text.endsWith('/*') ? text.slice(0, -2) : text
   if (inside.includes('*')) {
     return problems.add(at, `\`${shorten(text)}\`: \`*\` stands for whole segments, as in \`example.org/ns/a/*\` or \`*/sa/web\` (R-6)`)
@@ -475,7 +529,9 @@ const readBlock: ValueReader<AddressBlock> = (text, at, { mode, problems }) => {
 }
 
 const readPort: ValueReader<number> = (text, at, { problems }) =>
-  /^(?:0|[1-9]\d{0,4})$/.test(text) && Number(text) <= 65_535 ? Number(text) : problems.add(at, `expected a port from 0 to 65535, found ${tell(at)}`)
+  /^(?:0|[1-9]\d{0,4})$/.test(text) && Number(text) <= 65_535
+    ? Number(text)
+    : problems.add(at, `expected a port from 0 to 65535, found ${tell(at)}`)
 
 const readMethod: ValueReader<StringMatch> = (text, at, { mode, problems }) => {
   if (mode === 'strict' && text !== '*' && !methodName.test(text)) {
@@ -504,9 +560,13 @@ function checkStrictPath(text: string, match: PathMatch, at: Tree, problems: Pro
   const literal = match.kind === 'template' ? text.replaceAll(/\{\*\*?\}/g, 'x') : match.kind === 'present' ? '/' : match.value
   const whole = match.kind === 'suffix' ? `/x${literal}` : literal
   const expected = 'expected a path as the proxy normalises it'
-  if (match.kind !== 'template' && literal.includes('*')) problems.add(at, `\`${shorten(text)}\`: \`*\` stands at one end only: for one segment write \`{*}\``)
+  if (match.kind !== 'template' && literal.includes('*'))
+    problems.add(at, `\`${shorten(text)}\`: \`*\` stands at one end only: for one segment write \`{*}\``)
   else if (!whole.startsWith('/')) problems.add(at, `${expected}, beginning with \`/\`, found ${tell(at)}`)
-  else if (!isCanonicalPath(match.kind === 'prefix' ? whole.replace(/\/\.{1,2}$/, '/x') : whole) || normalizePath(whole, 'decode-and-merge-slashes') === undefined) {
+  else if (
+    !isCanonicalPath(match.kind === 'prefix' ? whole.replace(/\/\.{1,2}$/, '/x') : whole) ||
+    normalizePath(whole, 'decode-and-merge-slashes') === undefined
+  ) {
     problems.add(at, `${expected}, without query, \`;\`, empty or dot segments and unneeded escapes: ${tell(at)} never matches`)
   } else return true
   return false
@@ -581,9 +641,14 @@ function readValues<Match>(
   if (!list) return undefined
   if (list.items.length === 0) return mode === 'istio' ? undefined : problems.add(list, 'an empty list: leave it out, or name values')
   const read = list.items.map((item) => {
-    if (item.kind !== 'text') return problems.add(item, `expected a text${item.kind === 'number' || item.kind === 'boolean' ? ' in quotes' : ''}, found ${tell(item)}`)
+    if (item.kind !== 'text')
+      return problems.add(
+        item,
+        `expected a text${item.kind === 'number' || item.kind === 'boolean' ? ' in quotes' : ''}, found ${tell(item)}`,
+      )
     if (item.text === '') return problems.add(item, 'expected a value, found an empty text')
-    if (item.text.length > limits.value) return problems.add(item, `a value has at most ${limits.value} characters, this one ${item.text.length}`)
+    if (item.text.length > limits.value)
+      return problems.add(item, `a value has at most ${limits.value} characters, this one ${item.text.length}`)
     return readOne(item.text, item)
   })
   return read.filter((one) => one !== undefined)
@@ -612,10 +677,18 @@ function textAt(tree: MapTree, key: string): string | undefined {
   return found?.kind === 'text' ? found.text : undefined
 }
 
-function oneOf<const Choice extends string>(tree: MapTree, key: string, choices: readonly Choice[], problems: Problems): Choice | undefined {
+function oneOf<const Choice extends string>(
+  tree: MapTree,
+  key: string,
+  choices: readonly Choice[],
+  problems: Problems,
+): Choice | undefined {
   const found = textOf(tree, key, problems)
   if (!found) return undefined
-  return choices.find((choice) => choice === found.text) ?? problems.add(found, `expected ${choices.map((choice) => `\`${choice}\``).join(' or ')}, found ${tell(found)}`)
+  return (
+    choices.find((choice) => choice === found.text) ??
+    problems.add(found, `expected ${choices.map((choice) => `\`${choice}\``).join(' or ')}, found ${tell(found)}`)
+  )
 }
 
 /** Runs a parser of another room and notes its refusal as a problem. */
@@ -635,7 +708,11 @@ function refuseKeysWithReason(tree: MapTree, reasons: Readonly<Record<string, st
 }
 
 function refuseOurKeys(tree: MapTree, keys: readonly string[], problems: Problems): void {
-  refuseKeysWithReason(tree, Object.fromEntries(keys.map((key) => [key, `\`${key}\` belongs to the \`AuthorizationPolicy\` of \`${ourVersion}\``])), problems)
+  refuseKeysWithReason(
+    tree,
+    Object.fromEntries(keys.map((key) => [key, `\`${key}\` belongs to the \`AuthorizationPolicy\` of \`${ourVersion}\``])),
+    problems,
+  )
 }
 
 /** Two policies of one name would report the same rule ids. */
@@ -645,7 +722,10 @@ function refuseTwins(policies: readonly Policy[], problems: Problems): void {
     const key = `${policy.target} ${policy.namespace}/${policy.name}`
     const first = seen.get(key)
     if (first) {
-      problems.add({ path: 'metadata.name', place: policy.place }, `\`${policy.name}\` is there already: ${first.place.document}:${first.place.line}`)
+      problems.add(
+        { path: 'metadata.name', place: policy.place },
+        `\`${policy.name}\` is there already: ${first.place.document}:${first.place.line}`,
+      )
     } else seen.set(key, policy)
   }
 }

@@ -51,25 +51,6 @@ export function foldPath(path: string): string {
   })
 }
 
-/**
- * Every canonical spelling of a folded text of a policy, as the source of a full match in RE2: for a proxy, which compares what was sent.
- * Undefined where there is only one, the text itself.
- */
-export function spellings(folded: string): string | undefined {
-  let several = false
-  const pattern = folded.replace(/%[0-9A-F]{2}|[^A-Za-z0-9/_-]/g, (part) => {
-    if (part.length === 3) {
-      several ||= /[A-F]/.test(part)
-      return part.replace(/[A-F]/g, (digit) => `[${digit}${digit.toLowerCase()}]`)
-    }
-    if (!unneededEscapes.includes(part)) return `\\${part}`
-    several = true
-    const digits = part.charCodeAt(0).toString(16).toUpperCase()
-    return `(?:\\${part}|%${digits.replace(/[A-F]/g, (digit) => `[${digit}${digit.toLowerCase()}]`)})`
-  })
-  return several ? pattern : undefined
-}
-
 function withoutQuery(path: string): string {
   const end = path.search(/[?#]/)
   return end === -1 ? path : path.slice(0, end)

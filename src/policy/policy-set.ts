@@ -101,7 +101,15 @@ export type ServerApiTtlClause = ClauseOf<'entry.x509Ttl', DurationMatch>
 
 export type SourceClause = PeerClause | AddressClause | CallerClause
 export type OperationClause = HostClause | PortClause | MethodClause | PathClause
-export type Condition = PeerClause | AddressClause | PortClause | SniClause | HeaderClause | ServerApiIdClause | ServerApiTextClause | ServerApiTtlClause
+export type Condition =
+  | PeerClause
+  | AddressClause
+  | PortClause
+  | SniClause
+  | HeaderClause
+  | ServerApiIdClause
+  | ServerApiTextClause
+  | ServerApiTtlClause
 export type Clause = SourceClause | OperationClause | Condition
 
 /** Typed SPIFFE IDs, by whole segments. */

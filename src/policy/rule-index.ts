@@ -107,7 +107,10 @@ function placementsOf(rule: CompiledRule, mode: PolicyMode): { readonly keys: re
   const path = pathKeys(rule)
   const peer = peerKeys(rule, mode)
   const method = methodKeys(rule)
-  const pairs = path && peer?.every(({ exact }) => exact) && path.length * peer.length <= maxPairs ? peer.flatMap((one) => path.map((key): Placed => ({ ...key, within: 'pair', peer: one.text }))) : undefined
+  const pairs =
+    path && peer?.every(({ exact }) => exact) && path.length * peer.length <= maxPairs
+      ? peer.flatMap((one) => path.map((key): Placed => ({ ...key, within: 'pair', peer: one.text })))
+      : undefined
   const single = (keys: Keys, within: 'path' | 'peer' | 'method') => keys?.map((key): Placed => ({ ...key, within }))
   return [pairs, single(path, 'path'), single(peer, 'peer'), single(method, 'method')].flatMap((keys) => (keys ? [{ keys }] : []))
 }
@@ -139,7 +142,9 @@ function peerKeys(rule: CompiledRule, mode: PolicyMode): Keys {
 
 function methodKeys(rule: CompiledRule): Keys {
   return keysOf(rule.operations, (clause) =>
-    clause.on !== 'method' || clause.not ? undefined : every(clause.anyOf, (match) => (match.kind === 'exact' ? { exact: true, text: match.value } : undefined)),
+    clause.on !== 'method' || clause.not
+      ? undefined
+      : every(clause.anyOf, (match) => (match.kind === 'exact' ? { exact: true, text: match.value } : undefined)),
   )
 }
 
@@ -172,7 +177,11 @@ interface Building {
   readonly prefix: Map<string, Bucket>
 }
 const building = (): Building => ({ exact: new Map(), prefix: new Map() })
-const finished = ({ exact, prefix }: Building): TextIndex => ({ exact, prefix, lengths: [...new Set([...prefix.keys()].map((key) => key.length))] })
+const finished = ({ exact, prefix }: Building): TextIndex => ({
+  exact,
+  prefix,
+  lengths: [...new Set([...prefix.keys()].map((key) => key.length))],
+})
 const tag = (key: Placed): string => `${key.within === 'pair' ? key.peer : key.within}\n${key.exact ? '=' : '^'}${key.text}`
 /** A rule of many peers and many paths would stand in too many places. */
 const maxPairs = 64

@@ -45,7 +45,11 @@ export function isPolicyTestFile(document: PolicyDocument): boolean {
  */
 export function parsePolicyTests(documents: readonly PolicyDocument[]): PolicyTestCase[] {
   const problems = new Problems()
-  const cases = documents.flatMap((document) => readYaml(document, problems).filter(isPolicyTest).flatMap((tree) => readFile(tree, problems)))
+  const cases = documents.flatMap((document) =>
+    readYaml(document, problems)
+      .filter(isPolicyTest)
+      .flatMap((tree) => readFile(tree, problems)),
+  )
   if (problems.all.length === 0) return cases
   throw new Failure('invalid_argument', 'policy-test.invalid', {
     public: problems.all.map(tellProblem).join('; '),
@@ -68,7 +72,8 @@ function judge(test: PolicyTestCase, policies: CompiledPolicies): PolicyTestResu
   const decision = decide(policies, test.request)
   const verdict = decision.allowed ? 'allowed' : 'denied'
   const { by } = test
-  const byAsExpected = !by || decision.decidedBy.some(({ policy, rule }) => policyNamed(policy, by.policy) && (by.rule === undefined || by.rule === rule))
+  const byAsExpected =
+    !by || decision.decidedBy.some(({ policy, rule }) => policyNamed(policy, by.policy) && (by.rule === undefined || by.rule === rule))
   const passed = verdict === test.expect && byAsExpected
   if (passed) return { test, passed, decision, told: [] }
   const expected = `expected ${test.expect}${by ? ` by \`${by.policy}\`${by.rule === undefined ? '' : ` rule ${by.rule}`}` : ''}, found ${verdict}`
@@ -82,14 +87,16 @@ function readFile(tree: MapTree, problems: Problems): PolicyTestCase[] {
   refuseUnknownKeys(tree, ['apiVersion', 'kind', 'metadata', 'workloads', 'cases'], problems)
   const workloads = readWorkloads(tree.entries.get('workloads') ?? tree, problems)
   const cases = tree.entries.get('cases')
-  if (cases?.kind !== 'list' || cases.items.length === 0) return problems.add(cases ?? tree, 'expected `cases` with at least one case') ?? []
+  if (cases?.kind !== 'list' || cases.items.length === 0)
+    return problems.add(cases ?? tree, 'expected `cases` with at least one case') ?? []
   if (cases.items.length > maxCases) return problems.add(cases, `at most ${maxCases} cases, found ${cases.items.length}`) ?? []
   return cases.items.flatMap((item) => readCase(item, workloads, problems) ?? [])
 }
 
 function readWorkloads(tree: Tree, problems: Problems): Map<string, WorkloadFacts> {
   const workloads = new Map<string, WorkloadFacts>()
-  if (tree.kind !== 'map' || tree.path !== 'workloads') problems.add(tree, 'expected `workloads`: a map from a name to `spiffeIds` and `selectors`')
+  if (tree.kind !== 'map' || tree.path !== 'workloads')
+    problems.add(tree, 'expected `workloads`: a map from a name to `spiffeIds` and `selectors`')
   else {
     for (const [name, facts] of tree.entries) {
       if (facts.kind !== 'map') {
@@ -97,7 +104,10 @@ function readWorkloads(tree: Tree, problems: Problems): Map<string, WorkloadFact
         continue
       }
       refuseUnknownKeys(facts, ['spiffeIds', 'selectors'], problems)
-      workloads.set(name, { spiffeIds: readList(facts, 'spiffeIds', parseSpiffeId, problems), selectors: readList(facts, 'selectors', parseSelector, problems) })
+      workloads.set(name, {
+        spiffeIds: readList(facts, 'spiffeIds', parseSpiffeId, problems),
+        selectors: readList(facts, 'selectors', parseSelector, problems),
+      })
     }
   }
   return workloads
@@ -109,9 +119,14 @@ function readCase(tree: Tree, workloads: ReadonlyMap<string, WorkloadFacts>, pro
   const name = readText(tree, 'name', problems)
   const workloadName = readText(tree, 'workload', problems)
   const workload = workloadName === undefined ? undefined : workloads.get(workloadName)
-  if (workloadName !== undefined && !workload) problems.add(tree.entries.get('workload')!, `unknown workload \`${shorten(workloadName)}\`${suggestion(workloadName, [...workloads.keys()])}`)
+  if (workloadName !== undefined && !workload)
+    problems.add(
+      tree.entries.get('workload')!,
+      `unknown workload \`${shorten(workloadName)}\`${suggestion(workloadName, [...workloads.keys()])}`,
+    )
   const expect = readText(tree, 'expect', problems)
-  if (expect !== undefined && expect !== 'allowed' && expect !== 'denied') problems.add(tree.entries.get('expect')!, `expected \`allowed\` or \`denied\`, found \`${shorten(expect)}\``)
+  if (expect !== undefined && expect !== 'allowed' && expect !== 'denied')
+    problems.add(tree.entries.get('expect')!, `expected \`allowed\` or \`denied\`, found \`${shorten(expect)}\``)
   const by = readOptional(tree, 'by', readBy, problems)
   const at = readOptional(tree, 'at', (text) => readMoment(text) ?? wrong('a date or a moment'), problems)
   const request = readRequest(tree, problems)
@@ -124,7 +139,12 @@ function readRequest(tree: MapTree, problems: Problems): PolicyRequest {
   const sourceIp = readOptional(tree, 'sourceIp', readAddress, problems)
   const remoteIp = readOptional(tree, 'remoteIp', readAddress, problems)
   const destinationIp = readOptional(tree, 'destinationIp', readAddress, problems)
-  const destinationPort = readOptional(tree, 'port', (text) => (/^\d{1,5}$/.test(text) && Number(text) <= 65_535 ? Number(text) : wrong('a port')), problems)
+  const destinationPort = readOptional(
+    tree,
+    'port',
+    (text) => (/^\d{1,5}$/.test(text) && Number(text) <= 65_535 ? Number(text) : wrong('a port')),
+    problems,
+  )
   const sni = readOptional(tree, 'sni', (text) => text, problems)
   const http = tree.entries.has('method') || tree.entries.has('path')
   const httpKey = [...tree.keys.keys()].find((key) => key === 'host' || key === 'headers')

@@ -73,20 +73,30 @@ export function readYaml(source: PolicyDocument, problems: Problems): MapTree[] 
   }
   const lines = new LineCounter()
   try {
-    const documents = parseAllDocuments(source.text, { lineCounter: lines, uniqueKeys: false, strict: true, version: '1.2', merge: false, prettyErrors: false, logLevel: 'silent' })
-    return 'empty' in documents ? [] : documents.flatMap((document) => {
-      const reading: Reading = { source, lines, problems, broken: false }
-      for (const error of [...document.errors, ...document.warnings]) {
-        problems.add({ path: '', place: placeAt(reading, error.pos[0]) }, firstLine(error.message))
-        reading.broken = true
-      }
-      if (reading.broken || document.contents === null || isEmpty(document.contents)) return []
-      const tree = toTree(document.contents, '', 0, reading)
-      if (reading.broken || !tree) return []
-      if (tree.kind === 'map') return [tree]
-      problems.add(tree, `expected a map, found ${tell(tree)}`)
-      return []
+    const documents = parseAllDocuments(source.text, {
+      lineCounter: lines,
+      uniqueKeys: false,
+      strict: true,
+      version: '1.2',
+      merge: false,
+      prettyErrors: false,
+      logLevel: 'silent',
     })
+    return 'empty' in documents
+      ? []
+      : documents.flatMap((document) => {
+          const reading: Reading = { source, lines, problems, broken: false }
+          for (const error of [...document.errors, ...document.warnings]) {
+            problems.add({ path: '', place: placeAt(reading, error.pos[0]) }, firstLine(error.message))
+            reading.broken = true
+          }
+          if (reading.broken || document.contents === null || isEmpty(document.contents)) return []
+          const tree = toTree(document.contents, '', 0, reading)
+          if (reading.broken || !tree) return []
+          if (tree.kind === 'map') return [tree]
+          problems.add(tree, `expected a map, found ${tell(tree)}`)
+          return []
+        })
   } catch (cause) {
     if (!(cause instanceof RangeError)) throw cause
     problems.add(start, `the document is nested deeper than ${maxDepth} levels`)
@@ -150,7 +160,8 @@ function toTree(node: Node | null, path: string, depth: number, reading: Reading
   if (depth > maxDepth) return refuse({ path, place }, `nested deeper than ${maxDepth} levels`, reading)
   if (node === null) return { kind: 'null', text: '', path, place }
   if (isAlias(node)) return refuse({ path, place }, 'aliases are not accepted: write the value out', reading)
-  if (node.anchor !== undefined && node.anchor !== '') return refuse({ path, place }, 'anchors are not accepted: write the value out', reading)
+  if (node.anchor !== undefined && node.anchor !== '')
+    return refuse({ path, place }, 'anchors are not accepted: write the value out', reading)
   if (node.tag !== undefined && node.tag !== '') return refuse({ path, place }, `the tag \`${shorten(node.tag)}\` is not accepted`, reading)
   if (isSeq<Node>(node)) {
     const items = node.items.map((item, index) => toTree(item, `${path}[${index}]`, depth + 1, reading))
@@ -167,7 +178,11 @@ function toTree(node: Node | null, path: string, depth: number, reading: Reading
       }
       // The library compares every key with every other, which a document of many keys turns into minutes.
       if (keys.has(key.value)) {
-        refuse({ path: path === '' ? key.value : `${path}.${key.value}`, place: keyPlace }, `the key \`${shorten(key.value)}\` is there twice`, reading)
+        refuse(
+          { path: path === '' ? key.value : `${path}.${key.value}`, place: keyPlace },
+          `the key \`${shorten(key.value)}\` is there twice`,
+          reading,
+        )
         continue
       }
       const tree = toTree(value, path === '' ? key.value : `${path}.${key.value}`, depth + 1, reading)

@@ -4,7 +4,10 @@ import { parsePolicySet } from '../../src/policy/language.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { compiled, documents, istios, noon, orders, ours, selectors } from './make.ts'
 
-const facts = (spiffeIds: readonly string[], ...seen: readonly string[]) => ({ spiffeIds: spiffeIds.map(parseSpiffeId), selectors: selectors(...seen) })
+const facts = (spiffeIds: readonly string[], ...seen: readonly string[]) => ({
+  spiffeIds: spiffeIds.map(parseSpiffeId),
+  selectors: selectors(...seen),
+})
 const selected = (text: string, of: ReturnType<typeof facts>) => compiled([text], {}, of).allowSelected
 
 describe('which policies are for a workload', () => {
@@ -32,14 +35,24 @@ describe('which policies are for a workload', () => {
     expect(selected(policy, facts([], 'k8s:node-label:app:orders', 'k8s:pod-label:a.io/tier:x:y'))).toBe(false)
   })
   test('by identity, and by namespace as well where both are named', () => {
-    const policy = JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p', namespace: 'shop' }, spec: { identities: ['spiffe://example.org/ns/{*}/sa/a'] } })
+    const policy = JSON.stringify({
+      apiVersion: 'vidimus.dev/v1',
+      kind: 'AuthorizationPolicy',
+      metadata: { name: 'p', namespace: 'shop' },
+      spec: { identities: ['spiffe://example.org/ns/{*}/sa/a'] },
+    })
     expect(selected(policy, facts(['spiffe://example.org/ns/shop/sa/a']))).toBe(true)
     expect(selected(policy, facts(['spiffe://example.org/ns/shop/sa/b']))).toBe(false)
     expect(selected(policy, facts(['spiffe://example.org/ns/other/sa/a']))).toBe(false)
     expect(selected(policy, facts(['spiffe://example.org/x', 'spiffe://example.org/ns/shop/sa/a']))).toBe(true)
   })
   test('a policy of the server API is for no workload', () => {
-    const text = JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p' }, spec: { target: 'serverApi', rules: [{}] } })
+    const text = JSON.stringify({
+      apiVersion: 'vidimus.dev/v1',
+      kind: 'AuthorizationPolicy',
+      metadata: { name: 'p' },
+      spec: { target: 'serverApi', rules: [{}] },
+    })
     expect(compiled([text])).toMatchObject({ allow: [], allowSelected: false })
   })
 })
@@ -48,7 +61,12 @@ describe('what comes out', () => {
   test('rules have the ids that proxies report, in the order in which proxies try them', () => {
     const rules = Array.from({ length: 11 }, () => ({}))
     const ids = compiled([istios({ rules }, 'b'), istios({ rules: [{}] }, 'a')]).allow.map(({ id }) => id)
-    expect(ids.slice(0, 4)).toEqual(['ns[shop]-policy[a]-rule[0]', 'ns[shop]-policy[b]-rule[0]', 'ns[shop]-policy[b]-rule[10]', 'ns[shop]-policy[b]-rule[1]'])
+    expect(ids.slice(0, 4)).toEqual([
+      'ns[shop]-policy[a]-rule[0]',
+      'ns[shop]-policy[b]-rule[0]',
+      'ns[shop]-policy[b]-rule[10]',
+      'ns[shop]-policy[b]-rule[1]',
+    ])
   })
   test('an exception ends at its moment, and says when', () => {
     const set = parsePolicySet(documents([ours({ rules: [{}], expires: '2030-01-01' }), ours({ rules: [{}], expires: '2031-01-01' }, 'q')]))

@@ -1,7 +1,13 @@
 /** What Envoy 1.40 made of paths: as sent, then its `:path` without normalization, with `normalize_path`, with `merge_slashes` too, and with escaped slashes decoded too. */
 const refused = undefined
 
-export const envoyPaths: readonly (readonly [sent: string, none: string | undefined, base: string | undefined, merged: string | undefined, decoded: string | undefined])[] = [
+export const envoyPaths: readonly (readonly [
+  sent: string,
+  none: string | undefined,
+  base: string | undefined,
+  merged: string | undefined,
+  decoded: string | undefined,
+])[] = [
   ['/', '/', '/', '/', '/'],
   ['/admin', '/admin', '/admin', '/admin', '/admin'],
   ['//admin', '//admin', '//admin', '/admin', '/admin'],

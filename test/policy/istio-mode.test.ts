@@ -6,7 +6,8 @@ import { istios, ours, request, verdict, web, type Made } from './make.ts'
 import { compiled as compile } from './make.ts'
 
 const istio = { mode: 'istio' } as const
-const one = (rule: object, made: Made = {}, more: PolicyRequest = {}) => verdict([istios({ rules: [rule] })], request(made, more), istio).allowed
+const one = (rule: object, made: Made = {}, more: PolicyRequest = {}) =>
+  verdict([istios({ rules: [rule] })], request(made, more), istio).allowed
 const source = (fields: object) => ({ from: [{ source: fields }] })
 const operation = (fields: object) => ({ to: [{ operation: fields }] })
 const header = (name: string, values: object) => ({ when: [{ key: `request.headers[${name}]`, ...values }] })
@@ -16,9 +17,11 @@ describe('istio mode: the order of authorization.md 1.1', () => {
     expect(verdict([], request(), istio)).toMatchObject({ allowed: true, reason: 'open' })
     expect(verdict([istios({ action: 'DENY', rules: [operation({ methods: ['PUT'] })] })], request(), istio).reason).toBe('open')
   })
-  test('an ALLOW policy without rules closes it', () => expect(verdict([istios({})], request({ peer: web }), istio).reason).toBe('no-rule-matched'))
+  test('an ALLOW policy without rules closes it', () =>
+    expect(verdict([istios({})], request({ peer: web }), istio).reason).toBe('no-rule-matched'))
   test('a rule without fields opens it', () => expect(one({})).toBe(true))
-  test('DENY comes first', () => expect(verdict([istios({ rules: [{}] }), istios({ action: 'DENY', rules: [{}] }, 'q')], request(), istio).reason).toBe('denied'))
+  test('DENY comes first', () =>
+    expect(verdict([istios({ rules: [{}] }), istios({ action: 'DENY', rules: [{}] }, 'q')], request(), istio).reason).toBe('denied'))
   test('an ALLOW policy of ours that has expired still closes it', () => {
     expect(verdict([ours({ rules: [{}], expires: '2020-01-01' })], request({ peer: web }), istio).reason).toBe('no-rule-matched')
   })
@@ -38,7 +41,9 @@ describe('istio mode: the table of values (1.3)', () => {
   ])('principal %s', (principal, peer, allowed) => expect(one(source({ principals: [principal] }), { peer })).toBe(allowed)) // prettier-ignore
 
   test('Envoy tries every name of the certificate', () => {
-    const named: PolicyRequest = { peer: { spiffeId: parseSpiffeId('spiffe://example.org/x'), names: ['spiffe://example.org/x', 'dns.example.org', 'CN=/ns/foo/x'] } }
+    const named: PolicyRequest = {
+      peer: { spiffeId: parseSpiffeId('spiffe://example.org/x'), names: ['spiffe://example.org/x', 'dns.example.org', 'CN=/ns/foo/x'] },
+    }
     expect(one(source({ namespaces: ['foo'] }), {}, named)).toBe(true)
     expect(one(source({ namespaces: ['foo'] }), {}, { peer: { spiffeId: parseSpiffeId('spiffe://example.org/x') } })).toBe(false)
   })
@@ -59,10 +64,21 @@ describe('istio mode: the table of values (1.3)', () => {
 
   test('templates leak in DENY, parameters are not read, and slashes stay as the proxy leaves them', () => {
     const deny = compile([istios({ action: 'DENY', rules: [operation({ paths: ['/admin/{**}', '/admin'] })] })], istio)
-    for (const [path, allowed] of [['/admin', false], ['/admin/x', false], ['/admin/a*b', true], ['/admin;x', true], ['//admin', true], ['/x/../admin', false], ['/%2fadmin', true]] as const) {
+    for (const [path, allowed] of [
+      ['/admin', false],
+      ['/admin/x', false],
+      ['/admin/a*b', true],
+      ['/admin;x', true],
+      ['//admin', true],
+      ['/x/../admin', false],
+      ['/%2fadmin', true],
+    ] as const) {
       expect([path, decide(deny, request({ path })).allowed]).toEqual([path, allowed])
     }
-    const merged = compile([istios({ action: 'DENY', rules: [operation({ paths: ['/admin'] })] })], { mode: 'istio', pathNormalization: 'decode-and-merge-slashes' })
+    const merged = compile([istios({ action: 'DENY', rules: [operation({ paths: ['/admin'] })] })], {
+      mode: 'istio',
+      pathNormalization: 'decode-and-merge-slashes',
+    })
     for (const path of ['//admin', '/%2fadmin']) expect(decide(merged, request({ path })).allowed).toBe(false)
   })
 
@@ -70,7 +86,13 @@ describe('istio mode: the table of values (1.3)', () => {
     ['example.com', 'example.com', true], ['example.com', 'EXAMPLE.com', true], ['example.com', 'example.com:8080', false], ['example.com:*', 'example.com:8080', true], ['*.com', 'a.COM', true], ['*', 'x', true], ['example.com', 'example.com.', false],
   ])('host %s of %s: with the port as it was sent', (pattern, host, allowed) => expect(one(operation({ hosts: [pattern] }), { host })).toBe(allowed)) // prettier-ignore
 
-  test.each([['GET', 'GET', true], ['G*', 'GET', true], ['*T', 'GET', true], ['*', 'FOO', true], ['get', 'GET', false]])('method %s of %s', (pattern, method, allowed) => expect(one(operation({ methods: [pattern] }), { method })).toBe(allowed))
+  test.each([
+    ['GET', 'GET', true],
+    ['G*', 'GET', true],
+    ['*T', 'GET', true],
+    ['*', 'FOO', true],
+    ['get', 'GET', false],
+  ])('method %s of %s', (pattern, method, allowed) => expect(one(operation({ methods: [pattern] }), { method })).toBe(allowed))
 
   test('one value of a header is enough, and a negation is the opposite', () => {
     const headers = [['X', 'a'], ['x', 'b']] as const // prettier-ignore
@@ -94,10 +116,15 @@ describe('istio mode: connections without HTTP (1.7), and what no proxy forwards
   test('an ALLOW rule with HTTP fields is gone, a DENY rule loses them', () => {
     expect(verdict([istios({ rules: [operation({ methods: ['GET'] })] })], connection, istio).allowed).toBe(false)
     expect(verdict([istios({ rules: [operation({ notMethods: ['GET'] })] })], connection, istio).allowed).toBe(false)
-    expect(verdict([istios({ action: 'DENY', rules: [operation({ methods: ['GET'], ports: ['5432'] })] })], connection, istio).allowed).toBe(false)
-    expect(verdict([istios({ action: 'DENY', rules: [operation({ methods: ['GET'], ports: ['80'] })] })], connection, istio).allowed).toBe(true)
+    expect(
+      verdict([istios({ action: 'DENY', rules: [operation({ methods: ['GET'], ports: ['5432'] })] })], connection, istio).allowed,
+    ).toBe(false)
+    expect(verdict([istios({ action: 'DENY', rules: [operation({ methods: ['GET'], ports: ['80'] })] })], connection, istio).allowed).toBe(
+      true,
+    )
   })
-  test('a path that cannot be normalised is refused', () => expect(verdict([], request({ path: '/%00' }), istio).reason).toBe('malformed-request'))
+  test('a path that cannot be normalised is refused', () =>
+    expect(verdict([], request({ path: '/%00' }), istio).reason).toBe('malformed-request'))
 })
 
 describe('istio mode: lists that are empty (1.8)', () => {

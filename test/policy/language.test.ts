@@ -6,7 +6,8 @@ import { istios, ours, problemsOf } from './make.ts'
 const from = (source: unknown) => ({ rules: [{ from: [{ source }] }] })
 const to = (operation: unknown) => ({ rules: [{ to: [{ operation }] }] })
 const when = (condition: unknown) => ({ rules: [{ when: [condition] }] })
-const whole = (parts: object) => JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p', namespace: 'n' }, spec: {}, ...parts })
+const whole = (parts: object) =>
+  JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p', namespace: 'n' }, spec: {}, ...parts })
 const many = <T>(count: number, one: T): T[] => Array.from({ length: count }, () => one)
 
 describe('refused, with the place and what was expected', () => {
@@ -16,14 +17,26 @@ describe('refused, with the place and what was expected', () => {
     ['another kind', whole({ kind: 'Deployment' }), 'kind: unknown kind `Deployment`'],
     ['a kind that is not supported', whole({ kind: 'PeerAuthentication' }), 'kind: `PeerAuthentication` is not supported'],
     ['a kind that is not supported', whole({ kind: 'RequestAuthentication' }), 'kind: `RequestAuthentication` is not supported'],
-    ['no spec', JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p' } }), 'expected the key `spec`'],
+    [
+      'no spec',
+      JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p' } }),
+      'expected the key `spec`',
+    ],
     ['a spec that is none', whole({ spec: null }), 'spec: expected a map, found nothing'],
     ['a list', '[1]', 'expected a map, found a list'],
     ['no name', whole({ metadata: { namespace: 'n' } }), 'metadata: expected the key `name`'],
-    ['a name that could be mistaken in reports', whole({ metadata: { name: 'a]-rule[1', namespace: 'n' } }), 'metadata.name: expected a name'],
+    [
+      'a name that could be mistaken in reports',
+      whole({ metadata: { name: 'a]-rule[1', namespace: 'n' } }),
+      'metadata.name: expected a name',
+    ],
     ['a namespace that is none', whole({ metadata: { name: 'p', namespace: 'A b' } }), 'metadata.namespace: expected a namespace'],
     ['an unknown key at the top', whole({ specs: {} }), 'specs: unknown key `specs`: did you mean `spec`?'],
-    ['a dry run, which would be enforced', whole({ metadata: { name: 'p', namespace: 'n', annotations: { 'istio.io/dry-run': 'true' } } }), '`istio.io/dry-run` is not supported'],
+    [
+      'a dry run, which would be enforced',
+      whole({ metadata: { name: 'p', namespace: 'n', annotations: { 'istio.io/dry-run': 'true' } } }),
+      '`istio.io/dry-run` is not supported',
+    ],
     // YAML.
     ['broken YAML', 'a: [1', ':'],
     ['a key that is there twice', 'kind: a\nkind: b', 'kind: the key `kind` is there twice'],
@@ -34,7 +47,11 @@ describe('refused, with the place and what was expected', () => {
     ['a document that is too deep', `a: ${'['.repeat(40)}${']'.repeat(40)}`, 'nested deeper than 16 levels'],
     ['a document that is far too deep', `a: ${'['.repeat(200_000)}`, 'nested deeper than 16 levels'],
     ['a document that is far too deep in a row', '- '.repeat(200_000), 'nested deeper than 16 levels'],
-    ['a document that is far too deep by its indentation', Array.from({ length: 1300 }, (_, level) => `${' '.repeat(level)}a:`).join('\n'), 'nested deeper than 16 levels'],
+    [
+      'a document that is far too deep by its indentation',
+      Array.from({ length: 1300 }, (_, level) => `${' '.repeat(level)}a:`).join('\n'),
+      'nested deeper than 16 levels',
+    ],
     ['a document of far too many parts', 'a: ['.padEnd(400_000, 'a,'), 'more than 300000 values and marks'],
     ['a document of quotes', '"'.repeat(1_000_000), 'more than 300000 values and marks'],
     ['a document that is too large', `# ${'x'.repeat(1_048_576)}`, 'larger than 1048576 bytes'],
@@ -99,10 +116,18 @@ describe('refused, with the place and what was expected', () => {
     ['an account with a star', istios(from({ serviceAccounts: ['a/*'] })), 'without `*`'],
     ['an account with three parts', istios(from({ serviceAccounts: ['a/b/c'] })), 'expected `<namespace>/<name>`'],
     ['too many accounts', istios(from({ serviceAccounts: many(17, 'a/b') })), 'at most 16 items'],
-    ['accounts beside principals', istios(from({ serviceAccounts: ['a/b'], principals: ['x/y'] })), '`serviceAccounts` cannot stand beside `principals`'],
+    [
+      'accounts beside principals',
+      istios(from({ serviceAccounts: ['a/b'], principals: ['x/y'] })),
+      '`serviceAccounts` cannot stand beside `principals`',
+    ],
     ['R-6 half a segment in a principal', istios(from({ principals: ['example.org/ns/a*'] })), '`*` stands for whole segments'],
     ['R-6 a star in the middle of a principal', istios(from({ principals: ['example.org/*/sa/a'] })), '`*` stands for whole segments'],
-    ['a principal with its scheme', istios(from({ principals: ['spiffe://example.org/a'] })), 'without `spiffe://`: expected `example.org/a`'],
+    [
+      'a principal with its scheme',
+      istios(from({ principals: ['spiffe://example.org/a'] })),
+      'without `spiffe://`: expected `example.org/a`',
+    ],
     ['a principal that is no SPIFFE ID', istios(from({ principals: ['Example.org/a'] })), 'is not a SPIFFE ID'],
     ['a principal with dots for segments', istios(from({ principals: ['example.org/a/../b'] })), 'is not a SPIFFE ID'],
     ['a namespace with a slash', istios(from({ namespaces: ['a/b'] })), 'expected a namespace'],
@@ -125,7 +150,11 @@ describe('refused, with the place and what was expected', () => {
     ['a condition without values', ours(when({ key: 'source.ip' })), 'expected `values` or `notValues`'],
     ['an unknown key', ours(when({ key: 'source.ipp', values: ['a'] })), 'did you mean `source.ip`?'],
     ['a key of Istio\'s past', ours(when({ key: 'destination.labels[app]', values: ['a'] })), 'unknown condition key'], // prettier-ignore
-    ['a claim', ours(when({ key: 'request.auth.claims[sub]', values: ['a'] })), 'the condition key `request.auth.claims[sub]` is not supported'],
+    [
+      'a claim',
+      ours(when({ key: 'request.auth.claims[sub]', values: ['a'] })),
+      'the condition key `request.auth.claims[sub]` is not supported',
+    ],
     ['an audience', ours(when({ key: 'request.auth.audiences', values: ['a'] })), 'is not supported'],
     ['a filter', ours(when({ key: 'experimental.envoy.filters.a[b]', values: ['a'] })), 'is not supported'],
     ['source.trustDomain', ours(when({ key: 'source.trustDomain', values: ['a'] })), 'is not supported'],
@@ -136,14 +165,34 @@ describe('refused, with the place and what was expected', () => {
     ['another target', ours({ target: 'server' }), 'expected `serverApi`'],
     ['onboarding', ours({ target: 'onboarding' }), 'the target `onboarding` is not supported'],
     ['a server API policy that selects', ours({ target: 'serverApi' }), 'selects no workloads'],
-    ['principals there', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...from({ principals: ['a/b'] }) } }), 'unknown key `principals`: expected `callers`'],
-    ['methods there', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...to({ methods: ['GET'] }) } }), 'unknown key `methods`'],
-    ['an unknown caller', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...from({ callers: ['agents'] }) } }), 'did you mean `agent`?'],
+    [
+      'principals there',
+      whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...from({ principals: ['a/b'] }) } }),
+      'unknown key `principals`: expected `callers`',
+    ],
+    [
+      'methods there',
+      whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...to({ methods: ['GET'] }) } }),
+      'unknown key `methods`',
+    ],
+    [
+      'an unknown caller',
+      whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...from({ callers: ['agents'] }) } }),
+      'did you mean `agent`?',
+    ],
     ['callers at a workload', ours(from({ callers: ['agent'] })), 'unknown key `callers`'],
     ['a workload\'s key there', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...when({ key: 'source.ip', values: ['10.0.0.1'] }) } }), 'unknown condition key'], // prettier-ignore
     ['its key at a workload', ours(when({ key: 'entry.admin', values: ['true'] })), 'unknown condition key'],
-    ['a duration that is none', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...when({ key: 'entry.x509Ttl', values: ['<=60'] }) } }), 'is not a duration'],
-    ['a boolean that is none', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...when({ key: 'entry.admin', values: ['yes'] }) } }), 'expected `"true"` or `"false"`'],
+    [
+      'a duration that is none',
+      whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...when({ key: 'entry.x509Ttl', values: ['<=60'] }) } }),
+      'is not a duration',
+    ],
+    [
+      'a boolean that is none',
+      whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', ...when({ key: 'entry.admin', values: ['yes'] }) } }),
+      'expected `"true"` or `"false"`',
+    ],
     ['a namespace there', whole({ spec: { target: 'serverApi' } }), 'has no namespace'],
   ])('%s', (_, text, expected) => {
     const problems = problemsOf(text)
@@ -151,18 +200,44 @@ describe('refused, with the place and what was expected', () => {
     expect(problems.join('\n')).toContain(expected)
   })
 
-  test.each(['principals', 'notPrincipals', 'namespaces', 'notNamespaces', 'serviceAccounts', 'notServiceAccounts', 'ipBlocks', 'notIpBlocks', 'remoteIpBlocks', 'notRemoteIpBlocks', 'spiffeIds', 'notSpiffeIds'])(
-    'R-11 an empty list of %s',
-    (field) => expect(problemsOf(ours(from({ [field]: [] }))).join()).toContain(`${field}: an empty list`),
-  )
+  test.each([
+    'principals',
+    'notPrincipals',
+    'namespaces',
+    'notNamespaces',
+    'serviceAccounts',
+    'notServiceAccounts',
+    'ipBlocks',
+    'notIpBlocks',
+    'remoteIpBlocks',
+    'notRemoteIpBlocks',
+    'spiffeIds',
+    'notSpiffeIds',
+  ])('R-11 an empty list of %s', (field) => expect(problemsOf(ours(from({ [field]: [] }))).join()).toContain(`${field}: an empty list`))
   test.each(['hosts', 'notHosts', 'ports', 'notPorts', 'methods', 'notMethods', 'paths', 'notPaths'])('R-11 an empty list of %s', (field) =>
-    expect(problemsOf(ours(to({ [field]: [] }))).join()).toContain(`${field}: an empty list`))
+    expect(problemsOf(ours(to({ [field]: [] }))).join()).toContain(`${field}: an empty list`),
+  )
   test.each(['values', 'notValues'])('R-11 an empty list of %s', (field) =>
-    expect(problemsOf(ours(when({ key: 'source.ip', [field]: [] }))).join()).toContain(`${field}: an empty list`))
+    expect(problemsOf(ours(when({ key: 'source.ip', [field]: [] }))).join()).toContain(`${field}: an empty list`),
+  )
 })
 
 describe('every mistake is told, each in its place', () => {
-  const text = ['apiVersion: security.istio.io/v1', 'kind: AuthorizationPolicy', 'metadata: { name: a, namespace: b }', 'spec:', '  rulez: []', '  rules:', '    - to:', '        - operation:', "            paths: [/ok, '/a/../b']", '            ports: [80]', '---', 'kind: [', ''].join('\n')
+  const text = [
+    'apiVersion: security.istio.io/v1',
+    'kind: AuthorizationPolicy',
+    'metadata: { name: a, namespace: b }',
+    'spec:',
+    '  rulez: []',
+    '  rules:',
+    '    - to:',
+    '        - operation:',
+    "            paths: [/ok, '/a/../b']",
+    '            ports: [80]',
+    '---',
+    'kind: [',
+    '',
+  ].join('\n')
 
   test('with document, line, column and path', () => {
     const { set, problems } = checkPolicies([{ name: 'one.yaml', text }, { name: 'two.yaml', text: istios({ rules: [{ when: 1 }] }) }]) // prettier-ignore
@@ -228,9 +303,21 @@ spec: { identities: ["spiffe://example.org/{*}"], action: DENY, expires: 2030-01
 ` }]) // prettier-ignore
     const [web, all] = set.policies
     expect(set).toMatchObject({ mode: 'strict', rootNamespace: 'istio-system', pathNormalization: 'decode-and-merge-slashes' })
-    expect(web).toMatchObject({ name: 'web', namespace: 'shop', action: 'ALLOW', requirePeer: false, selection: { namespace: 'shop', matchLabels: [{ key: 'app', value: 'orders' }] }, place: { line: 3, column: 1 } })
+    expect(web).toMatchObject({
+      name: 'web',
+      namespace: 'shop',
+      action: 'ALLOW',
+      requirePeer: false,
+      selection: { namespace: 'shop', matchLabels: [{ key: 'app', value: 'orders' }] },
+      place: { line: 3, column: 1 },
+    })
     expect(web?.rules[0]).toMatchObject({
-      from: [[{ on: 'peer', not: false, anyOf: [{ kind: 'any' }, { kind: 'below', prefix: 'spiffe://example.org/ns/a/' }] }, { on: 'peer', not: true, anyOf: [{ kind: 'namespace', glob: 'bad' }] }]],
+      from: [
+        [
+          { on: 'peer', not: false, anyOf: [{ kind: 'any' }, { kind: 'below', prefix: 'spiffe://example.org/ns/a/' }] },
+          { on: 'peer', not: true, anyOf: [{ kind: 'namespace', glob: 'bad' }] },
+        ],
+      ],
       to: [
         [
           { on: 'host', anyOf: [{ kind: 'suffix', value: '.example.org' }] },
@@ -244,11 +331,21 @@ spec: { identities: ["spiffe://example.org/{*}"], action: DENY, expires: 2030-01
         { on: 'header', name: 'x-a', not: true, anyOf: [{ kind: 'exact', value: 'w' }] },
       ],
     })
-    expect(all).toMatchObject({ namespace: '', action: 'DENY', requirePeer: false, expires: 1_893_456_000_000, rules: [{ from: 'any', to: 'any', when: [] }] })
+    expect(all).toMatchObject({
+      namespace: '',
+      action: 'DENY',
+      requirePeer: false,
+      expires: 1_893_456_000_000,
+      rules: [{ from: 'any', to: 'any', when: [] }],
+    })
   })
 
   test('what strict mode refuses for its dead or open ends, istio mode takes', () => {
-    const text = istios({ rules: [{ from: [{ source: { principals: ['a*', 'x/*/y'] } }], to: [{ operation: { paths: ['a', '/a/*/b', '//x'], methods: ['get'] } }] }] })
+    const text = istios({
+      rules: [
+        { from: [{ source: { principals: ['a*', 'x/*/y'] } }], to: [{ operation: { paths: ['a', '/a/*/b', '//x'], methods: ['get'] } }] },
+      ],
+    })
     expect(problemsOf(text).length).toBe(6)
     expect(problemsOf(text, { mode: 'istio' })).toEqual([])
   })
@@ -263,13 +360,16 @@ spec: { identities: ["spiffe://example.org/{*}"], action: DENY, expires: 2030-01
     const print = (text: string, options = {}) => parsePolicySet([{ name: 'p', text }], options).fingerprint
     const one = print(istios({}))
     expect(print(istios({}))).toBe(one)
-    expect(new Set([one, print(`${istios({})} `), print(istios({}), { mode: 'istio' }), print(istios({}), { rootNamespace: 'root' })]).size).toBe(4)
+    expect(
+      new Set([one, print(`${istios({})} `), print(istios({}), { mode: 'istio' }), print(istios({}), { rootNamespace: 'root' })]).size,
+    ).toBe(4)
     expect(parsePolicySet([]).policies).toEqual([])
   })
 
   test('moments', () => {
     expect(readMoment('2030-01-01')).toBe(1_893_456_000_000)
     expect(readMoment('2030-01-01T02:00:00+02:00')).toBe(1_893_456_000_000)
-    for (const text of ['2030-1-1', '2030-13-01', '2030-02-29', '2030-01-01 00:00:00', 'tomorrow', '']) expect(readMoment(text)).toBeUndefined()
+    for (const text of ['2030-1-1', '2030-13-01', '2030-02-29', '2030-01-01 00:00:00', 'tomorrow', ''])
+      expect(readMoment(text)).toBeUndefined()
   })
 })

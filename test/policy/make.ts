@@ -12,7 +12,12 @@ export const noon = 1_900_000_000_000
 
 /** A document of our own kind that selects {@link orders}. JSON is YAML. */
 export const ours = (spec: object, name = 'p'): string =>
-  JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name }, spec: { identities: ['spiffe://example.org/{**}'], ...spec } })
+  JSON.stringify({
+    apiVersion: 'vidimus.dev/v1',
+    kind: 'AuthorizationPolicy',
+    metadata: { name },
+    spec: { identities: ['spiffe://example.org/{**}'], ...spec },
+  })
 
 /** A document of Istio's kind in the namespace of {@link orders}. */
 export const istios = (spec: object, name = 'p', namespace = 'shop'): string =>
@@ -24,7 +29,8 @@ export function compiled(texts: readonly string[], options: LanguageOptions = {}
   return compileFor(parsePolicySet(documents(texts), options), facts, { at: noon })
 }
 
-export const verdict = (texts: readonly string[], request: PolicyRequest, options: LanguageOptions = {}): Decision => decide(compiled(texts, options), request)
+export const verdict = (texts: readonly string[], request: PolicyRequest, options: LanguageOptions = {}): Decision =>
+  decide(compiled(texts, options), request)
 
 /** What is wrong, as `path: message`. */
 export const problemsOf = (text: string, options: LanguageOptions = {}): string[] =>
@@ -39,8 +45,15 @@ export interface Made {
 }
 
 /** `GET /orders` at `orders.shop` by nobody, unless said otherwise. */
-export function request({ peer, method = 'GET', path = '/orders', host = 'orders.shop', headers = [] }: Made = {}, more: PolicyRequest = {}): PolicyRequest {
-  return { ...(peer === undefined ? {} : { peer: { spiffeId: parseSpiffeId(peer) } }), http: { method, path, host, headers: headerValues(headers) }, ...more }
+export function request(
+  { peer, method = 'GET', path = '/orders', host = 'orders.shop', headers = [] }: Made = {},
+  more: PolicyRequest = {},
+): PolicyRequest {
+  return {
+    ...(peer === undefined ? {} : { peer: { spiffeId: parseSpiffeId(peer) } }),
+    http: { method, path, host, headers: headerValues(headers) },
+    ...more,
+  }
 }
 
 export const web = 'spiffe://example.org/ns/shop/sa/web'

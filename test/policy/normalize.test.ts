@@ -1,10 +1,41 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { foldPath, isCanonicalPath, normalizePath, pathNormalizations, spellings } from '../../src/policy/normalize.ts'
+import { foldPath, isCanonicalPath, normalizePath, pathNormalizations } from '../../src/policy/normalize.ts'
 import { envoyPaths } from './envoy-paths.ts'
 
 const anyPath = fc
-  .array(fc.constantFrom('/', '/', '.', '..', '%2e', '%2F', '%5c', '\\', '%', '%2', '25', '2e', 'a', 'A', '0', ';', ';x', '%61', '%00', '%c3%a9', '%C0%AF', '@', '%40', '[', '"', '~', '+'), { maxLength: 14 })
+  .array(
+    fc.constantFrom(
+      '/',
+      '/',
+      '.',
+      '..',
+      '%2e',
+      '%2F',
+      '%5c',
+      '\\',
+      '%',
+      '%2',
+      '25',
+      '2e',
+      'a',
+      'A',
+      '0',
+      ';',
+      ';x',
+      '%61',
+      '%00',
+      '%c3%a9',
+      '%C0%AF',
+      '@',
+      '%40',
+      '[',
+      '"',
+      '~',
+      '+',
+    ),
+    { maxLength: 14 },
+  )
   .map((parts) => `/${parts.join('')}`)
 
 describe('a path is read as the proxy reads it', () => {
@@ -33,12 +64,26 @@ describe('a canonical path has one reading', () => {
     expect(isCanonicalPath(path)).toBe(false)
   }) // prettier-ignore
 
-  test.each(['/', '/a', '/a/', '/a.b/..c/...', '/caf%C3%A9', '/%e2%82%ac', '/%F0%9F%98%80', '/100%25', '/100%25x', '/a%20b', '/a@b:c', '/a%40b', '/a[0]', '/~u', '/%22', "/!$&'()*+,="])(
-    '`%s` is canonical',
-    (path) => {
-      expect(isCanonicalPath(path)).toBe(true)
-    },
-  )
+  test.each([
+    '/',
+    '/a',
+    '/a/',
+    '/a.b/..c/...',
+    '/caf%C3%A9',
+    '/%e2%82%ac',
+    '/%F0%9F%98%80',
+    '/100%25',
+    '/100%25x',
+    '/a%20b',
+    '/a@b:c',
+    '/a%40b',
+    '/a[0]',
+    '/~u',
+    '/%22',
+    "/!$&'()*+,=",
+  ])('`%s` is canonical', (path) => {
+    expect(isCanonicalPath(path)).toBe(true)
+  })
 
   test('R-7 normalising a canonical path changes nothing, and what was normalised is canonical or refused', () => {
     fc.assert(
@@ -62,22 +107,5 @@ describe('what is left of freedom in spelling is folded', () => {
     expect(foldPath('/a%40b%3ac')).toBe('/a@b:c')
     expect(foldPath('/caf%c3%a9')).toBe('/caf%C3%A9')
     expect(foldPath('/plain')).toBe('/plain')
-  })
-
-  test('a proxy is told every spelling of a text, and no other', () => {
-    expect(spellings('/orders')).toBeUndefined()
-    for (const [text, same, others] of [
-      ['/a@b', ['/a@b', '/a%40b'], ['/a%41b', '/aab']],
-      ['/caf%C3%A9', ['/caf%C3%A9', '/caf%c3%a9', '/caf%C3%a9'], ['/caf%C3%A8']],
-      ['/a[b.c', ['/a[b.c', '/a%5Bb.c', '/a%5bb.c'], ['/a[bxc']],
-      ['/a+b', ['/a+b', '/a%2Bb', '/a%2bb'], ['/aab', '/ab']],
-    ] as const) {
-      const pattern = new RegExp(`^(?:${spellings(text)})$`)
-      for (const one of same) {
-        expect(pattern.test(one)).toBe(true)
-        expect(foldPath(one)).toBe(text)
-      }
-      for (const one of others) expect(pattern.test(one)).toBe(false)
-    }
   })
 })

@@ -12,10 +12,19 @@ const documentsOf = (name: string) =>
     .sort()
     .map((file) => ({ name: file, text: readFileSync(new URL(file, folder(name)), 'utf8') }))
 
-test.each(['demo', 'examples', 'server-api'])('policies/%s is valid', (name) => expect(checkPolicies(documentsOf(name)).problems).toEqual([]))
+test.each(['demo', 'examples', 'server-api'])('policies/%s is valid', (name) =>
+  expect(checkPolicies(documentsOf(name)).problems).toEqual([]),
+)
 
 describe('policies/demo', () => {
   const results = runPolicyTests(parsePolicySet(documentsOf('demo')), parsePolicyTests(documentsOf('demo')), { at: noon })
-  test('its test file is told apart', () => expect(documentsOf('demo').filter(isPolicyTestFile).map(({ name }) => name)).toEqual(['tests.yaml']))
-  test.each(results.map((result) => [result.test.name, result] as const))('%s', (_, { told, passed }) => expect([passed, told]).toEqual([true, []]))
+  test('its test file is told apart', () =>
+    expect(
+      documentsOf('demo')
+        .filter(isPolicyTestFile)
+        .map(({ name }) => name),
+    ).toEqual(['tests.yaml']))
+  test.each(results.map((result) => [result.test.name, result] as const))('%s', (_, { told, passed }) =>
+    expect([passed, told]).toEqual([true, []]),
+  )
 })

@@ -7,8 +7,18 @@ import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { noon } from './make.ts'
 
 const create = '/spire.api.server.entry.v1.Entry/BatchCreateEntry'
-const policy = (spec: object, name = 'p') => ({ name, text: JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name }, spec: { target: 'serverApi', ...spec } }) })
-const rules = (from: object, to?: object, when?: object) => [{ from: [{ source: from }], ...(to ? { to: [{ operation: to }] } : {}), ...(when ? { when: [when] } : {}) }]
+const policy = (spec: object, name = 'p') => ({
+  name,
+  text: JSON.stringify({
+    apiVersion: 'vidimus.dev/v1',
+    kind: 'AuthorizationPolicy',
+    metadata: { name },
+    spec: { target: 'serverApi', ...spec },
+  }),
+})
+const rules = (from: object, to?: object, when?: object) => [
+  { from: [{ source: from }], ...(to ? { to: [{ operation: to }] } : {}), ...(when ? { when: [when] } : {}) },
+]
 const decided = (documents: readonly { name: string; text: string }[], call: Partial<ServerApiRequest>, at = noon) =>
   decideServerApi(serverApiPolicy(parsePolicySet(documents)), { caller: 'admin', method: create, attributes: {}, ...call }, at)
 
@@ -22,7 +32,12 @@ describe('the server API is closed', () => {
     expect(decideServerApi(serverApiPolicy(set), { caller: 'local', method: create, attributes: {} }, noon).allowed).toBe(false)
   })
   test('to policies for workloads', () => {
-    const text = JSON.stringify({ apiVersion: 'security.istio.io/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p', namespace: 'istio-system' }, spec: { rules: [{}] } })
+    const text = JSON.stringify({
+      apiVersion: 'security.istio.io/v1',
+      kind: 'AuthorizationPolicy',
+      metadata: { name: 'p', namespace: 'istio-system' },
+      spec: { rules: [{}] },
+    })
     expect(decided([{ name: 'p', text }], {}).reason).toBe('no-policy')
   })
 })
@@ -30,14 +45,30 @@ describe('the server API is closed', () => {
 describe('who calls', () => {
   test('is one of the callers named; `anyone` names them all', () => {
     const admins = [policy({ rules: rules({ callers: ['admin', 'local'] }) })]
-    for (const [caller, allowed] of [['admin', true], ['local', true], ['agent', false], ['downstream', false], ['anyone', false], [['downstream', 'admin'], true], [[], false]] as const) {
+    for (const [caller, allowed] of [
+      ['admin', true],
+      ['local', true],
+      ['agent', false],
+      ['downstream', false],
+      ['anyone', false],
+      [['downstream', 'admin'], true],
+      [[], false],
+    ] as const) {
       expect([caller, decided(admins, { caller }).allowed]).toEqual([caller, allowed])
     }
-    for (const caller of ['admin', 'agent', 'anyone', 'local', 'downstream'] as const) expect(decided([policy({ rules: rules({ callers: ['anyone'] }) })], { caller }).allowed).toBe(true)
+    for (const caller of ['admin', 'agent', 'anyone', 'local', 'downstream'] as const)
+      expect(decided([policy({ rules: rules({ callers: ['anyone'] }) })], { caller }).allowed).toBe(true)
   })
   test('methods are compared as they are, not as paths of files', () => {
     const one = [policy({ rules: rules({ callers: ['admin'] }, { paths: [create, '/a.B/*', '/c.D/{*}'] }) })]
-    for (const [method, allowed] of [[create, true], ['/a.B/C', true], ['/c.D/E', true], [`/${create}`, false], ['/x/../a.B/C', false], [create.toLowerCase(), false]] as const) {
+    for (const [method, allowed] of [
+      [create, true],
+      ['/a.B/C', true],
+      ['/c.D/E', true],
+      [`/${create}`, false],
+      ['/x/../a.B/C', false],
+      [create.toLowerCase(), false],
+    ] as const) {
       expect([method, decided(one, { method }).allowed]).toEqual([method, allowed])
     }
   })
@@ -50,9 +81,12 @@ describe('who calls', () => {
 
 describe('what the call is about', () => {
   const web = parseSpiffeId('spiffe://example.org/team-a/web')
-  const allows = (key: string, values: object, attributes: ServerApiAttributes) => decided([policy({ rules: rules({ callers: ['admin'] }, undefined, { key, ...values }) })], { attributes }).allowed
+  const allows = (key: string, values: object, attributes: ServerApiAttributes) =>
+    decided([policy({ rules: rules({ callers: ['admin'] }, undefined, { key, ...values }) })], { attributes }).allowed
   const denies = (key: string, values: object, attributes: ServerApiAttributes) =>
-    decided([policy({ rules: rules({ callers: ['admin'] }) }), policy({ action: 'DENY', rules: [{ when: [{ key, ...values }] }] }, 'q')], { attributes }).reason === 'denied'
+    decided([policy({ rules: rules({ callers: ['admin'] }) }), policy({ action: 'DENY', rules: [{ when: [{ key, ...values }] }] }, 'q')], {
+      attributes,
+    }).reason === 'denied'
 
   test.each([
     ['entry.spiffeId', 'spiffe://example.org/team-a/{**}', 'spiffe://example.org/team-b/{**}', { 'entry.spiffeId': web }],
@@ -78,7 +112,16 @@ describe('what the call is about', () => {
   })
 
   test('a refusal is explained by the rule that came nearest', () => {
-    const compiled = serverApiPolicy(parsePolicySet([policy({ rules: [...rules({ callers: ['agent'] }, { paths: ['/x'] }), ...rules({ callers: ['admin'] }, { paths: [create] }, { key: 'entry.x509Ttl', values: ['<=1h'] })] })]))
+    const compiled = serverApiPolicy(
+      parsePolicySet([
+        policy({
+          rules: [
+            ...rules({ callers: ['agent'] }, { paths: ['/x'] }),
+            ...rules({ callers: ['admin'] }, { paths: [create] }, { key: 'entry.x509Ttl', values: ['<=1h'] }),
+          ],
+        }),
+      ]),
+    )
     const call = { caller: 'admin', method: create, attributes: { 'entry.x509Ttl': 7_200_000 } } as const
     expect(explainServerApi(compiled, call, decideServerApi(compiled, call, noon))).toEqual([
       'denied: no ALLOW rule matches',

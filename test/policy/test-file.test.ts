@@ -4,7 +4,14 @@ import { parsePolicySet } from '../../src/policy/language.ts'
 import { isPolicyTestFile, parsePolicyTests, runPolicyTests } from '../../src/policy/test-file.ts'
 import { documents, istios, noon, ours, web } from './make.ts'
 
-const file = (cases: unknown, more: object = {}) => JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'PolicyTest', workloads: { orders: { spiffeIds: ['spiffe://example.org/orders'] }, pod: { selectors: ['k8s:ns:shop'] } }, cases, ...more })
+const file = (cases: unknown, more: object = {}) =>
+  JSON.stringify({
+    apiVersion: 'vidimus.dev/v1',
+    kind: 'PolicyTest',
+    workloads: { orders: { spiffeIds: ['spiffe://example.org/orders'] }, pod: { selectors: ['k8s:ns:shop'] } },
+    cases,
+    ...more,
+  })
 const one = { name: 'a', workload: 'orders', method: 'GET', path: '/', expect: 'denied' }
 
 test.each<[string, string, string]>([
@@ -21,7 +28,11 @@ test.each<[string, string, string]>([
   ['a moment that is none', file([{ ...one, at: 'soon' }]), 'expected a date or a moment'],
   ['a method without a path', file([{ ...one, path: undefined }]), 'expected the key `path`'],
   ['a header that is none', file([{ ...one, headers: { a: 1 } }]), 'expected a text'],
-  ['headers without a request', file([{ ...one, method: undefined, path: undefined, headers: { a: 'b' } }]), '`headers` needs `method` and `path`'],
+  [
+    'headers without a request',
+    file([{ ...one, method: undefined, path: undefined, headers: { a: 'b' } }]),
+    '`headers` needs `method` and `path`',
+  ],
   ['a selector that is none', file([one], { workloads: { orders: { selectors: ['x'] } } }), 'is not a selector'],
 ])('refuses %s', (_, text, expected) => {
   try {
@@ -35,7 +46,11 @@ test.each<[string, string, string]>([
 
 test('tells what was expected, what was found, and why', () => {
   const set = parsePolicySet(documents([ours({ rules: [{ from: [{ source: { spiffeIds: [web] } }] }] }, 'web')]))
-  const cases = parsePolicyTests(documents([file([{ ...one, peer: web }, { ...one, peer: web, expect: 'allowed', by: 'other rule 2' }, { ...one, expect: 'allowed' }, one])]))
+  const cases = parsePolicyTests(
+    documents([
+      file([{ ...one, peer: web }, { ...one, peer: web, expect: 'allowed', by: 'other rule 2' }, { ...one, expect: 'allowed' }, one]),
+    ]),
+  )
   const results = runPolicyTests(set, cases, { at: noon })
   expect(results.map(({ passed }) => passed)).toEqual([false, false, false, true])
   expect(results[0]?.told).toEqual(['expected denied, found allowed', 'allowed by rule 0 of policy `web` (0.yaml:1)'])
@@ -45,15 +60,44 @@ test('tells what was expected, what was found, and why', () => {
 })
 
 test('a case says everything that a request can hold', () => {
-  const rules = [{ from: [{ source: { ipBlocks: ['10.0.0.1'], remoteIpBlocks: ['10.0.0.2'] } }], to: [{ operation: { hosts: ['a.org'], ports: ['80'] } }], when: [{ key: 'request.headers[a]', values: ['1', '2'] }, { key: 'connection.sni', values: ['s'] }, { key: 'destination.ip', values: ['10.0.0.3'] }] }]
+  const rules = [
+    {
+      from: [{ source: { ipBlocks: ['10.0.0.1'], remoteIpBlocks: ['10.0.0.2'] } }],
+      to: [{ operation: { hosts: ['a.org'], ports: ['80'] } }],
+      when: [
+        { key: 'request.headers[a]', values: ['1', '2'] },
+        { key: 'connection.sni', values: ['s'] },
+        { key: 'destination.ip', values: ['10.0.0.3'] },
+      ],
+    },
+  ]
   const set = parsePolicySet(documents([istios({ rules })]))
-  const asked = { ...one, workload: 'pod', expect: 'allowed', by: 'p rule 0', sourceIp: '10.0.0.1', remoteIp: '10.0.0.2', destinationIp: '10.0.0.3', port: 80, sni: 's', host: 'a.org', headers: { A: ['1', '2'] } }
+  const asked = {
+    ...one,
+    workload: 'pod',
+    expect: 'allowed',
+    by: 'p rule 0',
+    sourceIp: '10.0.0.1',
+    remoteIp: '10.0.0.2',
+    destinationIp: '10.0.0.3',
+    port: 80,
+    sni: 's',
+    host: 'a.org',
+    headers: { A: ['1', '2'] },
+  }
   expect(runPolicyTests(set, parsePolicyTests(documents([file([asked])])), { at: noon })[0]).toMatchObject({ passed: true, told: [] })
 })
 
 test('a case can be asked at its own moment, and without HTTP', () => {
   const set = parsePolicySet(documents([ours({ expires: '2030-01-01', requirePeer: false, rules: [{}] })]))
-  const cases = parsePolicyTests(documents([file([{ name: 'before', workload: 'orders', at: '2029-12-31', expect: 'allowed' }, { name: 'after', workload: 'orders', at: '2030-01-01', expect: 'denied' }])]))
+  const cases = parsePolicyTests(
+    documents([
+      file([
+        { name: 'before', workload: 'orders', at: '2029-12-31', expect: 'allowed' },
+        { name: 'after', workload: 'orders', at: '2030-01-01', expect: 'denied' },
+      ]),
+    ]),
+  )
   expect(runPolicyTests(set, cases, { at: noon }).map(({ passed }) => passed)).toEqual([true, true])
 })
 
