@@ -85,7 +85,7 @@ export function see(
 }
 
 /** True if a rule matches. */
-export function ruleMatches(rule: CompiledRule, seen: SeenRequest): boolean {
+function ruleMatches(rule: CompiledRule, seen: SeenRequest): boolean {
   if (rule.requirePeer && seen.peers.length === 0) return false
   return (
     oneTermHolds(rule.sources, rule.action, seen) &&

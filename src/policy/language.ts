@@ -114,7 +114,7 @@ export function isPolicyTest(tree: MapTree): boolean {
 }
 
 /** SPIFFE ID patterns: exact, `{*}` one segment, `{**}` the rest. Undefined where the problem was noted. */
-export function readIdMatch(text: string, at: Tree, problems: Problems): IdMatch | undefined {
+function readIdMatch(text: string, at: Tree, problems: Problems): IdMatch | undefined {
   if (isTemplate(text)) {
     const template = parseTemplate(text)
     if ('wrong' in template) return problems.add(at, template.wrong)

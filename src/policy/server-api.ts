@@ -28,7 +28,7 @@ export function decideServerApi(compiled: CompiledPolicies, request: ServerApiRe
 }
 
 /** True if a rule matches a call. */
-export function serverApiRuleMatches(rule: CompiledRule, request: ServerApiRequest): boolean {
+function serverApiRuleMatches(rule: CompiledRule, request: ServerApiRequest): boolean {
   const holds = (clause: Clause) => serverApiClauseHolds(clause, rule.action, request)
   if (rule.sources !== 'any' && !rule.sources.some((source) => source.every(holds))) return false
   if (rule.operations !== 'any' && !rule.operations.some((operation) => operation.every(holds))) return false
