@@ -44,9 +44,11 @@ test('what the README imports from the library is there', async () => {
   expect(imported.filter((name) => !(name in library))).toEqual([])
 })
 
-/** Lines of fenced blocs and inline code that call our command line. */
+/** Lines of fenced blocks and inline code that call our command line; what the demo printed is no command. */
 function commandsIn(text: string): string[] {
-  const fenced = [...text.matchAll(/^```[a-z]*\n([\s\S]*?)^```/gm)].flatMap(([, block]) => block!.split('\n'))
+  const fenced = [...text.matchAll(/^```[a-z]*\n([\s\S]*?)^```/gm)].flatMap(([, block]) =>
+    block!.includes('\n== ') ? [] : block!.split('\n'),
+  )
   const inline = [...text.matchAll(/`(vidimus [^`]+)`/g)].map(([, code]) => code!)
   return [...fenced, ...inline]
     .flatMap((line) => line.replace(/#.*$/, '').split(/&&|\||>/))
