@@ -3,9 +3,10 @@ import { createHash } from 'node:crypto'
 import type { Instant } from '../kernel/clock.ts'
 import { pathOf, type SpiffeId } from '../spiffe/id.ts'
 import type { Selector } from '../spiffe/selector.ts'
+import type { CompiledRule } from './compiled-rule.ts'
 import type { PathNormalization } from './normalize.ts'
 import { templateMatches } from './matching.ts'
-import type { Clause, Condition, IdMatch, Operation, Place, Policy, PolicyMode, PolicySet, Source } from './policy-set.ts'
+import type { Clause, IdMatch, Policy, PolicyMode, PolicySet } from './policy-set.ts'
 import { indexRules, type RuleIndex } from './rule-index.ts'
 
 /** What is known about a workload by attestation; nothing it said itself. */
@@ -34,23 +35,6 @@ export interface CompiledPolicies {
   readonly fingerprint: string
   /** How the evaluator finds its rules; says nothing that `deny` and `allow` do not say. */
   readonly index: { readonly deny: RuleIndex; readonly allow: RuleIndex }
-}
-
-/** One rule of one policy: (one of `sources`) and (one of `operations`) and (all of `conditions`). */
-export interface CompiledRule {
-  /** `ns[<namespace>]-policy[<name>]-rule[<index>]` */
-  readonly id: string
-  readonly action: 'ALLOW' | 'DENY'
-  /** `<namespace>/<name>`, or the name alone. */
-  readonly policy: string
-  readonly rule: number
-  /** ALLOW: a request without a verified peer does not match. */
-  readonly requirePeer: boolean
-  readonly sources: 'any' | readonly Source[]
-  readonly operations: 'any' | readonly Operation[]
-  readonly conditions: readonly Condition[]
-  readonly expires?: Instant
-  readonly place: Place
 }
 
 /** The policies of a set that select this workload at this moment. */
@@ -86,7 +70,7 @@ export function compilePolicies(
   })
 }
 
-/** True if a policy is for this workload: by namespace, labels and identities, as far as it names them (product.md, "How a policy finds its workload"). */
+/** True if a policy is for this workload: by namespace, labels and identities, as far as it names them (authorization.md 3). */
 export function selects(policy: Policy, facts: WorkloadFacts): boolean {
   const { namespace, matchLabels, identities } = policy.selection
   if (namespace !== undefined && !namespacesOf(facts).includes(namespace)) return false

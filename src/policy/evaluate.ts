@@ -4,7 +4,8 @@
  */
 import { tellChain } from '../kernel/failure.ts'
 import { pathOf } from '../spiffe/id.ts'
-import { idMatches, type CompiledPolicies, type CompiledRule } from './compile.ts'
+import { idMatches, type CompiledPolicies } from './compile.ts'
+import type { CompiledRule } from './compiled-rule.ts'
 import type { Decision, DecisionReason } from './decision.ts'
 import { blockHolds, globMatches, parseAddress, stringMatches, templateMatches, type StringMatch } from './matching.ts'
 import { foldPath, isCanonicalPath, isPlainPath, normalizePath } from './normalize.ts'
@@ -107,7 +108,7 @@ function everyClauseHolds(clauses: readonly Clause[], action: 'ALLOW' | 'DENY', 
 
 /**
  * True if one clause of a rule holds. What is not known is decided on the refusing side:
- * a clause about it fails in an ALLOW rule and holds in a DENY rule, negated or not (product.md; authorization.md 1.7 for HTTP on plain connections).
+ * a clause about it fails in an ALLOW rule and holds in a DENY rule, negated or not (authorization.md 2; authorization.md 1.7 for HTTP on plain connections).
  */
 export function clauseHolds(clause: Clause, action: 'ALLOW' | 'DENY', seen: SeenRequest): boolean {
   const unknown = action === 'DENY'

@@ -1,6 +1,7 @@
 /** A decision, told to a person who may know: which rule decided, or which came nearest and what was in its way. */
 import { formatDuration } from '../kernel/duration.ts'
-import type { CompiledPolicies, CompiledRule } from './compile.ts'
+import type { CompiledPolicies } from './compile.ts'
+import type { CompiledRule } from './compiled-rule.ts'
 import type { Decision } from './decision.ts'
 import { clauseHolds, see, type SeenRequest } from './evaluate.ts'
 import { formatStringMatch, type PathMatch } from './matching.ts'

@@ -1,5 +1,5 @@
 /**
- * The language of policies: YAML of `security.istio.io/v1` and `vidimus.dev/v1` in, {@link Policy} out (authorization.md 1.2 to 1.8, product.md).
+ * The language of policies: YAML of `security.istio.io/v1` and `vidimus.dev/v1` in, {@link Policy} out (authorization.md 1.2 to 1.8, authorization.md 2).
  * The only file that knows it. Whatever is not understood is an error with its place; nothing is skipped.
  */
 import { formatInstant, parseInstant, type Instant } from '../kernel/clock.ts'
@@ -734,7 +734,7 @@ const istioVersion = 'security.istio.io/v1'
 const ourVersion = 'vidimus.dev/v1'
 const unsupportedKinds: readonly string[] = ['PeerAuthentication', 'RequestAuthentication']
 const istioSpecKeys = ['selector', 'action', 'rules'] as const
-/** product.md, "two modes, one language". */
+/** authorization.md 2. */
 const ourSpecKeys = ['identities', 'requirePeer', 'expires', 'target'] as const
 const unsupportedSpecKeys = {
   targetRefs: '`targetRefs` is not supported: select workloads with `selector`',

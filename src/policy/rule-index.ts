@@ -3,7 +3,7 @@
  * its peer and its path together, one of them, or its method; one that names none of them is always read.
  * INVARIANT: a rule that matches is among the candidates (R-25).
  */
-import type { CompiledRule } from './compile.ts'
+import type { CompiledRule } from './compiled-rule.ts'
 import { literalPrefix } from './matching.ts'
 import type { Clause, Operation, PolicyMode, Source } from './policy-set.ts'
 

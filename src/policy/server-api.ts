@@ -1,7 +1,8 @@
 /** Who may call which method of our own API, said in the same language: policies with `target: serverApi`. Always deny by default, whatever the mode. */
 import type { Instant } from '../kernel/clock.ts'
 import { tellChain } from '../kernel/failure.ts'
-import { compilePolicies, idMatches, type CompiledPolicies, type CompiledRule } from './compile.ts'
+import { compilePolicies, idMatches, type CompiledPolicies } from './compile.ts'
+import type { CompiledRule } from './compiled-rule.ts'
 import type { Decision } from './decision.ts'
 import { stringMatches, templateMatches, type PathMatch } from './matching.ts'
 import type { Clause, DurationMatch, PolicySet } from './policy-set.ts'
