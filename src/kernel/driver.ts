@@ -1,4 +1,4 @@
-import type { z } from 'zod'
+import { z } from 'zod'
 import type { Clock } from './clock.ts'
 import type { Files } from './files.ts'
 import type { Log, Secret } from './log.ts'
@@ -15,6 +15,12 @@ export interface World {
 
 /** Where a secret is to be found. Configuration names the place; only `main/config/secrets.ts` looks there. */
 export type SecretReference = { readonly env: string } | { readonly file: string }
+
+/** The schema of a {@link SecretReference}, for the settings of drivers and programs. */
+export const secretReference: z.ZodType<SecretReference> = z.union(
+  [z.strictObject({ env: z.string().min(1) }), z.strictObject({ file: z.string().min(1) })],
+  { error: 'expected `{ file: PATH }` or `{ env: NAME }`: secrets are not written into the configuration' },
+)
 
 export interface Secrets {
   /** Reads the secret anew at each call (rule V-12). @throws Failure `secret.missing`, `secret.loose-permissions` */

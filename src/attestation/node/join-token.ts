@@ -4,7 +4,7 @@
  */
 import { z } from 'zod'
 import { fromUtf8, utf8 } from '../../kernel/bytes.ts'
-import type { SecretReference, World } from '../../kernel/driver.ts'
+import { secretReference, type SecretReference, type World } from '../../kernel/driver.ts'
 import { Failure } from '../../kernel/failure.ts'
 import { type SpiffeId, spiffeId } from '../../spiffe/id.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
@@ -12,7 +12,7 @@ import { type NodeProver, type NodeVerifier, nodeAttestor, type VerifierWorld } 
 
 const agentConfig = z.strictObject({
   /** Where the token is to be found; it is needed for the first start only. */
-  token: z.union([z.strictObject({ env: z.string().min(1) }), z.strictObject({ file: z.string().min(1) })]),
+  token: secretReference,
 })
 const serverConfig = z.strictObject({})
 

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { Instant } from '../../kernel/clock.ts'
-import type { SecretReference, World } from '../../kernel/driver.ts'
+import { secretReference, type SecretReference, type World } from '../../kernel/driver.ts'
 import { parseDuration, seconds, type Duration } from '../../kernel/duration.ts'
 import { Failure } from '../../kernel/failure.ts'
 import { fingerprint, isSelfIssued, signedBy, type Certificate } from '../../x509/certificate.ts'
@@ -19,7 +19,7 @@ export const vault = upstreamAuthority({
     mount: z.string().regex(pathPattern(), 'expected segments of letters, digits, `.`, `_` and `-`').default('pki'),
     /** Name or id of the issuer within the mount; the mount's default issuer, which can change under us, when left out (V-3). */
     issuer: z.string().regex(segmentPattern(), 'expected letters, digits, `.`, `_` and `-`').optional(),
-    auth: z.discriminatedUnion('method', [z.strictObject({ method: z.literal('token'), token: secretReference() })]),
+    auth: z.discriminatedUnion('method', [z.strictObject({ method: z.literal('token'), token: secretReference })]),
     /** PEM file with the CAs that may vouch for the server; those of the system when left out. Read anew for each call (V-12). */
     caFile: z.string().min(1).optional(),
     /** Believes any server. For a laboratory. */
@@ -134,12 +134,6 @@ function readTimeout(text: string, context: z.RefinementCtx): Duration {
     context.addIssue({ code: 'custom', message: Failure.from(error).message })
   }
   return z.NEVER
-}
-
-function secretReference() {
-  return z.union([z.strictObject({ env: z.string().min(1) }), z.strictObject({ file: z.string().min(1) })], {
-    error: 'expected `{ file: PATH }` or `{ env: NAME }`: secrets are not written into the configuration',
-  })
 }
 
 /** V-1: a segment is never empty and never begins with a dot. */

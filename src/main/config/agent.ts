@@ -1,14 +1,11 @@
 /** The agent's configuration: as written (YAML) → as meant. Every default stands here. */
 import { z } from 'zod'
+import { secretReference } from '../../kernel/driver.ts'
 import { minutes, seconds } from '../../kernel/duration.ts'
 import { workloadAttestors } from '../builtins.ts'
 import type { ConfigSource } from './load.ts'
 import { loadConfig } from './load.ts'
 import { durationBetween, log, oneOf, socketPath, trustDomain } from './schema.ts'
-
-const secretReference = z.union([z.strictObject({ env: z.string().min(1) }), z.strictObject({ file: z.string().min(1) })], {
-  error: 'expected `{ file: PATH }` or `{ env: NAME }`: secrets are not written into the configuration',
-})
 
 /** As written: unknown keys are refused. */
 export const agentConfigSchema = z.strictObject({
