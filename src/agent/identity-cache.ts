@@ -112,7 +112,8 @@ export class IdentityCache {
    */
   async ready(group: SelectorGroup, patience: Duration, signal: AbortSignal): Promise<void> {
     if (!this.#isSettled(group)) await this.#settled(group, patience, signal)
-    if (group.entries.length > 0 && !group.entries.some((one) => this.#held.has(one.id))) throw notReady(group)
+    const entries = this.#inForce(group)
+    if (entries.length > 0 && !entries.some((one) => this.#held.has(one.id))) throw notReady(group)
   }
 
   /** Takes over what the server says now. Entries that it does not name any more are dropped at once. */
@@ -291,7 +292,7 @@ export class IdentityCache {
   /** Tells a group what it holds now, if that is news. */
   #publish(group: SelectorGroup): void {
     const now = this.#parts.clock.now()
-    const entries = group.entries.filter((one) => isInForce(one, now))
+    const entries = this.#inForce(group)
     const hints = uniqueHints(entries)
     const identities = entries.flatMap((entry) => {
       const held = this.#held.get(entry.id)
@@ -309,7 +310,14 @@ export class IdentityCache {
   }
 
   #isSettled(group: SelectorGroup): boolean {
-    return this.#synced && group.entries.every((one) => this.#held.has(one.id) || this.#failed.has(one.id))
+    return this.#synced && this.#inForce(group).every((one) => this.#held.has(one.id) || this.#failed.has(one.id))
+  }
+
+  /** What the group matches. An entry that expired is none, also before the server takes it away, and is forgotten here. */
+  #inForce(group: SelectorGroup): readonly RegistrationEntry[] {
+    const now = this.#parts.clock.now()
+    if (!group.entries.every((one) => isInForce(one, now))) group.match(group.entries.filter((one) => isInForce(one, now)))
+    return group.entries
   }
 
   async #settled(group: SelectorGroup, patience: Duration, signal: AbortSignal): Promise<void> {
