@@ -1,0 +1,108 @@
+import { describe, expect, test } from 'vitest'
+import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
+import { demandMutualTrust, until, World } from './world.ts'
+
+/** An hour of CA, ten minutes of everything else. */
+const profile = { ca: { lifetime: hours(1) }, svid: { x509: minutes(10), agent: minutes(10), server: minutes(10) } }
+
+/** Two workloads of two agents, which hold their identities when this resolves. */
+async function twoWorkloads(world: World) {
+  const [left, right] = [await world.agent('left'), await world.agent('right')]
+  await world.create(left.id, '/web', ['test:name:web'])
+  await world.create(right.id, '/db', ['test:name:db'])
+  await world.pass(world.syncInterval)
+  return { left, right, workloads: [await left.workload('test:name:web'), await right.workload('test:name:db')] as const }
+}
+
+describe('while the CA rotates', () => {
+  test('Q-4 twice, agents renew and workloads accept each other at every moment', async () => {
+    await using world = await World.open({ profile, syncInterval: seconds(30) })
+    const { left, workloads } = await twoWorkloads(world)
+    const [web] = workloads
+    const [leaves, authorities] = [new Set<string>(), new Set<string>()]
+    const agentSerials = new Set<string>()
+    await world.pass(hours(2), () => {
+      demandMutualTrust(world, ...workloads)
+      expect(web.identity().chain[0]!.notAfter, 'more than a quarter of the lifetime is left').toBeGreaterThan(
+        world.clock.now() + minutes(2.5),
+      )
+      leaves.add(web.identity().chain[0]!.serial)
+      for (const authority of world.ca.bundle.current.x509Authorities) authorities.add(authority.certificate.serial)
+      agentSerials.add(String(left.agent.status().svidExpiresAt))
+    })
+    expect(authorities.size, 'authorities').toBeGreaterThanOrEqual(3)
+    expect(leaves.size, 'SVIDs of one workload').toBeGreaterThanOrEqual(15)
+    expect(agentSerials.size, 'SVIDs of one agent').toBeGreaterThanOrEqual(15)
+    expect(world.ca.bundle.current.x509Authorities.length, 'old authorities leave the bundle').toBeLessThanOrEqual(4)
+  })
+
+  test('and whoever stands above it is away: the CA in use goes on signing, complains, and rotates when it can', async () => {
+    await using world = await World.open({ profile, syncInterval: seconds(30) })
+    const { workloads } = await twoWorkloads(world)
+    const first = world.ca.bundle.current.x509Authorities.map(({ certificate }) => certificate.serial)
+    await world.pass(minutes(29), () => demandMutualTrust(world, ...workloads))
+    world.upstreamIsAway = true
+    await world.pass(minutes(20), () => demandMutualTrust(world, ...workloads))
+    expect(world.ca.bundle.current.x509Authorities.map(({ certificate }) => certificate.serial)).toEqual(first)
+    expect(world.ca.complaints().join()).toContain('the upstream authority does not answer')
+    world.upstreamIsAway = false
+    await world.pass(minutes(30), () => demandMutualTrust(world, ...workloads))
+    expect(world.ca.complaints()).toEqual([])
+    expect(world.ca.bundle.current.x509Authorities.some(({ certificate }) => !first.includes(certificate.serial))).toBe(true)
+  })
+
+  test('with the shortest lifetimes that the configuration takes, nobody is left without a valid SVID', async () => {
+    await using world = await World.open({
+      profile: { ca: { lifetime: seconds(60) }, svid: { x509: seconds(10), agent: seconds(20), server: seconds(20) } },
+      syncInterval: seconds(1),
+    })
+    const { workloads } = await twoWorkloads(world)
+    const authorities = new Set<string>()
+    await world.pass(minutes(3), () => {
+      demandMutualTrust(world, ...workloads)
+      for (const { certificate } of world.ca.bundle.current.x509Authorities) authorities.add(certificate.serial)
+    })
+    expect(authorities.size).toBeGreaterThanOrEqual(3)
+  })
+})
+
+describe('while the server is away', () => {
+  test('Q-13 shorter than the SVIDs have left, workloads notice nothing, and get new SVIDs when it is back', async () => {
+    await using world = await World.open({
+      profile: { svid: { x509: hours(1), agent: hours(1), server: hours(1) } },
+      syncInterval: seconds(30),
+    })
+    const { workloads } = await twoWorkloads(world)
+    const [web] = workloads
+    const before = web.identity().chain[0]!.serial
+    await world.pass(minutes(20), () => demandMutualTrust(world, ...workloads))
+    await world.stopServer()
+    // Well past half life: renewals are due and fail all the time.
+    await world.pass(minutes(33), () => demandMutualTrust(world, ...workloads))
+    expect(web.identity().chain[0]!.serial).toBe(before)
+    await world.startServer()
+    await world.pass(minutes(3), () => demandMutualTrust(world, ...workloads))
+    expect(web.identity().chain[0]!.serial).not.toBe(before)
+    expect(web.identity().chain[0]!.notAfter).toBeGreaterThan(world.clock.now() + minutes(50))
+  })
+
+  test('a workload that was not there before gets what its agent holds', async () => {
+    await using world = await World.open()
+    const { left } = await twoWorkloads(world)
+    await world.stopServer()
+    const late = await left.workload('test:name:web')
+    demandMutualTrust(world, late)
+  })
+
+  test('longer than the agent lives, the agent ends and says what to do, and its workloads are told that they hold nothing', async () => {
+    await using world = await World.open({
+      profile: { svid: { x509: minutes(10), agent: minutes(10), server: minutes(10) } },
+      syncInterval: seconds(30),
+    })
+    const { left, workloads } = await twoWorkloads(world)
+    await world.stopServer()
+    await world.pass(minutes(11))
+    expect(await left.ended).toMatchObject({ reason: 'agent.rejected', message: expect.stringContaining('join again') as string })
+    await until(() => workloads[0].context.current === undefined, 'the workload is told')
+  })
+})
