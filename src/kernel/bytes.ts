@@ -1,5 +1,3 @@
-import { timingSafeEqual } from 'node:crypto'
-
 export const utf8 = (text: string): Uint8Array => Buffer.from(text, 'utf8')
 /** Decodes UTF-8 and throws a TypeError where it is malformed. */
 export const fromUtf8 = (bytes: Uint8Array): string => strictUtf8.decode(bytes)
@@ -11,11 +9,8 @@ export const base64 = (bytes: Uint8Array): string => view(bytes).toString('base6
 export const base64url = (bytes: Uint8Array): string => view(bytes).toString('base64url')
 export const fromBase64url = (text: string): Uint8Array => Buffer.from(text, 'base64url')
 
-/** Equal by value; stops at the first difference, so not for secrets. */
+/** Equal by value; stops at the first difference, so not for secrets: those are compared by their hashes. */
 export const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => view(a).equals(view(b))
-
-/** Equal by value in time that depends on the lengths only (rule R-41). */
-export const sameSecret = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && timingSafeEqual(a, b)
 
 export function concat(parts: readonly Uint8Array[]): Uint8Array {
   return Buffer.concat(parts)

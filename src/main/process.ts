@@ -3,7 +3,7 @@ import type { Terminal } from '../cli/output.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 
 /** Exit codes of every command. */
-export const exitCodes = { success: 0, failure: 1, usage: 2 } as const
+const exitCodes = { success: 0, failure: 1, usage: 2 } as const
 
 /** Reasons that are the caller's mistake in how the command was typed or configured. */
 const usageReasons = /^(config|usage|duration|trust-domain|spiffe-id|selector|endpoint)\./

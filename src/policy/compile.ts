@@ -71,7 +71,7 @@ export function compilePolicies(
 }
 
 /** True if a policy is for this workload: by namespace, labels and identities, as far as it names them (authorization.md 3). */
-export function selects(policy: Policy, facts: WorkloadFacts): boolean {
+function selects(policy: Policy, facts: WorkloadFacts): boolean {
   const { namespace, matchLabels, identities } = policy.selection
   if (namespace !== undefined && !namespacesOf(facts).includes(namespace)) return false
   if (identities && !facts.spiffeIds.some((id) => identities.some((match) => idMatches(match, id)))) return false
