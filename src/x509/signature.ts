@@ -22,7 +22,7 @@ export interface SignatureAlgorithm {
 }
 
 /** A signature made with a private key that this process holds, in the form that X.509 uses. */
-export async function signatureOf(privateKey: KeyObject, keyType: KeyType, message: Uint8Array): Promise<Uint8Array> {
+async function signatureOf(privateKey: KeyObject, keyType: KeyType, message: Uint8Array): Promise<Uint8Array> {
   const { family, hash } = keyTypes[keyType]
   // An ECDSA signature takes less time than the way to another thread and back; an RSA one would hold up everybody else.
   if (family === 'ec') return signWith(hash, message, privateKey)
