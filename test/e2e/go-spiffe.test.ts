@@ -4,12 +4,12 @@ import { realpathSync } from 'node:fs'
 import { request } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { createInterface } from 'node:readline'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { seconds } from '../../src/kernel/duration.ts'
 import { mtlsAgent, openX509Source, peerOf, serveMtls, type X509Source } from '../../src/workload-client/vidimus.ts'
 import { exactly, type PeerMatcher } from '../../src/spiffe/matcher.ts'
 import { describeWithPeer } from '../support/peers.ts'
-import { type AgentProgram, idOf, Installation, runClient, type ServerProgram } from '../support/programs.ts'
+import { type AgentProgram, eventually, idOf, Installation, runClient, type ServerProgram } from '../support/programs.ts'
 
 describeWithPeer('go-spiffe', 'a Go workload on the unmodified go-spiffe library', (found) => {
   const goId = idOf('/go')
@@ -52,7 +52,7 @@ describeWithPeer('go-spiffe', 'a Go workload on the unmodified go-spiffe library
         { spiffeId: goId, selectors: [goSelector()], dnsNames: ['go.example.org'], hint: 'main' },
         { spiffeId: nodeId, selectors: [`unix:path:${realpathSync(process.execPath)}`] },
       )
-      await vi.waitFor(async () => expect((await go('x509')).last['svids']).toHaveLength(1), { timeout: 20_000, interval: 200 })
+      await eventually('the agent served the entry', async () => 'svids' in (await go('x509')).last)
     })
 
     test('T-2 an X509-SVID verifies with the bundle that came with it, and carries hint and DNS name', async () => {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { describeWithPeer } from '../support/peers.ts'
-import { type AgentProgram, idOf, Installation, runClient, type ServerProgram } from '../support/programs.ts'
+import { type AgentProgram, eventually, idOf, Installation, runClient, type ServerProgram } from '../support/programs.ts'
 import { seconds } from '../../src/kernel/duration.ts'
 
 describeWithPeer('py-spiffe', 'a Python workload on the unmodified py-spiffe library', (found) => {
@@ -35,7 +35,7 @@ describeWithPeer('py-spiffe', 'a Python workload on the unmodified py-spiffe lib
   describe('with an entry', () => {
     beforeAll(async () => {
       await server.entries(await agent.spiffeId(), { spiffeId: idOf('/python'), selectors: [own], x509SvidTtl: seconds(10) })
-      await vi.waitFor(async () => expect((await python('x509')).last['svids']).toHaveLength(1), { timeout: 20_000, interval: 200 })
+      await eventually('the agent served the entry', async () => 'svids' in (await python('x509')).last)
     })
 
     test('T-2 an X509-SVID verifies with the bundle that came with it, and is another one after its half life', async () => {

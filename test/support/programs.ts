@@ -6,6 +6,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Failure } from '../../src/kernel/failure.ts'
 import { seconds } from '../../src/kernel/duration.ts'
 import type { EntryDraft, RegistrationEntry } from '../../src/registry/entry.ts'
@@ -284,6 +285,15 @@ export class AgentProgram extends Program {
   async spiffeId(): Promise<SpiffeId> {
     const { spiffeId } = JSON.parse(await this.logged('"agent ready"')) as { spiffeId: string }
     return parseSpiffeId(spiffeId)
+  }
+}
+
+/** Asks again and again until it is so. @throws Error naming what did not happen within `timeoutMs` */
+export async function eventually(what: string, isSo: () => boolean | Promise<boolean>, timeoutMs = 20_000): Promise<void> {
+  const until = Date.now() + timeoutMs
+  while (!(await isSo())) {
+    if (Date.now() >= until) throw new Error(`within ${timeoutMs} ms, it did not happen that ${what}`)
+    await sleep(50)
   }
 }
 
