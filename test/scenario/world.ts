@@ -157,6 +157,16 @@ export class World implements AsyncDisposable {
     }
   }
 
+  /** Moves on in small steps until this is so. A connection that was lost comes back in real time, so each step takes a little of that as well. */
+  async passUntil(condition: () => boolean, longest: Duration, what: string): Promise<void> {
+    for (let passed = 0; passed < longest && !condition(); passed += 250) {
+      await this.clock.advance(250)
+      const turn = performance.now() + 5
+      await until(() => performance.now() > turn, 'a little time')
+    }
+    if (!condition()) throw new Error(`did not happen in ${longest / 1000} s: ${what}`)
+  }
+
   /** Resolves when nobody is at work: every task of the server and of each agent sleeps until its time. */
   async quiet(): Promise<void> {
     await until(() => (this.#running?.isAsleep() ?? true) && [...this.#agents].every((agent) => agent.isAsleep()), 'everybody asleep')
