@@ -315,6 +315,13 @@ export async function runClient(program: string, args: readonly string[], env: R
   return { lines, last }
 }
 
+/** Runs a command of ours to its end and returns what it printed. @throws Error with its complaint if it fails */
+export async function runVidimus(...args: readonly string[]): Promise<string> {
+  const outcome = await run(process.execPath, [cli, ...args], { deadlineMs: 60_000 })
+  if (outcome.code !== 0) throw new Error(`\`vidimus ${args.join(' ')}\` failed: ${lastWords(outcome)}`)
+  return outcome.stdout
+}
+
 /** A TCP port of the loopback that is free now. */
 export async function freePort(): Promise<number> {
   const probe = createServer().listen(0, '127.0.0.1')
