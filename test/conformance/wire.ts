@@ -119,7 +119,7 @@ export class WireCall {
 }
 
 /** Reads a message of varints and length-delimited fields, which is all that these APIs have besides doubles (skipped). */
-export function decode(bytes: Buffer): Message {
+function decode(bytes: Buffer): Message {
   const fields = new Map<number, Value[]>()
   let at = 0
   const varint = (): bigint => {
@@ -177,4 +177,4 @@ function lengthOf({ length }: Buffer): Buffer {
 }
 
 /** EP-4. */
-export const security = { 'workload.spiffe.io': 'true' }
+const security = { 'workload.spiffe.io': 'true' }
