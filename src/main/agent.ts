@@ -19,6 +19,7 @@ import { health } from '../rpc/health.ts'
 import { listenUnix } from '../rpc/listen.ts'
 import { secretDiscovery } from '../sds/service.ts'
 import { connectServer } from '../server-api/client.ts'
+import { holdDirectory } from '../store/hold.ts'
 import { operatorService } from '../workload-api/operator-service.ts'
 import { requireSecurityHeader } from '../workload-api/security-header.ts'
 import { workloadApi } from '../workload-api/service.ts'
@@ -33,6 +34,7 @@ export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<
   const { trustDomain } = config
   const world = systemWorld(config.log)
   await world.files.privateDirectory(config.dataDirectory)
+  owned.use(holdDirectory(config.dataDirectory))
   await world.files.privateDirectory(dirname(config.adminSocket))
   await mkdir(dirname(config.socket), { recursive: true, mode: 0o755 })
 

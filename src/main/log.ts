@@ -19,8 +19,9 @@ export function openLog(config: LogConfig): Log {
 }
 
 function adapt(logger: Logger): Log {
-  const at = (level: 'debug' | 'info' | 'warn' | 'error') => (message: string, fields?: LogFields) =>
-    logger[level](printable(fields), message)
+  const at = (level: 'debug' | 'info' | 'warn' | 'error') => (message: string, fields?: LogFields) => {
+    if (logger.isLevelEnabled(level)) logger[level](printable(fields), message)
+  }
   return {
     debug: at('debug'),
     info: at('info'),

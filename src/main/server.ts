@@ -17,6 +17,7 @@ import { Policies } from '../server/policies.ts'
 import { keepPruned } from '../server/prune.ts'
 import { consumeJoinToken } from '../server/manage-tokens.ts'
 import type { Server } from '../server/server.ts'
+import { holdDirectory } from '../store/hold.ts'
 import { nodeAttestors } from './builtins.ts'
 import type { ServerConfig } from './config/server.ts'
 import { ownApiPolicies } from './policies.ts'
@@ -29,6 +30,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
   const { trustDomain } = config
   const world = systemWorld(config.log)
   await world.files.privateDirectory(config.dataDirectory)
+  owned.use(holdDirectory(config.dataDirectory))
   await world.files.privateDirectory(dirname(config.adminSocket))
 
   const keys = owned.use(await config.keyManager.open(world))
