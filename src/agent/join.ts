@@ -30,7 +30,7 @@ export interface Joining {
 
 /**
  * The identity that was kept, if it still holds; otherwise a new one, as soon as the server can be reached.
- * @throws Failure `agent.no-evidence`, `agent.bad-identity`, and whatever the server refuses the evidence with
+ * @throws Failure `agent.no-evidence`, `agent.bad-identity`, `agent.server-not-trusted`, and whatever the server refuses the evidence with
  */
 export async function join(parts: Joining, signal: AbortSignal): Promise<AgentState> {
   const kept = await parts.kept.load()
@@ -39,7 +39,27 @@ export async function join(parts: Joining, signal: AbortSignal): Promise<AgentSt
     parts.log.info('the agent goes on with the identity it kept', { spiffeId: kept.credentials.spiffeId })
     return kept
   }
-  return attest(parts, await (kept ? Promise.resolve(kept.bundle) : parts.firstBundle()), signal)
+  const bundle = await (kept ? Promise.resolve(kept.bundle) : parts.firstBundle())
+  return attest({ ...parts, upstream: refusingStrangers(parts.upstream) }, bundle, signal)
+}
+
+/** A server that cannot prove itself at first contact stays one: waiting for it would hide a wrong address or a wrong bundle. */
+function refusingStrangers(upstream: Joining['upstream']): Joining['upstream'] {
+  return {
+    use: (credentials, bundle) => upstream.use(credentials, bundle),
+    async attest(...evidence) {
+      try {
+        return await upstream.attest(...evidence)
+      } catch (error) {
+        if (!(error instanceof Failure && error.cause instanceof Failure && error.cause.category === 'unauthenticated')) throw error
+        throw new Failure('unauthenticated', 'agent.server-not-trusted', {
+          public:
+            'the server cannot prove itself against the trust bundle: compare it with what `vidimus bundle show` prints on the server',
+          cause: error.cause,
+        })
+      }
+    },
+  }
 }
 
 /** Proves this node to the server, with a new key, until it answers. @throws Failure as {@link join} */

@@ -61,7 +61,7 @@ export interface OpenAgent extends Agent {
 
 /**
  * Resolves when the agent has an identity: at once after a restart, after attestation at the first start.
- * @throws Failure `agent.no-evidence`, `agent.bad-identity`, `agent.state-damaged`, `agent.other-trust-domain`, `agent.no-trust-bundle`,
+ * @throws Failure `agent.no-evidence`, `agent.bad-identity`, `agent.state-damaged`, `agent.other-trust-domain`, `agent.no-trust-bundle`, `agent.bad-trust-bundle`,
  *   `directory.*`, and whatever the server refuses the evidence with
  */
 export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise<OpenAgent> {
@@ -160,10 +160,21 @@ async function firstBundle({
 }: Pick<AgentParts, 'trustBundle' | 'trustDomain'> & { readonly files: Files }): Promise<TrustBundle> {
   if ('bundle' in trustBundle) return trustBundle.bundle
   const content = await files.read(trustBundle.path)
-  if (content) return parseBundle(trustDomain, fromUtf8(content))
+  if (content) return readBundle(trustBundle.path, trustDomain, content)
   throw new Failure('failed_precondition', 'agent.no-trust-bundle', {
     public: `the trust bundle \`${trustBundle.path}\` does not exist: write it with \`vidimus bundle show\` on the server`,
   })
+}
+
+function readBundle(path: string, trustDomain: TrustDomain, content: Uint8Array): TrustBundle {
+  try {
+    return parseBundle(trustDomain, fromUtf8(content))
+  } catch (cause) {
+    throw new Failure('failed_precondition', 'agent.bad-trust-bundle', {
+      public: `the trust bundle \`${path}\` cannot be used`,
+      cause,
+    })
+  }
 }
 
 const attestationTimeout: Duration = seconds(10)

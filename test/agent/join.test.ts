@@ -46,7 +46,7 @@ describe('an agent does not start', () => {
     })
     writeFileSync(join(directory, 'empty.json'), '{"keys":[]}')
     await expect(openAgent({ ...(await parts()), trustBundle: { path: join(directory, 'empty.json') } }, never)).rejects.toMatchObject({
-      reason: 'bundle.empty',
+      reason: 'agent.bad-trust-bundle',
     })
     expect(server.calls.attest).toBe(0)
   })
