@@ -52,7 +52,7 @@ describe('fetch', () => {
       })
       expect(addresses).toEqual([undefined, 'unix:///run/a.sock'])
       const at = (name: string) => join(directory, 'new', 'svid', name)
-      expect(outcome.json<{ written: string[] }>().written).toEqual([at('svid.0.pem'), at('svid.0.key'), at('bundle.example.org.pem')])
+      expect((outcome.json() as { written: string[] }).written).toEqual([at('svid.0.pem'), at('svid.0.key'), at('bundle.example.org.pem')])
       expect(readFileSync(at('svid.0.key'), 'utf8')).toBe(svid.privateKeyPem)
       expect(statSync(at('svid.0.key')).mode & 0o777).toBe(0o600)
       expect(readFileSync(at('bundle.example.org.pem'), 'utf8')).toBe('the bundle\n')

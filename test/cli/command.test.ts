@@ -167,7 +167,7 @@ describe('completion', () => {
 
   test('knows every command', async () => {
     const { json } = await vidimus(['completion', '--output', 'json'])
-    expect(json<{ name: string }[]>().map(({ name }) => name)).toEqual(
+    expect((json() as { name: string }[]).map(({ name }) => name)).toEqual(
       commands.filter(({ name }) => name !== 'completion').map(({ name }) => name),
     )
   })

@@ -22,7 +22,7 @@ export interface Outcome {
   readonly out: string
   readonly thrown: unknown
   /** What was printed, as JSON has it. */
-  json<T>(): T
+  json(): unknown
 }
 
 export type Wishes = Partial<Pick<Context, 'programs' | 'openWorkloadApi' | 'openOperatorApi' | 'disk'>>
@@ -48,7 +48,7 @@ export async function vidimus(args: readonly string[], wishes: Wishes = {}): Pro
     thrown = error
     code = exitCodeFor(error)
   }
-  return { code, out, thrown, json: <T>() => JSON.parse(out) as T }
+  return { code, out, thrown, json: () => JSON.parse(out) as unknown }
 }
 
 const refuse = (): never => {

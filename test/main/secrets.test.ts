@@ -2,7 +2,7 @@ import { chmodSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { Failure, tellChain } from '../../src/kernel/failure.ts'
+import { type Failure, tellChain } from '../../src/kernel/failure.ts'
 import { systemSecrets } from '../../src/main/config/secrets.ts'
 
 const canary = 'canary-5b1e'

@@ -25,7 +25,7 @@ test('Q-9 an entry that is made, changed and removed shows in the stream of its 
 
   await world.update(first, { spiffeId: idOf('/renamed') })
   await world.pass(world.syncInterval)
-  await until(() => held().includes(`${idOf('/renamed')}`) || held().includes(`${idOf('/renamed')} first`), 'the new name')
+  await until(() => held().includes(idOf('/renamed')) || held().includes(`${idOf('/renamed')} first`), 'the new name')
   expect(held().some((one) => one.startsWith(`${idOf('/web')} `) || one === idOf('/web'))).toBe(false)
 
   await world.remove(first)

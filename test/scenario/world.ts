@@ -50,9 +50,8 @@ import { KeptLog } from '../ca/support.ts'
 import { FakeClock } from '../fakes/clock.ts'
 
 export const operator: Caller = { kind: 'local', uid: 0, gid: 0, pid: 1 }
-export const trustDomain = parseTrustDomain('example.org')
+const trustDomain = parseTrustDomain('example.org')
 export const idOf = (path: string): SpiffeId => parseSpiffeId(`spiffe://${trustDomain}${path}`)
-export const never = new AbortController().signal
 
 export interface WorldWishes {
   readonly profile?: ProfileAsWritten
@@ -220,7 +219,7 @@ export class RunningAgent implements AsyncDisposable {
     this.#world = world
     this.#clock = clock
     this.agent = agent
-    this.id = agent.status().spiffeId as SpiffeId
+    this.id = agent.status().spiffeId
     this.#stop = stop
     this.#listener = listener
     this.#processes = processes
