@@ -1,7 +1,7 @@
 /** Workload selectors that any UNIX process has: who it runs as, and which program it is. Values are those of SPIRE's `unix` attestor. */
 import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
-import { open, readFile, readlink, stat } from 'node:fs/promises'
+import { readFileSync, readlinkSync, statSync } from 'node:fs'
+import { open, readFile, stat } from 'node:fs/promises'
 import { z } from 'zod'
 import { Failure } from '../../kernel/failure.ts'
 import { isMissing } from '../../kernel/files.ts'
@@ -108,7 +108,8 @@ function programReader(options: UnixConfig, log: Log): (peer: Peer, signal: Abor
  */
 async function pathOfProgram(peer: Peer): Promise<string | undefined> {
   const link = `/proc/${peer.pid}/exe`
-  const path = await readlink(link)
+  const path = readlinkSync(link)
+  // Not on this thread: the file may lie on a file system that answers when it likes, or never.
   const [running, seen] = await Promise.all([stat(link, { bigint: true }), stat(path, { bigint: true }).catch(absent)])
   return seen && running.dev === seen.dev && running.ino === seen.ino ? path : undefined
 }
@@ -136,7 +137,7 @@ function accountNames(path: string): () => Promise<Names> {
   let version = ''
   let names: Names = new Map()
   return async () => {
-    const info = await stat(path, { bigint: true }).catch(absent)
+    const info = statSync(path, { bigint: true, throwIfNoEntry: false })
     const seen = info ? [info.ino, info.size, info.mtimeNs, info.ctimeNs].join(':') : ''
     if (seen !== version) {
       names = info && info.size <= maxAccountsBytes ? parseAccounts(await readFile(path, 'utf8')) : new Map()
