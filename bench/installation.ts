@@ -152,7 +152,7 @@ function compiledCli(): Promise<string> {
 
 async function compile(): Promise<string> {
   const repository = dirname(dirname(fileURLToPath(import.meta.url)))
-  const cli = join(repository, 'dist/main/cli.js')
+  const cli = join(repository, 'dist/bin/cli.js')
   const built = await stat(cli).then(
     ({ mtimeMs }) => mtimeMs,
     () => 0,
