@@ -148,8 +148,9 @@ export class OwnIdentity {
 
   #due(): Instant {
     if (this.#renewal?.leaf !== this.#leaf) {
-      const due = renewalDue(this.#parts.clock.now(), this.#leaf.notAfter, fraction(this.#parts.random))
-      this.#renewal = { leaf: this.#leaf, due }
+      // A kept SVID is older than this process: counted from now, the half life of one that restarts often would never come.
+      const from = this.#renewal ? this.#parts.clock.now() : this.#leaf.notBefore
+      this.#renewal = { leaf: this.#leaf, due: renewalDue(from, this.#leaf.notAfter, fraction(this.#parts.random)) }
     }
     return this.#renewal.due
   }

@@ -118,3 +118,20 @@ describe('bundles', () => {
     expect(again.agent.bundle.current.x509Authorities).toHaveLength(2)
   })
 })
+
+test('Q-6 an agent that is started again and again renews its SVID all the same, well before its end', async () => {
+  const first = await startAgent({ svidLifetime: hours(1) })
+  const { clock, server, directory } = first
+  const before = first.agent.status().svidExpiresAt
+  await first.stop()
+  let last = before
+  for (let start = 0; start < 20 && last === before; start++) {
+    await using agent = await startAgent({ server, clock, directory, prover: undefined })
+    await clock.advance(minutes(3))
+    await until(() => clock.sleepers >= 3)
+    last = agent.agent.status().svidExpiresAt
+  }
+  expect(last).toBeGreaterThan(before)
+  expect(before - clock.now(), 'what was left').toBeGreaterThan(minutes(20))
+  await first[Symbol.asyncDispose]()
+})
