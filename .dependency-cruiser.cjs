@@ -151,7 +151,12 @@ module.exports = {
       'protobuf stays at the doors',
       ['^src/rpc/gen/', 'node_modules/@bufbuild/protobuf/'],
       // sds/secrets.ts, authz/rbac.ts and authz/requirement.ts are those doors' messages under the name of what they make.
-      ['^src/(rpc|main)/', '^src/[^/]+/(messages|client|[^/]*service|services)\\.ts$', '^src/sds/secrets\\.ts$', '^src/authz/(rbac|requirement)\\.ts$'],
+      [
+        '^src/(rpc|main)/',
+        '^src/[^/]+/(messages|client|[^/]*service|services)\\.ts$',
+        '^src/sds/secrets\\.ts$',
+        '^src/authz/(rbac|requirement)\\.ts$',
+      ],
       'Generated types end where a message is translated; below, there are domain values. Main mounts the services.',
     ),
     only('grpc-js', 'node_modules/@grpc/', '^src/rpc/(listen|serve|client)\\.ts$', 'The gRPC library can be replaced in three files.'),

@@ -12,7 +12,13 @@ export interface OperatorClient extends AsyncDisposable {
 
 export interface OperatorExplanation {
   readonly selectors: readonly string[]
-  readonly considered: readonly { readonly entryId: string; readonly spiffeId: string; readonly missingSelectors: readonly string[]; readonly matches: boolean; readonly note: string }[]
+  readonly considered: readonly {
+    readonly entryId: string
+    readonly spiffeId: string
+    readonly missingSelectors: readonly string[]
+    readonly matches: boolean
+    readonly note: string
+  }[]
   readonly verdict: string
 }
 
@@ -34,7 +40,10 @@ export function connectOperator(socketPath: string): OperatorClient {
   return {
     explainWorkload: (pid, signal) => operator.explainWorkload({ pid }, { signal }),
     async status(signal) {
-      const { spiffeId, svidExpiresAt, lastSyncAt, entries, x509Svids, policyVersion, ready, reasons } = await operator.getStatus({}, { signal })
+      const { spiffeId, svidExpiresAt, lastSyncAt, entries, x509Svids, policyVersion, ready, reasons } = await operator.getStatus(
+        {},
+        { signal },
+      )
       return {
         spiffeId,
         svidExpiresAt: svidExpiresAt && timestampMs(svidExpiresAt),

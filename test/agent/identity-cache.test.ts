@@ -80,7 +80,9 @@ describe('a workload never gets', () => {
     await rig.clock.advance(seconds(20))
     expect(ids(rig.workload)).toEqual([])
     // It is entitled to one: not a refusal, but a trouble that passes.
-    expect(() => requireIdentity(rig.workload)).toThrow(expect.objectContaining({ category: 'unavailable', reason: 'workload.identity-not-ready' }))
+    expect(() => requireIdentity(rig.workload)).toThrow(
+      expect.objectContaining({ category: 'unavailable', reason: 'workload.identity-not-ready' }),
+    )
   })
 
   test('an expired SVID, though the machine slept and no timer fired', async () => {

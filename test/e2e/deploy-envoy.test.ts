@@ -22,7 +22,11 @@ describeWithPeer('envoy', 'the bootstrap in deploy/envoy', (peer) => {
     const admin = await freePort()
     const config = installation.path('sidecar.yaml')
     await writeFile(config, await pointedAt(agent.socket, admin))
-    const envoy = spawn(peer.path, ['-c', config, '--use-dynamic-base-id', '--disable-hot-restart', '--concurrency', '1', '--log-level', 'error'], { stdio: 'ignore' })
+    const envoy = spawn(
+      peer.path,
+      ['-c', config, '--use-dynamic-base-id', '--disable-hot-restart', '--concurrency', '1', '--log-level', 'error'],
+      { stdio: 'ignore' },
+    )
     try {
       await expect.poll(() => page(admin, 'certs'), { timeout: 30_000 }).toContain(idOf('/orders'))
       for (const filter of ['vidimus.rbac.deny', 'vidimus.rbac.allow']) {
