@@ -64,18 +64,28 @@ export function loadServerConfig(source: ConfigSource, overrides: readonly strin
   return meant(loadConfig(serverConfigSchema, source, overrides))
 }
 
-function meant(written: z.infer<typeof serverConfigSchema>) {
-  const { dataDirectory } = written
+function meant({
+  svid,
+  store,
+  keyManager,
+  upstreamAuthority,
+  audit,
+  nodeAttestors,
+  log,
+  shutdownGrace,
+  ...rest
+}: z.infer<typeof serverConfigSchema>) {
+  const within = (name: string): string => join(rest.dataDirectory, name)
   return {
-    ...written,
-    svid: {
-      ...written.svid,
-      x509Longest: longest(written.svid.x509Longest, written.svid.x509),
-      jwtLongest: longest(written.svid.jwtLongest, written.svid.jwt),
-    },
-    store: written.store ?? chosen(stores, { kind: 'sqlite', path: join(dataDirectory, 'vidimus.sqlite') }),
-    keyManager: written.keyManager ?? chosen(keyManagers, { kind: 'disk', directory: join(dataDirectory, 'keys') }),
-    audit: written.audit ?? chosen(auditSinks, { kind: 'file', path: join(dataDirectory, 'audit.log') }),
+    ...rest,
+    svid: { ...svid, x509Longest: longest(svid.x509Longest, svid.x509), jwtLongest: longest(svid.jwtLongest, svid.jwt) },
+    store: store ?? chosen(stores, { kind: 'sqlite', path: within('vidimus.sqlite') }),
+    keyManager: keyManager ?? chosen(keyManagers, { kind: 'disk', directory: within('keys') }),
+    upstreamAuthority,
+    audit: audit ?? chosen(auditSinks, { kind: 'file', path: within('audit.log') }),
+    nodeAttestors,
+    log,
+    shutdownGrace,
   }
 }
 
