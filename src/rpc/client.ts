@@ -328,7 +328,8 @@ function write(stream: ClientDuplexStream<Buffer, Buffer>, message: Uint8Array):
 function failureOf(error: unknown, lastRefusal: unknown): Failure {
   if (!isServiceError(error)) return Failure.from(error)
   const details = error.metadata.get(detailsTrailer)[0]
-  const cause = lastRefusal !== undefined && error.code === Status.UNAVAILABLE ? lastRefusal : error
+  // Why nobody was reached stands in the error alone; anything else it says is the status once more.
+  const cause = error.code === Status.UNAVAILABLE ? (lastRefusal ?? error) : undefined
   return fromWireStatus({ code: error.code, text: error.details, details: Buffer.isBuffer(details) ? details : undefined }, cause)
 }
 
