@@ -18,7 +18,11 @@ export const health = command({
     await using api = openOperatorApi(agentAdminSocket)
     const { ready, spiffeId, complaints, facts: more } = await api.status(within(stop))
     const text = `${ready ? 'the agent is well' : 'the agent is not well'}${complaints.map((one) => `\n  ${one}`).join('')}\n${facts([['spiffe id', spiffeId], ...more.map(([name, value]) => [name, String(value)] as const)])}`
-    return { value: { healthy: ready, spiffeId, complaints, ...Object.fromEntries(more.map(([name, value]) => [camelCase(name), value])) }, text, ok: ready }
+    return {
+      value: { healthy: ready, spiffeId, complaints, ...Object.fromEntries(more.map(([name, value]) => [camelCase(name), value])) },
+      text,
+      ok: ready,
+    }
   },
 })
 
