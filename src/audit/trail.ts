@@ -1,5 +1,5 @@
 /** The audit trail: every line carries the hash of the line before it, so that nothing can be taken out or changed unnoticed. */
-import { createHash } from 'node:crypto'
+import { hash as hashOf } from 'node:crypto'
 import { formatInstant, type Clock, type Instant } from '../kernel/clock.ts'
 import type { Driver } from '../kernel/driver.ts'
 import { Failure } from '../kernel/failure.ts'
@@ -44,7 +44,8 @@ export function verifyTrail(lines: Iterable<string>): TrailVerdict {
     if (!record) return { whole: false, line: count, problem: 'it is not an audit record' }
     if (before !== undefined && record.previous !== before)
       return { whole: false, line: count, problem: 'it does not follow from the line before' }
-    if (sealed(record.previous, record.body) !== line) return { whole: false, line: count, problem: 'it was changed after it was written' }
+    if (sealed(record.previous, record.body).line !== line)
+      return { whole: false, line: count, problem: 'it was changed after it was written' }
     before = record.hash
   }
   return { whole: true, lines: count }
@@ -87,9 +88,9 @@ class ChainedTrail implements AuditTrail {
       const batch = this.#waiting.splice(0, maxBatch)
       let hash = this.#hash
       const lines = batch.map(({ event, at }) => {
-        const line = sealed(hash, JSON.stringify({ at: formatInstant(at), ...event }))
-        hash = hashIn(line)
-        return line
+        const record = sealed(hash, JSON.stringify({ at: formatInstant(at), ...event }))
+        hash = record.hash
+        return record.line
       })
       try {
         await this.#sink.append(lines)
@@ -105,9 +106,9 @@ class ChainedTrail implements AuditTrail {
 }
 
 /** One line: the body, the hash of the line before, and the hash over both. */
-function sealed(previous: string, body: string): string {
-  const hash = createHash('sha256').update(previous).update('\n').update(body).digest('hex')
-  return `{"event":${body},"previous":"${previous}","hash":"${hash}"}`
+function sealed(previous: string, body: string): { readonly line: string; readonly hash: string } {
+  const hash = hashOf('sha256', `${previous}\n${body}`)
+  return { line: `{"event":${body},"previous":"${previous}","hash":"${hash}"}`, hash }
 }
 
 function read(line: string): { readonly body: string; readonly previous: string; readonly hash: string } | undefined {
@@ -119,7 +120,7 @@ function hashIn(line: string | undefined): string {
   return (line === undefined ? undefined : read(line)?.hash) ?? noHash
 }
 
-const recordPattern = /^\{"event":(\{.*\}),"previous":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}$/
+const recordPattern = /^\{"event":(\{.*\}),"previous":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}$/s
 /** What the first line of a chain follows from. */
 const noHash = '0'.repeat(64)
 const maxBatch = 512

@@ -10,7 +10,7 @@ import { keyUsageNames, type KeyUsageName } from '../x509/extension.ts'
 import { readPublicKeyInfo, type KeyType, type PublicKeyInfo } from '../x509/key-type.ts'
 import { oid } from '../x509/oid.ts'
 import { signatureAlgorithmOf } from '../x509/signature.ts'
-import { keyIdentifier } from '../x509/template.ts'
+import { keyIdentifierOf } from '../x509/template.ts'
 import { isDnsName } from './dns-name.ts'
 
 /** What was ordered: the certificate must say this and nothing else. */
@@ -174,11 +174,11 @@ export const lintRules: readonly LintRule[] = [
     name: 'subject-key-id',
     source: 'RFC 5280 section 4.2.1.2, RFC 7093 section 2, C-5',
     problem: 'the subject key identifier is not that of its key, or is critical',
-    holds: ({ subjectKeyId, spki, extensions }, _, key) =>
+    holds: ({ subjectKeyId, extensions }, _, key) =>
       subjectKeyId !== undefined &&
       extensions.get(oid.subjectKeyIdentifier)?.critical === false &&
       key !== undefined &&
-      sameBytes(subjectKeyId, keyIdentifier(spki)),
+      sameBytes(subjectKeyId, keyIdentifierOf(key)),
   },
   {
     name: 'authority-key-id',

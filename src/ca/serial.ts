@@ -38,5 +38,5 @@ export class Serials {
 }
 
 const serialBytes = 16
-const drawnAtOnce = 64
+const drawnAtOnce = 256
 const remembered = 4096

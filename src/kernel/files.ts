@@ -76,12 +76,13 @@ export const systemFiles: Files = {
 
   async appendTo(path) {
     const isNew = await lstat(path).then(() => false, isMissing)
-    const file = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW, 0o600)
+    // O_DSYNC: a write returns when its bytes are on the disk, so that writing and syncing are one way to another thread and back.
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_DSYNC
+    const file = await open(path, flags, 0o600)
     if (isNew) await syncDirectory(dirname(path))
     return {
       async append(content) {
-        await file.appendFile(content)
-        await file.datasync()
+        for (let written = 0; written < content.length;) written += (await file.write(content, written)).bytesWritten
       },
       [Symbol.asyncDispose]: () => file.close(),
     }

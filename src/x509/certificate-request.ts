@@ -6,7 +6,7 @@ import { keyTypes, type PublicKeyInfo, type PublicKeyType, readPublicKeyInfo } f
 import { encodeName, type Name, type NameAttribute, readName } from './name.ts'
 import { oid } from './oid.ts'
 import {
-  importPublicKey,
+  importStrangersKey,
   readSignatureAlgorithm,
   type SignatureAlgorithm,
   type Signer,
@@ -40,7 +40,7 @@ export function parseCertificateRequest(der: Uint8Array): CertificateRequest {
 }
 
 /**
- * Checks the strength of a request's key, then its signature (RSA on another thread); hands out the key alone.
+ * Checks the strength of a request's key, then its signature (on another thread); hands out the key alone.
  * @throws Failure `x509.weak-key`, `x509.unsupported-key`, `x509.public-key`, `x509.request-signature`
  */
 export async function proven(request: CertificateRequest): Promise<ProvenKey> {
@@ -48,7 +48,7 @@ export async function proven(request: CertificateRequest): Promise<ProvenKey> {
   return withProof(
     request,
     info,
-    await verifySignatureAsync(importPublicKey(request.spki), request.signatureAlgorithm, request.signedPart, request.signature),
+    await verifySignatureAsync(importStrangersKey(request.spki), request.signatureAlgorithm, request.signedPart, request.signature),
   )
 }
 
@@ -58,7 +58,7 @@ export function provenSync(request: CertificateRequest): ProvenKey {
   return withProof(
     request,
     info,
-    verifySignature(importPublicKey(request.spki), request.signatureAlgorithm, request.signedPart, request.signature),
+    verifySignature(importStrangersKey(request.spki), request.signatureAlgorithm, request.signedPart, request.signature),
   )
 }
 

@@ -61,6 +61,25 @@ export function parseCertificate(der: Uint8Array): Certificate {
   return readDer(der.length > maxCertificateBytes ? der : new Uint8Array(der), readCertificate)
 }
 
+/**
+ * {@link parseCertificate} of a certificate whose signed part was read before: what is around it is read as strictly.
+ * Undefined if the signed part is not that of the draft, byte for byte.
+ * @throws Failure `der.*`, `x509.*`
+ */
+export function parseSigned(der: Uint8Array, draft: Certificate): Certificate | undefined {
+  const raw = der.length > maxCertificateBytes ? der : new Uint8Array(der)
+  return readDer(raw, (reader) =>
+    reader.sequence((outer) => {
+      const tbs = outer.peek()
+      outer.skip()
+      const signatureAlgorithm = readSignatureAlgorithm(outer)
+      if (!sameBytes(signatureAlgorithm.raw, draft.signatureAlgorithm.raw)) throw otherAlgorithm()
+      const signature = outer.bitString()
+      return sameBytes(tbs, draft.tbs) ? Object.freeze({ ...draft, raw, tbs, signatureAlgorithm, signature }) : undefined
+    }),
+  )
+}
+
 /** Reads certificates that stand one after the other, as the Workload API sends them; none is an empty list. @throws Failure `der.*`, `x509.*` */
 export function parseCertificates(der: Uint8Array, { max = maxConcatenated }: { readonly max?: number } = {}): Certificate[] {
   return readDer(
@@ -113,7 +132,7 @@ function readCertificate(reader: DerReader): Certificate {
     const inner = outer.sequence(readToBeSigned)
     const signatureAlgorithm = readSignatureAlgorithm(outer)
     if (!sameBytes(signatureAlgorithm.raw, inner.algorithm.raw)) {
-      throw malformed('signature-algorithm', 'the signature algorithm differs inside and outside of what is signed')
+      throw otherAlgorithm()
     }
     const signature = outer.bitString()
     const { algorithm: _, ...fields } = inner
@@ -201,6 +220,10 @@ function signatureHolds(child: Certificate, issuer: Certificate): boolean {
     throw error
   }
   return verifySignature(key, child.signatureAlgorithm, child.tbs, child.signature)
+}
+
+function otherAlgorithm(): Failure {
+  return malformed('signature-algorithm', 'the signature algorithm differs inside and outside of what is signed')
 }
 
 function malformed(what: string, text: string): Failure {

@@ -75,7 +75,7 @@ export function publicKeyTypeOf(publicKey: KeyObject): PublicKeyType {
   const details = publicKey.asymmetricKeyDetails
   switch (publicKey.asymmetricKeyType) {
     case 'ec':
-      return curveType((row) => row.curve === details?.namedCurve)
+      return curveType(details?.namedCurve)
     case 'rsa':
       return rsaType(details?.modulusLength ?? 0, details?.publicExponent ?? 0n)
     case 'ed25519':
@@ -111,8 +111,8 @@ function readKeyAlgorithm(reader: DerReader): (key: Uint8Array) => PublicKeyInfo
   switch (algorithm) {
     case oid.ecPublicKey: {
       if (!reader.nextIs(derTag.oid)) throw unsupported('an elliptic curve is given by its parameters: expected its name')
-      const curve = reader.oid()
-      const type = curveType((row) => row.curve !== undefined && curve === curveOids.get(row.curve))
+      const type = curveOids.get(reader.oid())
+      if (!type) throw unsupportedCurve()
       return (key) => ecKey(type, key)
     }
     case oid.rsaEncryption:
@@ -151,9 +151,9 @@ function ed25519Key(key: Uint8Array): PublicKeyInfo {
   return { type: 'ed25519', family: 'ed25519', key, modulus: undefined, exponent: undefined }
 }
 
-function curveType(matches: (row: KeyTypeRow) => boolean): KeyType {
-  const row = Object.values(keyTypes).find((each) => each.family === 'ec' && matches(each))
-  if (!row) throw unsupported('an elliptic curve is not supported: expected P-256 or P-384')
+function curveType(curve: string | undefined): KeyType {
+  const row = Object.values(keyTypes).find((each) => each.curve !== undefined && each.curve === curve)
+  if (!row) throw unsupportedCurve()
   return row.keyType
 }
 
@@ -200,6 +200,10 @@ function unsupported(text: string): Failure {
   return new Failure('invalid_argument', 'x509.unsupported-key', { public: text })
 }
 
+function unsupportedCurve(): Failure {
+  return unsupported('an elliptic curve is not supported: expected P-256 or P-384')
+}
+
 function weak(text: string): Failure {
   return new Failure('invalid_argument', 'x509.weak-key', { public: text })
 }
@@ -217,9 +221,9 @@ const generateEc = promisify(generate) as (
   options: { namedCurve: string },
 ) => Promise<{ publicKey: KeyObject; privateKey: KeyObject }>
 
-const curveOids: ReadonlyMap<string, string> = new Map([
-  ['prime256v1', oid.prime256v1],
-  ['secp384r1', oid.secp384r1],
+const curveOids: ReadonlyMap<string, KeyType> = new Map([
+  [oid.prime256v1, 'ec-p256'],
+  [oid.secp384r1, 'ec-p384'],
 ])
 
 /** NIST SP 800-57 part 1 table 2: 112 bits of strength. */

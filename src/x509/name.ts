@@ -28,7 +28,11 @@ export function readName(reader: DerReader): Name {
 /** The bytes of a name, each attribute in a relative name of its own, in this order. */
 export function encodeName(attributes: readonly NameAttribute[]): Uint8Array {
   return encodeDer(
-    sequence(...attributes.map(({ oid: type, value }) => setOf([sequence(objectIdentifier(type), attributeValue(type, value))]))),
+    sequence(
+      ...attributes.map(({ oid: type, value }) =>
+        setOf([sequence(writtenTypes.get(type) ?? objectIdentifier(type), attributeValue(type, value))]),
+      ),
+    ),
   )
 }
 
@@ -105,3 +109,8 @@ const shortNames: ReadonlyMap<string, string> = new Map([
   [oid.domainComponent, 'DC'],
   [oid.emailAddress, 'EMAIL'],
 ])
+
+/** Encoded once, since every name carries some of them. */
+const writtenTypes: ReadonlyMap<string, Uint8Array> = new Map(
+  [...shortNames.keys()].map((type) => [type, encodeDer(objectIdentifier(type))]),
+)

@@ -42,7 +42,7 @@ export function verifySignature(publicKey: KeyObject, algorithm: SignatureAlgori
   }
 }
 
-/** {@link verifySignature}, on another thread where a stranger's key may be large: RSA. */
+/** {@link verifySignature} on another thread, for strangers' keys: the first use of a key takes longest, and an RSA key may be large. */
 export async function verifySignatureAsync(
   publicKey: KeyObject,
   algorithm: SignatureAlgorithm,
@@ -50,8 +50,7 @@ export async function verifySignatureAsync(
   signature: Uint8Array,
 ): Promise<boolean> {
   const row = usable(publicKey, algorithm)
-  // As with signing, the way to another thread costs more than an elliptic curve does.
-  if (row?.family !== 'rsa') return verifySignature(publicKey, algorithm, message, signature)
+  if (!row) return false
   return new Promise((resolve) => verifyWith(row.hash, message, publicKey, signature, (error, valid) => resolve(!error && valid)))
 }
 
@@ -80,11 +79,16 @@ export function importPublicKey(spki: Uint8Array): KeyObject {
   const text = Buffer.from(spki.buffer, spki.byteOffset, spki.byteLength).toString('latin1')
   const known = imported.get(text)
   if (known) return known
-  readPublicKeyInfo(spki)
-  const key = openPublicKey(spki)
+  const key = importStrangersKey(spki)
   if (imported.size >= maxImported) imported.delete(imported.keys().next().value ?? '')
   imported.set(text, key)
   return key
+}
+
+/** {@link importPublicKey} for a key that will hardly come again, so that it drives no other out of those that are kept. */
+export function importStrangersKey(spki: Uint8Array): KeyObject {
+  readPublicKeyInfo(spki)
+  return openPublicKey(spki)
 }
 
 /** An ECDSA signature as JOSE wants it: both halves at full length (RFC 7518 section 3.4). RSA signatures are the same everywhere. @throws Failure `der.*`, `x509.signature` */
@@ -137,7 +141,7 @@ function usable(publicKey: KeyObject, algorithm: SignatureAlgorithm): AlgorithmR
 
 function openPublicKey(spki: Uint8Array): KeyObject {
   try {
-    return createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
+    return createPublicKey({ key: spki, format: 'der', type: 'spki' })
   } catch (cause) {
     throw new Failure('invalid_argument', 'x509.public-key', { public: 'a public key is not valid', cause })
   }

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { Instant } from '../kernel/clock.ts'
 import { bitString, type Der, encodeDer, sequence, tagged, time, tinyInteger, unsignedInteger } from './der-writer.ts'
 import {
@@ -13,7 +13,7 @@ import {
   writeSubjectAltName,
   writeSubjectKeyIdentifier,
 } from './extension.ts'
-import { type KeyType, keyTypes, readPublicKeyInfo } from './key-type.ts'
+import { type KeyType, keyTypes, type PublicKeyInfo, readPublicKeyInfo } from './key-type.ts'
 import { encodeName, type Name, type NameAttribute } from './name.ts'
 import { oid } from './oid.ts'
 
@@ -69,7 +69,12 @@ export function assemble(tbs: Uint8Array, keyType: KeyType, signature: Uint8Arra
 
 /** The leftmost 160 bits of SHA-256 over the public key's bit string (RFC 7093 section 2, method 1). @throws Failure `der.*`, `x509.*` */
 export function keyIdentifier(spki: Uint8Array): Uint8Array {
-  return new Uint8Array(createHash('sha256').update(readPublicKeyInfo(spki).key).digest().subarray(0, 20))
+  return keyIdentifierOf(readPublicKeyInfo(spki))
+}
+
+/** {@link keyIdentifier} of a key that was read already. */
+export function keyIdentifierOf({ key }: Pick<PublicKeyInfo, 'key'>): Uint8Array {
+  return hash('sha256', key, 'buffer').subarray(0, 20)
 }
 
 function extensions(template: CertificateTemplate): Der[] {
