@@ -209,8 +209,11 @@ class GrpcChannel implements Channel {
     const cancel = () => stream.cancel()
     signal?.addEventListener('abort', cancel, { signal: ended.signal })
     if (signal?.aborted) cancel()
-    // The stream's one answer to everything is its status; without a listener an error would be thrown at the process.
-    stream.on('error', () => {})
+    // The stream's one answer to everything is its status, and it may come before anybody listens to the responses.
+    let broken: { readonly error: unknown } | undefined
+    stream.on('error', (error) => {
+      broken ??= { error }
+    })
     stream.on('status', () => {
       ended.abort()
       this.#calls.delete(stream)
@@ -219,10 +222,11 @@ class GrpcChannel implements Channel {
     return {
       cancel,
       end: () => stream.end(),
-      send: (message) => write(stream, message),
+      send: (message) => write(stream, message, ended.signal),
       responses: (async function* () {
         try {
           yield* incoming(stream, neverAborted)
+          if (broken) throw broken.error
         } catch (error) {
           if (signal?.aborted) throw Failure.from(signal.reason)
           throw failureOf(error, lastRefusal())
@@ -312,24 +316,27 @@ function secured(tls: ReturnType<typeof connectTlsSocket>, signal: AbortSignal):
   })
 }
 
-function write(stream: ClientDuplexStream<Buffer, Buffer>, message: Uint8Array): Promise<void> {
+/** A call that has ended takes nothing more; its responses tell why. */
+function write(stream: ClientDuplexStream<Buffer, Buffer>, message: Uint8Array, ended: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    const more = stream.write(Buffer.from(message.buffer, message.byteOffset, message.byteLength))
-    if (more) return resolve()
-    // A call that has ended takes nothing more; its responses tell why.
+    if (ended.aborted || stream.write(Buffer.from(message.buffer, message.byteOffset, message.byteLength))) return resolve()
     const done = () => {
-      stream.off('drain', done).off('status', done)
+      stream.off('drain', done)
+      ended.removeEventListener('abort', done)
       resolve()
     }
-    stream.on('drain', done).on('status', done)
+    stream.on('drain', done)
+    ended.addEventListener('abort', done)
   })
 }
 
 function failureOf(error: unknown, lastRefusal: unknown): Failure {
   if (!isServiceError(error)) return Failure.from(error)
   const details = error.metadata.get(detailsTrailer)[0]
-  // Why nobody was reached stands in the error alone; anything else it says is the status once more.
-  const cause = error.code === Status.UNAVAILABLE ? (lastRefusal ?? error) : undefined
+  // Why nobody was reached stands in the error alone, and why the server was refused is what keeps a call waiting;
+  // anything else is the status once more.
+  const unreached = error.code === Status.UNAVAILABLE ? error : undefined
+  const cause = unreached || error.code === Status.DEADLINE_EXCEEDED ? (lastRefusal ?? unreached) : undefined
   return fromWireStatus({ code: error.code, text: error.details, details: Buffer.isBuffer(details) ? details : undefined }, cause)
 }
 

@@ -110,7 +110,7 @@ export const refusing =
 
 export const pem = ({ raw }: { readonly raw: Uint8Array }): string => formatPem('CERTIFICATE', raw)
 
-export function json(response: ServerResponse, status: number, body: unknown): void {
+function json(response: ServerResponse, status: number, body: unknown): void {
   response.statusCode = status
   response.setHeader('content-type', 'application/json')
   response.end(JSON.stringify(body))

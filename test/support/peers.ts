@@ -9,8 +9,6 @@ declare module 'vitest' {
   }
 }
 
-export { peer }
-
 /**
  * Tests that need a real counterpart. Where it is missing they are skipped by name, with the reason and the command that provides it;
  * with `VIDIMUS_REQUIRE_PEERS=1` that is a failure instead.
