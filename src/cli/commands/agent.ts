@@ -65,7 +65,7 @@ export const agentBan = command({
   async run({ serverSocket, id }, { stop }) {
     await using server = connectAdmin(serverSocket)
     await server.agents.ban(id, within(stop))
-    return { value: { id, banned: true }, text: `banned ${id}; its workloads keep what they hold until it expires` }
+    return { value: { id, banned: true }, text: `banned ${id}; at its next call it stops handing out identities` }
   },
 })
 
