@@ -120,7 +120,7 @@ describe('agents', () => {
     const list = await rig.vidimus('agent', 'list')
     expect(list.out.split('\n')[0]).toMatch(/^AGENT +ATTESTED BY +STATE +CERTIFICATE UNTIL +VERSION$/)
     expect(list.out).toMatch(new RegExp(`^${node.id} +join_token +joined +2026-01-01T`, 'm'))
-    expect((await rig.vidimus('agent', 'ban', node.id)).out).toBe(`banned ${node.id}; its workloads keep what they hold until it expires\n`)
+    expect((await rig.vidimus('agent', 'ban', node.id)).out).toBe(`banned ${node.id}; at its next call it stops handing out identities\n`)
     expect((await rig.vidimus('agent', 'show', node.id, '--output', 'json')).json()).toMatchObject({
       id: node.id,
       banned: true,
