@@ -8,6 +8,7 @@ import type { SpiffeId } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { counterValue, countUp, setCounter } from './counters.ts'
 import { addList, listMatches, readSelectors, replaceList, selectorItems, writeSelectors } from './lists.ts'
+import { pageOf } from './page.ts'
 import type { Database, EntryRow, Tables } from './schema.ts'
 import type { Writes } from './writes.ts'
 
@@ -23,8 +24,7 @@ export function entryTables(db: Kysely<Tables>, writes: Writes): EntryStore {
         .orderBy('entries.id')
         .limit(page.limit + 1)
         .execute()
-      const items = rows.slice(0, page.limit).map(fromRow)
-      return rows.length > page.limit ? { items, next: items.at(-1)!.id } : { items }
+      return pageOf(rows.map(fromRow), page.limit)
     },
     async count(filter) {
       const row = await filtered(db.selectFrom('entries'), filter)

@@ -3,6 +3,7 @@ import type { Insertable, Kysely, SelectQueryBuilder, Transaction } from 'kysely
 import type { AttestedNode, NodeFilter, NodeStore } from '../registry/node.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { listMatches, readSelectors, replaceList, selectorItems, writeSelectors } from './lists.ts'
+import { pageOf } from './page.ts'
 import type { Database, NodeRow, Tables } from './schema.ts'
 import type { Writes } from './writes.ts'
 
@@ -26,8 +27,7 @@ export function nodeTables(db: Kysely<Tables>, writes: Writes): NodeStore {
         .orderBy('nodes.id')
         .limit(page.limit + 1)
         .execute()
-      const items = rows.slice(0, page.limit).map(fromRow)
-      return rows.length > page.limit ? { items, next: items.at(-1)!.id } : { items }
+      return pageOf(rows.map(fromRow), page.limit)
     },
     async count(filter) {
       const row = await filtered(db.selectFrom('nodes'), filter)
