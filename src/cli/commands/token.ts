@@ -14,7 +14,7 @@ export const tokenGenerate = command({
     ttl: parsed(parseDuration).default(minutes(10)).describe('how long it may be used').meta({ value: 'duration', shown: '10m' }),
     spiffeId: parsed(parseSpiffeId).optional().describe('a further identity for the node, as parent of entries').meta({ value: 'id' }),
   }),
-  examples: ['vidimus token generate > join-token', 'vidimus token generate --ttl 1h --spiffe-id spiffe://example.org/node/a'],
+  examples: ['umask 077 && vidimus token generate > join-token', 'vidimus token generate --ttl 1h --spiffe-id spiffe://example.org/node/a'],
   async run({ serverSocket, ttl, spiffeId }, { stop }) {
     await using server = connectAdmin(serverSocket)
     const { token, expiresAt } = await server.tokens.create({ ttl, ...(spiffeId ? { agentId: spiffeId } : {}) }, within(stop))
