@@ -171,8 +171,8 @@ module.exports = {
     only(
       'jose',
       'node_modules/jose/',
-      '^src/(spiffe/(jwt-svid|bundle-document)|ca/jwt-authority)\\.ts$',
-      'Tokens and key sets are read in few places.',
+      '^src/(spiffe/jws|ca/jwt-authority)\\.ts$',
+      'Tokens are verified in one place, and keys are named in another.',
     ),
     only('kysely', '^(node:)?sqlite$|node_modules/(kysely|pg)/', '^src/store/', 'SQL is spoken in the store.'),
     only(

@@ -51,4 +51,4 @@ async function parseIds(effort: Effort): Promise<Figure> {
 
 const trustDomain = parseTrustDomain('bench.test')
 const idOf = (index: number) => parseSpiffeId(`spiffe://bench.test/ns/shop-${index}/sa/orders`)
-const emptyBundle: TrustBundle = { trustDomain, x509Authorities: [], jwtAuthorities: [], sequence: 1n }
+const emptyBundle: TrustBundle = { trustDomain, x509Authorities: [], jwtAuthorities: [], witAuthorities: [], sequence: 1n }

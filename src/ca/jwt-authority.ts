@@ -81,7 +81,13 @@ async function demandValid(
   },
 ): Promise<void> {
   const { audience, at, trustDomain, kid, publicKey } = told
-  const bundle = { trustDomain, x509Authorities: [], jwtAuthorities: [{ keyId: kid, publicKey, tainted: false }], sequence: 0n }
+  const bundle = {
+    trustDomain,
+    x509Authorities: [],
+    jwtAuthorities: [{ keyId: kid, publicKey, tainted: false }],
+    witAuthorities: [],
+    sequence: 0n,
+  }
   try {
     await verifyJwtSvid(token, bundleSet([bundle]), audience, at)
   } catch (cause) {

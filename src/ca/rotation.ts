@@ -413,6 +413,7 @@ function bundleOf(
       expiresAt: until,
       tainted: false,
     })),
+    witAuthorities: [],
     sequence,
     refreshHint,
   }

@@ -282,6 +282,7 @@ export function readBundle(message: Bundle): TrustBundle {
       ...(expiresAt > 0n && { expiresAt: seconds(Number(expiresAt)) }),
       tainted,
     })),
+    witAuthorities: [],
     sequence: message.sequenceNumber,
     ...(message.refreshHint > 0n && { refreshHint: seconds(Number(message.refreshHint)) }),
   }

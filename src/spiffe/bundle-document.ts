@@ -1,17 +1,20 @@
 /** Trust bundles as documents: SPIFFE Trust Domain and Bundle section 4, X509-SVID section 6, JWT-SVID section 6. */
-import { createPublicKey } from 'node:crypto'
 import { base64 } from '../kernel/bytes.ts'
 import { seconds } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import { fingerprint, parseCertificate, type Certificate } from '../x509/certificate.ts'
 import { formatPem, parseCertificatesPem } from '../x509/pem.ts'
-import { importPublicKey } from '../x509/signature.ts'
-import type { JwtAuthority, TrustBundle, X509Authority } from './bundle.ts'
+import type { TokenAuthority, TrustBundle, X509Authority } from './bundle.ts'
+import { formatJwk, readJwk, type Jwk } from './jwk.ts'
 import type { TrustDomain } from './trust-domain.ts'
 
-/** The SPIFFE bundle document: a JWK set with the keys of both kinds, the sequence and the refresh hint. */
+/** The SPIFFE bundle document: a JWK set with the keys of every kind, the sequence and the refresh hint. */
 export function formatBundleDocument(bundle: TrustBundle): string {
-  const keys = [...bundle.x509Authorities.map(x509Jwk), ...bundle.jwtAuthorities.map((authority) => jwtJwk(authority, true))]
+  const keys = [
+    ...bundle.x509Authorities.map(x509Jwk),
+    ...bundle.jwtAuthorities.map((authority) => ({ use: 'jwt-svid', ...tokenJwk(authority) })),
+    ...bundle.witAuthorities.map((authority) => ({ use: 'wit-svid', ...tokenJwk(authority) })),
+  ]
   const hint = bundle.refreshHint === undefined ? {} : { spiffe_refresh_hint: Math.round(bundle.refreshHint / seconds(1)) }
   // The sequence may have 64 bits (B-2), more than a number here can hold, so its digits are put in as text.
   return JSON.stringify({ keys, spiffe_sequence: 0, ...hint }, null, 2).replace(
@@ -22,7 +25,12 @@ export function formatBundleDocument(bundle: TrustBundle): string {
 
 /** The plain JWK set of the JWT authorities, as FetchJWTBundles sends it: no other uses (API-19). */
 export function formatJwtKeySet(bundle: TrustBundle): string {
-  return JSON.stringify({ keys: bundle.jwtAuthorities.map((authority) => jwtJwk(authority, false)) })
+  return JSON.stringify({ keys: bundle.jwtAuthorities.map(tokenJwk) })
+}
+
+/** The plain JWK set of the WIT authorities, as FetchWITBundles sends it: no other uses (API-25). */
+export function formatWitKeySet(bundle: TrustBundle): string {
+  return JSON.stringify({ keys: bundle.witAuthorities.map(tokenJwk) })
 }
 
 /** The X.509 authorities, PEM, one after the other. */
@@ -50,17 +58,21 @@ export function parseBundleDocument(trustDomain: TrustDomain, text: string): Tru
   if (!Array.isArray(keys) || keys.length > maxKeys)
     throw refused('malformed', `a bundle document needs a list \`keys\` of at most ${maxKeys}`)
   const x509Authorities: X509Authority[] = []
-  const jwtAuthorities: JwtAuthority[] = []
+  const jwtAuthorities: TokenAuthority[] = []
+  const witAuthorities: TokenAuthority[] = []
   for (const jwk of keys as Jwk[]) {
     if (typeof jwk !== 'object' || jwk === null || !knownTypes.has(jwk['kty'] as string)) continue
     if (jwk['use'] === 'x509-svid') x509Authorities.push(...readX509(jwk))
-    else if (jwk['use'] === 'jwt-svid') jwtAuthorities.push(readJwt(jwk))
+    else if (jwk['use'] === 'jwt-svid') jwtAuthorities.push(readTokenKey(jwk))
+    else if (jwk['use'] === 'wit-svid') witAuthorities.push(readTokenKey(jwk))
   }
+  demandUniqueKeyIds([...jwtAuthorities, ...witAuthorities])
   const hint = document['spiffe_refresh_hint']
   return {
     trustDomain,
     x509Authorities,
     jwtAuthorities,
+    witAuthorities,
     sequence: sequenceIn(text, document['spiffe_sequence']),
     ...(typeof hint === 'number' && hint > 0 ? { refreshHint: seconds(hint) } : {}),
   }
@@ -73,8 +85,12 @@ export function sameAuthorities(a: TrustBundle, b: TrustBundle): boolean {
 
 function contentOf(bundle: TrustBundle): string {
   const roots = bundle.x509Authorities.map(({ certificate, tainted }) => `${fingerprint(certificate)}${tainted ? '!' : ''}`)
-  const keys = bundle.jwtAuthorities.map(({ keyId, publicKey, tainted }) => `${keyId}=${base64(publicKey)}${tainted ? '!' : ''}`)
+  const keys = [...bundle.jwtAuthorities.map(contentOfKey('jwt')), ...bundle.witAuthorities.map(contentOfKey('wit'))]
   return [...roots, ...keys].sort().join(',')
+}
+
+function contentOfKey(use: string): (authority: TokenAuthority) => string {
+  return ({ keyId, publicKey, tainted }) => `${use}:${keyId}=${base64(publicKey)}${tainted ? '!' : ''}`
 }
 
 function parseBundlePem(trustDomain: TrustDomain, text: string): TrustBundle {
@@ -83,18 +99,17 @@ function parseBundlePem(trustDomain: TrustDomain, text: string): TrustBundle {
     trustDomain,
     x509Authorities: certificates.map((certificate) => ({ certificate, tainted: false })),
     jwtAuthorities: [],
+    witAuthorities: [],
     sequence: 0n,
   }
 }
 
-type Jwk = Record<string, unknown>
-
 function x509Jwk({ certificate }: X509Authority): Jwk {
-  return { use: 'x509-svid', ...importPublicKey(certificate.spki).export({ format: 'jwk' }), x5c: [base64(certificate.raw)] }
+  return { use: 'x509-svid', ...formatJwk(certificate.spki), x5c: [base64(certificate.raw)] }
 }
 
-function jwtJwk({ keyId, publicKey }: JwtAuthority, withUse: boolean): Jwk {
-  return { ...(withUse ? { use: 'jwt-svid' } : {}), kid: keyId, ...importPublicKey(publicKey).export({ format: 'jwk' }) }
+function tokenJwk({ keyId, publicKey }: TokenAuthority): Jwk {
+  return { kid: keyId, ...formatJwk(publicKey) }
 }
 
 /** An entry without certificate is passed over, and only the first certificate counts (X-30, X-31). */
@@ -105,14 +120,22 @@ function readX509(jwk: Jwk): X509Authority[] {
   return [{ certificate, tainted: false }]
 }
 
-function readJwt(jwk: Jwk): JwtAuthority {
+function readTokenKey(jwk: Jwk): TokenAuthority {
   const keyId = jwk['kid']
-  if (typeof keyId !== 'string' || keyId === '') throw refused('malformed', 'a JWT key of a bundle document has no `kid`')
+  if (typeof keyId !== 'string' || keyId === '') throw refused('malformed', 'a key for tokens of a bundle document has no `kid`')
   try {
-    const publicKey = createPublicKey({ key: jwk, format: 'jwk' }).export({ format: 'der', type: 'spki' })
-    return { keyId, publicKey, tainted: false }
+    return { keyId, publicKey: readJwk(jwk).spki, tainted: false }
   } catch (cause) {
     throw refused('malformed', `the key \`${keyId.slice(0, 80)}\` of a bundle document cannot be read`, cause)
+  }
+}
+
+/** W-19: no two keys for tokens share a name, whatever they are for. */
+function demandUniqueKeyIds(authorities: readonly TokenAuthority[]): void {
+  const seen = new Set<string>()
+  for (const { keyId } of authorities) {
+    if (seen.has(keyId)) throw refused('malformed', `two keys of a bundle document are called \`${keyId.slice(0, 80)}\``)
+    seen.add(keyId)
   }
 }
 

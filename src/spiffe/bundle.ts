@@ -11,8 +11,9 @@ export interface X509Authority {
   readonly tainted: boolean
 }
 
-/** A key that JWT-SVIDs of the trust domain may be signed with. */
-export interface JwtAuthority {
+/** A key that tokens of the trust domain may be signed with. */
+export interface TokenAuthority {
+  /** One of its own in the whole bundle, whatever the key is for (W-19). */
   readonly keyId: string
   /** SubjectPublicKeyInfo, DER. */
   readonly publicKey: Uint8Array
@@ -24,7 +25,10 @@ export interface JwtAuthority {
 export interface TrustBundle {
   readonly trustDomain: TrustDomain
   readonly x509Authorities: readonly X509Authority[]
-  readonly jwtAuthorities: readonly JwtAuthority[]
+  /** For JWT-SVIDs, and for nothing else (API-19). */
+  readonly jwtAuthorities: readonly TokenAuthority[]
+  /** For WIT-SVIDs, and for nothing else (API-25). */
+  readonly witAuthorities: readonly TokenAuthority[]
   /** Grows with every change of content (B-2). */
   readonly sequence: bigint
   readonly refreshHint?: Duration

@@ -126,7 +126,7 @@ function firstOfEachHint<T extends { readonly hint: string }>(svids: readonly T[
 
 function bundleOf(trustDomain: TrustDomain, der: Uint8Array): TrustBundle {
   const x509Authorities = parseCertificates(der).map((certificate) => ({ certificate, tainted: false }))
-  return { trustDomain, x509Authorities, jwtAuthorities: [], sequence: 0n }
+  return { trustDomain, x509Authorities, jwtAuthorities: [], witAuthorities: [], sequence: 0n }
 }
 
 /** The keys of a Workload API answer have no `use`; here they are all for JWT-SVIDs (API-19). */

@@ -70,6 +70,7 @@ export class FakeUpstreamServer implements UpstreamServer {
       trustDomain: this.trustDomain,
       x509Authorities: this.#cas.map(({ ca, tainted }) => ({ certificate: ca.certificate, tainted })),
       jwtAuthorities: this.#jwtKeys.map(({ keyId, signer, tainted }) => ({ keyId, publicKey: signer.publicKey, tainted })),
+      witAuthorities: [],
       sequence: this.#sequence,
       refreshHint: minutes(5),
     }

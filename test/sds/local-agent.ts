@@ -110,6 +110,7 @@ function bundleOf(ca: TestCa): TrustBundle {
     trustDomain: parseTrustDomain(ca.trustDomain),
     x509Authorities: [{ certificate: ca.certificate, tainted: false }],
     jwtAuthorities: [],
+    witAuthorities: [],
     sequence: 1n,
   }
 }

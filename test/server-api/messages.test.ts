@@ -206,7 +206,13 @@ describe('agents and bundles', () => {
   })
 
   test('a bundle mask lets through the trust domain and the fields that it names', () => {
-    const bundle = { trustDomain: parseTrustDomain('example.org'), x509Authorities: [], jwtAuthorities: [], sequence: 7n }
+    const bundle = {
+      trustDomain: parseTrustDomain('example.org'),
+      x509Authorities: [],
+      jwtAuthorities: [],
+      witAuthorities: [],
+      sequence: 7n,
+    }
     for (const { localName } of BundleMaskSchema.fields) {
       expect(Object.keys(toBundle(bundle, create(BundleMaskSchema, { [localName]: true }))).sort()).toEqual(
         ['trustDomain', localName].sort(),

@@ -35,6 +35,7 @@ beforeAll(async () => {
     trustDomain: parseTrustDomain('example.org'),
     x509Authorities: [{ certificate: ca.certificate, tainted: false }],
     jwtAuthorities: [{ keyId: 'k1', publicKey: signer.publicKey, tainted: false }],
+    witAuthorities: [],
     sequence: 2n ** 60n,
     refreshHint: minutes(5),
   }
@@ -89,7 +90,9 @@ describe('JWT-SVIDs', () => {
   test.each(['', 'a', 'a.b', 'a.b.c.d', 'a.b.c.d.e', '..', '!.!.!', `${'a'.repeat(9000)}.b.c`, '{"payload":"x"}'])(
     'J-1, J-3, R-17 refuses `%s`',
     async (token) => {
-      await expect(verify(token)).rejects.toMatchObject({ reason: expect.stringMatching(/^jwt-svid\.(malformed|too-long)$/) as string })
+      await expect(verify(token)).rejects.toMatchObject({
+        reason: expect.stringMatching(/^jwt-svid\.(malformed|encrypted|too-long)$/) as string,
+      })
     },
   )
 

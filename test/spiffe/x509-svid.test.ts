@@ -19,6 +19,7 @@ const bundleOf = (authority: TestCa, trustDomain = authority.trustDomain): Trust
   trustDomain: parseTrustDomain(trustDomain),
   x509Authorities: [{ certificate: authority.certificate, tainted: false }],
   jwtAuthorities: [],
+  witAuthorities: [],
   sequence: 1n,
 })
 const verify = async (wishes: Wishes, bundles = bundleSet([bundleOf(ca)]), moment = at) =>

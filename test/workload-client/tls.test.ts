@@ -65,6 +65,7 @@ class HeldSource implements X509Source {
       trustDomain: parseTrustDomain(one.trustDomain),
       x509Authorities: [{ certificate: one.certificate, tainted: false }],
       jwtAuthorities: [],
+      witAuthorities: [],
       sequence: 1n,
     }))
     const identity = {
