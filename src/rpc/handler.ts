@@ -18,10 +18,15 @@ export interface Call<Peer> {
   readonly deadline?: Instant | undefined
   /** Who is calling, as established when the connection was accepted. Never anything that the caller said. */
   readonly peer: Peer
-  /** Keys in lower case. Binary values (`…-bin`) as base64. */
-  readonly metadata: ReadonlyMap<string, readonly string[]>
+  readonly metadata: CallMetadata
   /** `/package.Service/Method` */
   readonly method: string
+}
+
+/** What the caller sent along with a call. */
+export interface CallMetadata {
+  /** The values under a key in lower case, in their order; undefined if there are none. Binary values (`…-bin`) as base64. */
+  get(key: string): readonly string[] | undefined
 }
 
 /**

@@ -36,7 +36,8 @@ export interface Limits {
 const usualLimits: Limits = {
   messageBytes: 4 * 1024 * 1024, // what gRPC clients expect, and SPIRE's page sizes are made for
   streamsPerConnection: 250,
-  connections: 1000,
+  // Workloads of one node with a connection each or a few; a connection costs two file descriptors and some 20 KiB.
+  connections: 4000,
   // A workload that asks for one answer of a stream cancels every call: nothing that answering it would not cost as well.
   cancelsPerSecond: 10_000,
   cancelsAtOnce: 20_000,

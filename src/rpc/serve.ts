@@ -13,7 +13,7 @@ import { Metadata, status as Status } from '@grpc/grpc-js'
 import type { DescMethod } from '@bufbuild/protobuf'
 import { Failure } from '../kernel/failure.ts'
 import { dispatch, type Treatment } from './dispatch.ts'
-import { type Call, type Mounted, pathOf } from './handler.ts'
+import { type Call, type CallMetadata, type Mounted, pathOf } from './handler.ts'
 import { incoming } from './incoming.ts'
 import { detailsTrailer, toWireStatus } from './status.ts'
 
@@ -36,7 +36,7 @@ export interface Served {
 
 /** Registers services with the gRPC library. Failures become statuses here, as the last step. */
 export function serve<Peer>(server: Server, services: readonly Mounted<Peer>[], serving: Serving<Peer>): Served {
-  const streams = new Set<AbortController>()
+  const streams = new Set<EndStream>()
   for (const mounted of services) {
     const definition: Record<string, MethodDefinition<Buffer, Buffer>> = {}
     const implementation: Record<string, AnyCallHandler> = {}
@@ -48,20 +48,17 @@ export function serve<Peer>(server: Server, services: readonly Mounted<Peer>[], 
   }
   return {
     endStreams(reason) {
-      for (const stream of streams) stream.abort(reason)
+      for (const end of streams) end(reason)
     },
   }
 }
 
+/** Ends one stream that is being answered. */
+type EndStream = (reason: Failure) => void
 type AnyCallHandler = handleUnaryCall<Buffer, Buffer> | handleServerStreamingCall<Buffer, Buffer> | handleBidiStreamingCall<Buffer, Buffer>
 type AnyServerCall = ServerUnaryCall<Buffer, Buffer> | ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>
 
-function implement<Peer>(
-  mounted: Mounted<Peer>,
-  method: DescMethod,
-  serving: Serving<Peer>,
-  streams: Set<AbortController>,
-): AnyCallHandler {
+function implement<Peer>(mounted: Mounted<Peer>, method: DescMethod, serving: Serving<Peer>, streams: Set<EndStream>): AnyCallHandler {
   switch (method.methodKind) {
     case 'unary':
       return answerOne(mounted, method, serving)
@@ -82,7 +79,10 @@ function answerOne<Peer>(mounted: Mounted<Peer>, method: DescMethod, serving: Se
   const path = pathOf(method)
   return (call, callback) => {
     const ending = new AbortController()
-    call.on('cancelled', () => ending.abort(callerLeft))
+    let isAnswered = false
+    call.on('cancelled', () => {
+      if (!isAnswered) ending.abort(callerLeft)
+    })
     let answer: Buffer | undefined
     const send = (message: Uint8Array) => {
       answer = asBuffer(message)
@@ -92,7 +92,7 @@ function answerOne<Peer>(mounted: Mounted<Peer>, method: DescMethod, serving: Se
     if (!connection) return callback(statusOf(connectionGone(), serving))
     const finish = (failure: Failure | undefined) => {
       connection.calls--
-      call.removeAllListeners('cancelled')
+      isAnswered = true
       if (failure) callback(statusOf(failure, serving))
       else callback(null, answer ?? null)
     }
@@ -106,19 +106,24 @@ async function answerMany<Peer>(
   mounted: Mounted<Peer>,
   method: DescMethod,
   serving: Serving<Peer>,
-  streams: Set<AbortController>,
+  streams: Set<EndStream>,
   stream: ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>,
   input: (signal: AbortSignal) => Uint8Array | AsyncIterable<Uint8Array>,
 ): Promise<void> {
   const connection = serving.connectionOf(stream.getPeer())
   if (!connection) return void stream.emit('error', statusOf(connectionGone(), serving))
   const ending = new AbortController()
-  let stopSending: ((reason: unknown) => void) | undefined
-  let callerIsGone = false
-  ending.signal.addEventListener('abort', () => stopSending?.(ending.signal.reason))
+  let stopSending: ((reason: Failure) => void) | undefined
+  const end = (reason: Failure) => {
+    ending.abort(reason)
+    stopSending?.(reason)
+  }
+  let isAnswered = false
+  let hasLeft = false
   stream.on('cancelled', () => {
-    callerIsGone = true
-    ending.abort(callerLeft)
+    if (isAnswered) return
+    hasLeft = true
+    end(callerLeft)
   })
   // Each message is awaited, so that at most one is held for a reader that does not read.
   const send = (message: Uint8Array) =>
@@ -127,14 +132,14 @@ async function answerMany<Peer>(
       stopSending = reject
       stream.write(asBuffer(message), (error: Error | null | undefined) => (error ? reject(error) : resolve()))
     })
-  streams.add(ending)
+  streams.add(end)
   connection.calls++
   const seen = seenCall(stream, pathOf(method), connection, ending.signal)
   const failure = await dispatch(mounted, method, seen, { input: input(ending.signal), send }, serving)
   connection.calls--
-  streams.delete(ending)
-  stream.removeAllListeners('cancelled')
-  if (callerIsGone) return
+  streams.delete(end)
+  if (hasLeft) return
+  isAnswered = true
   if (failure) stream.emit('error', statusOf(failure, serving))
   else stream.end()
 }
@@ -154,15 +159,14 @@ function connectionGone(): Failure {
   return new Failure('cancelled', 'rpc.connection-gone', { public: 'the connection is gone' })
 }
 
-function metadataOf(metadata: Metadata): ReadonlyMap<string, readonly string[]> {
-  const map = new Map<string, readonly string[]>()
-  for (const [key, values] of Object.entries(metadata.toJSON())) {
-    map.set(
-      key,
-      values.map((value) => (typeof value === 'string' ? value : value.toString('base64'))),
-    )
+/** Read when it is asked for: most calls are asked for one key. */
+function metadataOf(metadata: Metadata): CallMetadata {
+  return {
+    get(key) {
+      const values = metadata.get(key)
+      return values.length === 0 ? undefined : values.map((value) => (typeof value === 'string' ? value : value.toString('base64')))
+    },
   }
-  return map
 }
 
 function statusOf<Peer>(failure: Failure, { detailsOf }: Treatment<Peer>): Partial<StatusObject> {

@@ -1,5 +1,5 @@
 import { Failure } from '../kernel/failure.ts'
-import type { Wrap } from '../rpc/handler.ts'
+import type { CallMetadata, Wrap } from '../rpc/handler.ts'
 
 /**
  * No answer without `workload.spiffe.io: true`, exactly once: what a browser or a proxy that was tricked into calling cannot send
@@ -12,7 +12,7 @@ export const requireSecurityHeader: Wrap<unknown> = (call, next) => {
   })
 }
 
-function isPresent(metadata: ReadonlyMap<string, readonly string[]>): boolean {
+function isPresent(metadata: CallMetadata): boolean {
   const values = metadata.get('workload.spiffe.io')
   return values?.length === 1 && values[0] === 'true'
 }
