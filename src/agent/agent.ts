@@ -6,6 +6,7 @@ import type { TrustBundle } from '../spiffe/bundle.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Workload } from './identities.ts'
+import type { ValidateJwt } from './jwt-validation.ts'
 import type { SignedJwtSvid } from './upstream-server.ts'
 
 /** What the agent's doors may ask of it. */
@@ -30,4 +31,6 @@ export interface Agent {
     spiffeId: SpiffeId | undefined,
     signal: AbortSignal,
   ): Promise<readonly (SignedJwtSvid & { readonly hint: string })[]>
+  /** Whether a token holds for an audience. @throws Failure `jwt-svid.*` */
+  readonly validateJwt: ValidateJwt
 }

@@ -20,6 +20,7 @@ import { identifier } from './identify.ts'
 import { IdentityCache } from './identity-cache.ts'
 import { JwtCache } from './jwt-cache.ts'
 import { jwtSvidsOf } from './jwt-svids.ts'
+import { jwtValidation } from './jwt-validation.ts'
 import { openKeptState } from './kept-state.ts'
 import { OwnIdentity } from './own-identity.ts'
 import { PolicyFeed } from './policies.ts'
@@ -111,6 +112,7 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
     bundle: own.bundle,
     identify: identifier({ collection, cache, documents: policies.documents, clock }),
     jwtSvids: (workload, audience, spiffeId, caller) => jwtSvidsOf(jwts, workload, { audience, spiffeId }, caller),
+    validateJwt: jwtValidation(clock),
     explain: (pid, caller) => explain({ peers: parts.peers, collection, cache, clock }, pid, caller),
     status,
     serving: {

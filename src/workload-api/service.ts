@@ -7,13 +7,12 @@ import { sameBytes } from '../kernel/bytes.ts'
 import { Failure } from '../kernel/failure.ts'
 import { SpiffeWorkloadAPI } from '../rpc/gen/spiffe/workload/workload_pb.ts'
 import { type Call, type Encoded, mount, type Mounted } from '../rpc/handler.ts'
-import { bundleSet } from '../spiffe/bundle-set.ts'
 import { parseSpiffeId } from '../spiffe/id.ts'
-import { type VerifiedJwtSvid, verifyJwtSvid } from '../spiffe/jwt-svid.ts'
+import type { VerifiedJwtSvid } from '../spiffe/jwt-svid.ts'
 import { jwtBundlesResponse, jwtSvidResponse, validatedResponse, x509BundlesResponse, x509SvidResponse } from './messages.ts'
 
 /** The five methods over an agent. Serve it behind `requireSecurityHeader`. */
-export function workloadApi(agent: Pick<Agent, 'trustDomain' | 'clock' | 'identify' | 'jwtSvids'>): Mounted<Peer> {
+export function workloadApi(agent: Pick<Agent, 'trustDomain' | 'identify' | 'jwtSvids' | 'validateJwt'>): Mounted<Peer> {
   return mount<typeof SpiffeWorkloadAPI, Peer>(SpiffeWorkloadAPI, {
     fetchX509SVID: (_request, call) => push(agent, call, x509SvidResponse),
 
@@ -32,9 +31,8 @@ export function workloadApi(agent: Pick<Agent, 'trustDomain' | 'clock' | 'identi
     async validateJWTSVID({ audience, svid }, { peer, signal }) {
       if (audience === '') throw missing('audience')
       if (svid === '') throw missing('svid')
-      const { bundle, federated } = requireIdentity(await agent.identify(peer, signal))
-      const verified = await judged(() => verifyJwtSvid(svid, bundleSet([...federated.values(), bundle]), audience, agent.clock.now()))
-      return validatedResponse(verified, agent.trustDomain)
+      const held = requireIdentity(await agent.identify(peer, signal))
+      return validatedResponse(await judged(() => agent.validateJwt(held, audience, svid)), agent.trustDomain)
     },
   })
 }

@@ -55,6 +55,7 @@ export async function localAgent(options: { readonly clock?: Clock } = {}): Prom
       return workload
     },
     jwtSvids: () => Promise.reject(new Error('bug: this agent has no tokens')),
+    validateJwt: () => Promise.reject(new Error('bug: this agent has no tokens')),
   }
   return {
     agent,
