@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
-import { setImmediate as turn } from 'node:timers/promises'
+import { setImmediate as turn, setTimeout as pause } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 /** One thing that is measured. */
@@ -63,6 +63,29 @@ export async function load(
   const before = await cpuSeconds(pid)
   const began = performance.now()
   const { latency, count } = await spend(effort.seconds, effort.stop, concurrency, operation)
+  const elapsed = (performance.now() - began) / 1000
+  return { perSecond: count / elapsed, count, cpuUsEach: each(before, await cpuSeconds(pid), count), latency }
+}
+
+export interface Arrivals {
+  readonly perSecond: number
+  /** Whose CPU time is counted: this process if left out. */
+  readonly pid?: number
+}
+
+/**
+ * Begins operations at a steady rate, whether or not the ones before have ended, after a warm-up. Waiting times count from the moment
+ * that an operation should have begun, so that whatever holds the others up is in them.
+ */
+export async function openLoop(
+  effort: Effort,
+  { perSecond, pid = process.pid }: Arrivals,
+  operation: (count: number) => Promise<unknown>,
+): Promise<Rate> {
+  await arrive(effort, warmUpOf(effort), perSecond, operation)
+  const before = await cpuSeconds(pid)
+  const began = performance.now()
+  const { latency, count } = await arrive(effort, effort.seconds, perSecond, operation)
   const elapsed = (performance.now() - began) / 1000
   return { perSecond: count / elapsed, count, cpuUsEach: each(before, await cpuSeconds(pid), count), latency }
 }
@@ -136,6 +159,29 @@ export function rounded(value: number): number {
 /** Fails before the clock starts where an answer is not what it should be. */
 export function demand(holds: boolean, what: string): asserts holds {
   if (!holds) throw new Error(`the answer to be measured is wrong: ${what}`)
+}
+
+async function arrive(
+  { stop }: Effort,
+  seconds: number,
+  perSecond: number,
+  operation: (count: number) => Promise<unknown>,
+): Promise<{ latency: RecordableHistogram; count: number }> {
+  const latency = createHistogram()
+  const total = Math.round(seconds * perSecond)
+  const began = performance.now()
+  const under: Promise<void>[] = []
+  for (let count = 0; count < total;) {
+    stop.throwIfAborted()
+    const due = Math.min(total, Math.ceil(((performance.now() - began) * perSecond) / 1000))
+    for (; count < due; count++) {
+      const meant = began + (count * 1000) / perSecond
+      under.push(operation(count).then(() => latency.record(Math.max(1, Math.round((performance.now() - meant) * 1e6)))))
+    }
+    await pause(1)
+  }
+  await Promise.all(under)
+  return { latency, count: total }
 }
 
 async function spend(
