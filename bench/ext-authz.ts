@@ -19,7 +19,7 @@ export const extAuthz: readonly Bench[] = [
 async function checkRequests(effort: Effort): Promise<Figure> {
   await using owned = new AsyncDisposableStack()
   const { server, agent } = await owned.use(await Installation.open()).startBoth()
-  await server.admin.policies.apply(makePolicies(ownId, 1000), deadline(seconds(20)))
+  await server.admin.policies.apply({ documents: makePolicies(ownId, 1000) }, deadline(seconds(20)))
   const workload = owned.use(openWorkloadApiClient(agent.socket, systemClock))
   await eventually(async () => {
     for await (const { identities } of workload.watchX509(effort.stop)) return identities

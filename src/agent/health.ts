@@ -25,7 +25,7 @@ export interface HealthParts {
   readonly own: Pick<OwnIdentity, 'state'>
   readonly sync: Pick<Sync, 'status'>
   readonly cache: Pick<IdentityCache, 'counts' | 'isSynced'>
-  readonly policies: Pick<PolicyFeed, 'documents'>
+  readonly policies: Pick<PolicyFeed, 'documents' | 'complaints'>
   readonly clock: Clock
 }
 
@@ -41,6 +41,7 @@ export function agentStatus({ own, sync, cache, policies, clock }: HealthParts):
   else if (lastSuccess !== undefined && now - lastSuccess > longestSilence)
     reasons.push(`the last sync with the server was ${formatDuration(now - lastSuccess)} ago`)
   if (failure) reasons.push(`the last sync failed: ${failure.message}`)
+  reasons.push(...policies.complaints(now))
   return {
     spiffeId,
     svidExpiresAt,

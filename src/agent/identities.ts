@@ -5,7 +5,8 @@ import type { Selector } from '../spiffe/selector.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Watched } from '../kernel/watched.ts'
 import type { Certificate } from '../x509/certificate.ts'
-import type { PolicyDocument } from './upstream-server.ts'
+import type { LanguageOptions } from '../policy/language.ts'
+import type { PolicyDocument } from '../policy/policy-set.ts'
 
 /** One identity held for workloads, with everything a door needs to hand it out. Made once for each rotation. */
 export interface HeldIdentity {
@@ -35,6 +36,8 @@ export interface WorkloadIdentities {
 export interface WorkloadPolicies {
   readonly version: string
   readonly documents: readonly PolicyDocument[]
+  /** How the documents are to be read. */
+  readonly options?: LanguageOptions
   readonly spiffeIds: readonly SpiffeId[]
   readonly selectors: readonly Selector[]
 }

@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto'
 /** The agent, put together. */
 import type { Collection } from '../attestation/collect.ts'
 import type { NodeProver } from '../attestation/node-attestor.ts'
@@ -43,6 +44,8 @@ export interface AgentParts extends Pick<World, 'clock' | 'random' | 'files' | '
   readonly peers: Pick<PeerCredentials, 'ofPid'>
   /** How often the server is asked for entries and bundles; 5 s when left out. */
   readonly syncInterval?: Duration
+  /** Who may sign policies; with none, nobody need sign them. */
+  readonly policySigners?: readonly KeyObject[]
   readonly agentVersion: string
 }
 
@@ -69,7 +72,7 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
   const { trustDomain, upstream, prover, dataDirectory: directory, files, clock, random, log } = parts
   const kept = await openKeptState(directory, trustDomain, files)
   const own = await OwnIdentity.open({ kept, upstream, prover, firstBundle: () => firstBundle(parts), clock, random, log }, signal)
-  const policies = await PolicyFeed.open({ upstream, directory, files, clock, random, log })
+  const policies = await PolicyFeed.open({ upstream, directory, trusted: parts.policySigners ?? [], files, clock, random, log })
   const cache = new IdentityCache({ upstream, bundle: own.bundle.current, clock, random, log })
   const jwts = new JwtCache({ upstream, bundle: own.bundle, clock, random, log })
   const sync = new Sync({

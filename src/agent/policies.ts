@@ -1,16 +1,18 @@
 /** The policies in force, from the server's stream; kept on disk, so that a restart without the server still enforces them. */
-import { createHash } from 'node:crypto'
+import { createHash, type KeyObject } from 'node:crypto'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { backoff } from '../kernel/backoff.ts'
 import { fromUtf8, utf8 } from '../kernel/bytes.ts'
-import type { Clock } from '../kernel/clock.ts'
+import { formatInstant, type Clock, type Instant } from '../kernel/clock.ts'
 import { minutes, seconds } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Files } from '../kernel/files.ts'
 import type { Log } from '../kernel/log.ts'
 import type { Random } from '../kernel/random.ts'
 import { type Watched, WatchedValue } from '../kernel/watched.ts'
+import { parseLanguageOptions } from '../policy/options.ts'
+import { authenticPolicySet, type SetClaims, verifyPolicySet } from '../policy/signed-set.ts'
 import type { RegistrationEntry } from '../registry/entry.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { formatSelector } from '../spiffe/selector.ts'
@@ -23,6 +25,8 @@ import type { PolicyDocuments, UpstreamServer } from './upstream-server.ts'
 export interface PolicyFeedParts {
   readonly upstream: Pick<UpstreamServer, 'policies'>
   readonly directory: string
+  /** Who may sign policies; with none, nobody need sign them. */
+  readonly trusted: readonly KeyObject[]
   readonly files: Files
   readonly clock: Clock
   readonly random: Random
@@ -34,15 +38,30 @@ export class PolicyFeed {
   readonly #parts: PolicyFeedParts
   readonly #documents: WatchedValue<PolicyDocuments>
   readonly #serverIsThere = new Bell()
+  #claims: SetClaims | undefined
+  #refusal: string | undefined
 
-  private constructor(parts: PolicyFeedParts, documents: PolicyDocuments) {
+  private constructor(parts: PolicyFeedParts, documents: PolicyDocuments, claims: SetClaims | undefined) {
     this.#parts = parts
     this.#documents = new WatchedValue(documents)
+    this.#claims = claims
   }
 
-  /** Begins with what was kept on disk, or with no policy at all, which allows nothing. */
+  /** Begins with what was kept on disk, or with no policy at all, which allows nothing. What nobody signed who should have is none. */
   static async open(parts: PolicyFeedParts): Promise<PolicyFeed> {
-    return new PolicyFeed(parts, (await load(parts)) ?? { version: '', documents: [] })
+    const kept = await load(parts)
+    if (!kept) return new PolicyFeed(parts, none, undefined)
+    if (parts.trusted.length === 0) return new PolicyFeed(parts, kept, undefined)
+    try {
+      return new PolicyFeed(parts, kept, await authenticPolicySet({ options: {}, ...kept }, parts.trusted))
+    } catch (error) {
+      const failure = Failure.from(error)
+      parts.log.error('the policies that were kept on disk are not enforced: nothing is allowed until the server sends others', {
+        reason: failure.reason,
+        error: tellChain(failure),
+      })
+      return new PolicyFeed(parts, none, undefined)
+    }
   }
 
   get documents(): Watched<PolicyDocuments> {
@@ -64,7 +83,7 @@ export class PolicyFeed {
     for (;;) {
       try {
         for await (const documents of upstream.policies(signal)) {
-          this.#take(documents)
+          await this.#take(documents)
           delays = this.#delays()
           tries = 0
         }
@@ -98,10 +117,39 @@ export class PolicyFeed {
     }
   }
 
-  #take(documents: PolicyDocuments): void {
+  /** Why the policies are not as they should be, in words; empty when they are. */
+  complaints(at: Instant): readonly string[] {
+    const expired = this.#claims && at >= this.#claims.expires
+    return [
+      ...(this.#refusal === undefined ? [] : [`newer policies were refused: ${this.#refusal}`]),
+      ...(expired ? [`the signature of the policies expired ${formatInstant(this.#claims!.expires)}`] : []),
+    ]
+  }
+
+  async #take(documents: PolicyDocuments): Promise<void> {
     if (JSON.stringify(documents) === JSON.stringify(this.#documents.current)) return
+    try {
+      this.#claims = await this.#checked(documents)
+      this.#refusal = undefined
+    } catch (error) {
+      const failure = Failure.from(error)
+      this.#refusal = failure.message
+      this.#parts.log.error('policies were refused; what is known stays in force', {
+        version: documents.version,
+        reason: failure.reason,
+        error: tellChain(failure),
+      })
+      return
+    }
     this.#documents.set(documents)
     this.#parts.log.info('policies are in force', { version: documents.version, documents: documents.documents.length })
+  }
+
+  /** Nothing is believed because the server says it, where somebody else must have signed it. */
+  async #checked(documents: PolicyDocuments): Promise<SetClaims | undefined> {
+    const { trusted, clock } = this.#parts
+    if (trusted.length === 0) return undefined
+    return verifyPolicySet({ options: {}, ...documents }, { keys: trusted, after: this.#claims?.serial ?? 0, at: clock.now() })
   }
 
   #delays() {
@@ -121,7 +169,7 @@ export function policiesOf(group: SelectorGroup, documents: Watched<PolicyDocume
     const value =
       last?.from === from && last.value.version === version
         ? last.value
-        : { version, documents: from.documents, spiffeIds, selectors: group.selectors }
+        : { version, documents: from.documents, ...(from.options && { options: from.options }), spiffeIds, selectors: group.selectors }
     last = { from, entries, value }
     return value
   }
@@ -187,4 +235,13 @@ function parsed(content: Uint8Array): unknown {
 }
 
 const pathIn = (directory: string): string => join(directory, 'policies.json')
-const format = z.strictObject({ version: z.string(), documents: z.array(z.strictObject({ name: z.string(), text: z.string() })) })
+const none: PolicyDocuments = { version: '', documents: [] }
+const format = z.strictObject({
+  version: z.string(),
+  documents: z.array(z.strictObject({ name: z.string(), text: z.string() })),
+  options: z
+    .strictObject({ mode: z.string().optional(), rootNamespace: z.string().optional(), pathNormalization: z.string().optional() })
+    .transform(parseLanguageOptions)
+    .exactOptional(),
+  signature: z.string().exactOptional(),
+})

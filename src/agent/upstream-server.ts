@@ -1,4 +1,6 @@
 import type { Instant } from '../kernel/clock.ts'
+import type { LanguageOptions } from '../policy/language.ts'
+import type { PolicyDocument } from '../policy/policy-set.ts'
 import type { RegistrationEntry } from '../registry/entry.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
@@ -22,15 +24,14 @@ export interface SignedJwtSvid {
   readonly expiresAt: Instant
 }
 
-/** A policy file as it was applied. */
-export interface PolicyDocument {
-  readonly name: string
-  readonly text: string
-}
-
+/** Policy files as they were applied, and how they are to be read. */
 export interface PolicyDocuments {
   readonly version: string
   readonly documents: readonly PolicyDocument[]
+  /** Absent: as the language reads them by default. */
+  readonly options?: LanguageOptions
+  /** Compact JWS over documents and options; absent for a set that nobody signed. */
+  readonly signature?: string
 }
 
 /** The agent's certificate and key, to speak to the server with. */

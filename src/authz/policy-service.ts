@@ -21,9 +21,10 @@ export function workloadPolicies({ agent }: { readonly agent: Agent }): Handlers
   }
 }
 
-function toMessage({ version, documents, spiffeIds, selectors }: WorkloadPolicies) {
+function toMessage({ version, documents, options, spiffeIds, selectors }: WorkloadPolicies) {
   return {
     version,
+    ...(options && { options }),
     documents: spiffeIds.length === 0 ? [] : documents.map(({ name, text }) => ({ name, text })),
     spiffeIds: [...spiffeIds],
     selectors: selectors.map(({ type, value }) => ({ type, value })),

@@ -1,13 +1,12 @@
 /** The rules of each workload, compiled once for all its proxies and services. */
 import type { Workload, WorkloadIdentities, WorkloadPolicies } from '../agent/identities.ts'
-import type { PolicyDocument } from '../agent/upstream-server.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
 import { type Watched, WatchedValue } from '../kernel/watched.ts'
 import { compileFor, type CompiledPolicies } from '../policy/compile.ts'
 import { type LanguageOptions, parsePolicySet } from '../policy/language.ts'
-import type { PolicySet } from '../policy/policy-set.ts'
+import type { PolicyDocument, PolicySet } from '../policy/policy-set.ts'
 import { formatSelector } from '../spiffe/selector.ts'
 import type { Resources } from '../xds/resources.ts'
 import { toFilterResources } from './messages.ts'
@@ -52,11 +51,11 @@ export class WorkloadRules {
     return rules
   }
 
-  #find({ documents, version, spiffeIds, selectors }: WorkloadPolicies, held: WorkloadIdentities): Rules {
+  #find({ documents, options, version, spiffeIds, selectors }: WorkloadPolicies, held: WorkloadIdentities): Rules {
     if (spiffeIds.length === 0) return nothingAllowed
     const trustDomains = [held.bundle.trustDomain, ...held.federated.keys()].toSorted()
     const facts = [spiffeIds, selectors.map(formatSelector), trustDomains].map((part) => part.join(' ')).join('\n')
-    const set = this.#read(version, documents)
+    const set = this.#read(version, documents, options)
     if (!set) return nothingAllowed
     const key = `${set.fingerprint}\n${facts}`
     const known = this.#rules.get(key)
@@ -109,16 +108,16 @@ export class WorkloadRules {
     }
   }
 
-  #read(version: string, documents: readonly PolicyDocument[]): PolicySet | undefined {
-    if (!this.#sets.has(documents)) this.#sets.set(documents, this.#parse(version, documents))
+  #read(version: string, documents: readonly PolicyDocument[], options: LanguageOptions | undefined): PolicySet | undefined {
+    if (!this.#sets.has(documents)) this.#sets.set(documents, this.#parse(version, documents, options))
     const set = this.#sets.get(documents)
     if (set) this.#lastGood = set
     return set ?? this.#lastGood
   }
 
-  #parse(version: string, documents: readonly PolicyDocument[]): PolicySet | undefined {
+  #parse(version: string, documents: readonly PolicyDocument[], options: LanguageOptions | undefined): PolicySet | undefined {
     try {
-      return parsePolicySet(documents, this.#language)
+      return parsePolicySet(documents, { ...this.#language, ...options })
     } catch (error) {
       const failure = Failure.from(error)
       this.#log.error('the policies cannot be read; the last good ones stay in force', {

@@ -25,6 +25,7 @@ import { requireSecurityHeader } from '../workload-api/security-header.ts'
 import { workloadApi } from '../workload-api/service.ts'
 import { nodeAttestors } from './builtins.ts'
 import type { AgentConfig } from './config/agent.ts'
+import { trustedPolicyKeys } from './policies.ts'
 import { version } from './version.ts'
 import { systemWorld } from './world.ts'
 
@@ -47,8 +48,21 @@ export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<
 
   const trustBundle = { path: config.trustBundle }
   const { dataDirectory, syncInterval } = config
+  const policySigners = await trustedPolicyKeys(config.policies.trustedKeys)
   const agent = await openAgent(
-    { ...world, trustDomain, upstream, prover, trustBundle, dataDirectory, attestors, peers, syncInterval, agentVersion: version },
+    {
+      ...world,
+      trustDomain,
+      upstream,
+      prover,
+      trustBundle,
+      dataDirectory,
+      attestors,
+      peers,
+      syncInterval,
+      policySigners,
+      agentVersion: version,
+    },
     stop,
   )
 

@@ -9,7 +9,8 @@ import { entryCreate, entryDelete, entryShow } from '../cli/commands/entry.ts'
 import { explainWorkload } from '../cli/commands/explain.ts'
 import { fetchBundles, fetchJwt, fetchX509, validateJwt } from '../cli/commands/fetch.ts'
 import { health } from '../cli/commands/health.ts'
-import { policyApply, policyCheck, policyList, policyTest } from '../cli/commands/policy.ts'
+import { policyCheck, policyTest } from '../cli/commands/policy.ts'
+import { policyApply, policyHistory, policyList, policyRollback, policySign } from '../cli/commands/policy-release.ts'
 import { serverRun } from '../cli/commands/server.ts'
 import { tokenGenerate } from '../cli/commands/token.ts'
 import { systemClock } from '../kernel/clock.ts'
@@ -39,6 +40,9 @@ const operations: readonly AnyCommand[] = [
   policyTest,
   policyApply,
   policyList,
+  policyHistory,
+  policyRollback,
+  policySign,
   explainWorkload,
   configValidate,
   configPrint,

@@ -20,7 +20,7 @@ import type { Server } from '../server/server.ts'
 import { holdDirectory } from '../store/hold.ts'
 import { nodeAttestors } from './builtins.ts'
 import type { ServerConfig } from './config/server.ts'
-import { ownApiPolicies } from './policies.ts'
+import { ownApiPolicies, trustedPolicyKeys } from './policies.ts'
 import { version } from './version.ts'
 import { systemWorld } from './world.ts'
 
@@ -37,7 +37,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
   const upstream = owned.use(await config.upstreamAuthority.open(world))
   const store = owned.use(await config.store.open(world))
   const audit = owned.use(await openTrail(await config.audit.open(world), world))
-  const policies = await Policies.open(store.policies, await ownApiPolicies())
+  const policies = await Policies.open(store.policies, await ownApiPolicies(), await trustedPolicyKeys(config.policies.trustedKeys))
 
   const profile = issuanceProfile({ ca: config.ca, svid: config.svid })
   const authority = {

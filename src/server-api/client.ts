@@ -6,7 +6,8 @@ import { deadline, type Clock, type Instant } from '../kernel/clock.ts'
 import { seconds, type Duration } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import { Secret, type Log } from '../kernel/log.ts'
-import type { PolicyDocument } from '../policy/policy-set.ts'
+import type { LanguageOptions } from '../policy/language.ts'
+import { parseLanguageOptions } from '../policy/options.ts'
 import type { EntryDraft, RegistrationEntry } from '../registry/entry.ts'
 import { clientOf, connectTls, connectUnix, type CallOptions, type Channel, type Client } from '../rpc/client.ts'
 import { Health, HealthCheckResponse_ServingStatus as ServingStatus } from '../rpc/gen/grpc/health/v1/health_pb.ts'
@@ -15,7 +16,14 @@ import { Bundle } from '../rpc/gen/spire/api/server/bundle/v1/bundle_pb.ts'
 import { Entry, type EntryRevision } from '../rpc/gen/spire/api/server/entry/v1/entry_pb.ts'
 import { SVID } from '../rpc/gen/spire/api/server/svid/v1/svid_pb.ts'
 import type { Entry as EntryMessage } from '../rpc/gen/spire/api/types/types_pb.ts'
-import { PolicyAdministration, PolicyDistribution, type PolicySet } from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
+import {
+  PolicyAdministration,
+  PolicyDistribution,
+  PolicyHistory,
+  type PolicyOptions,
+  type PolicySet,
+} from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
+import type { PolicyChanges, PolicyWish } from '../server/manage-policies.ts'
 import type { TlsIdentity } from '../rpc/tls-material.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import { bundleSet } from '../spiffe/bundle-set.ts'
@@ -293,11 +301,25 @@ function tlsIdentity({ chain, privateKeyPem }: AgentCredentials): TlsIdentity {
   return { cert: chain.map(({ raw }) => formatPem('CERTIFICATE', raw)).join(''), key: privateKeyPem }
 }
 
-function readPolicySet({ version, documents, appliedAt }: PolicySet): PolicyDocuments & { readonly appliedAt?: Instant } {
+function readPolicySet({ version, documents, options, signature, serial, appliedAt, appliedBy, changes }: PolicySet): AppliedSet {
   return {
     version,
     documents: documents.map(({ name, text }) => ({ name, text })),
+    options: readOptions(options),
+    ...(signature !== '' && { signature }),
+    serial: Number(serial),
     ...(appliedAt && { appliedAt: timestampMs(appliedAt) }),
+    ...(appliedBy !== '' && { appliedBy }),
+    ...(changes && { changes }),
+  }
+}
+
+/** A newer server may know options that this program cannot follow. */
+function readOptions(options: PolicyOptions | undefined): LanguageOptions {
+  try {
+    return parseLanguageOptions(options ?? {})
+  } catch (cause) {
+    throw new Failure('unavailable', 'server.bad-answer', { public: `the server's policies cannot be read: ${tellChain(cause)}`, cause })
   }
 }
 
@@ -361,9 +383,13 @@ export interface AdminClient extends AsyncDisposable {
     find(signal: AbortSignal): Promise<TrustBundle>
   }
   readonly policies: {
-    /** Replaces the whole set. @throws Failure `policy.invalid` with every problem in its text */
-    apply(documents: readonly PolicyDocument[], signal: AbortSignal): Promise<AppliedSet>
+    /** @throws Failure `policy.invalid` with every problem in its text, `policy.lockout`, `policy.changed-meanwhile`, `policy.unsigned`, … */
+    apply(wish: PolicyWish, signal: AbortSignal): Promise<AppliedSet>
     list(signal: AbortSignal): Promise<AppliedSet>
+    /** The newest first, without the texts of their documents. */
+    history(limit: number, signal: AbortSignal): Promise<readonly AppliedSet[]>
+    /** To the set of this serial, or, with 0, to the one before the one in force. */
+    rollBack(wish: { readonly serial: number; readonly force: boolean }, signal: AbortSignal): Promise<AppliedSet>
   }
   /** Whether the server answers as it should. */
   isHealthy(signal: AbortSignal): Promise<boolean>
@@ -377,7 +403,15 @@ export interface AdminEntryFilter {
   readonly downstream?: boolean
 }
 
-export type AppliedSet = PolicyDocuments & { readonly appliedAt?: Instant }
+/** Policies as the server has them; in answers to changes the documents have names and no texts. */
+export type AppliedSet = PolicyDocuments & {
+  readonly serial: number
+  readonly appliedAt?: Instant
+  readonly appliedBy?: string
+  readonly changes?: PolicyChanges
+}
+
+export type { PolicyChanges, PolicyWish }
 
 /** Connects to the server's private socket. Nothing is sent before the first call. */
 export function connectAdmin(socketPath: string): AdminClient {
@@ -386,11 +420,12 @@ export function connectAdmin(socketPath: string): AdminClient {
 
 /** An admin client on any channel; closing it closes the channel. */
 export function adminClient(channel: Channel): AdminClient {
-  const [entry, agent, bundle, policies, health] = [
+  const [entry, agent, bundle, policies, history, health] = [
     clientOf(Entry, channel),
     clientOf(Agent, channel),
     clientOf(Bundle, channel),
     clientOf(PolicyAdministration, channel),
+    clientOf(PolicyHistory, channel),
     clientOf(Health, channel),
   ]
   const ask = <T>(call: (options: CallOptions) => Promise<T>, signal: AbortSignal): Promise<T> =>
@@ -442,9 +477,13 @@ export function adminClient(channel: Channel): AdminClient {
     },
     bundle: { find: async (signal) => readBundle(await ask((options) => bundle.getBundle({}, options), signal)) },
     policies: {
-      apply: async (documents, signal) =>
-        readPolicySet(await ask((options) => policies.applyPolicies({ documents: [...documents] }, options), signal)),
+      apply: async ({ documents, ...wish }, signal) =>
+        readPolicySet(await ask((options) => policies.applyPolicies({ documents: [...documents], ...wish }, options), signal)),
       list: async (signal) => readPolicySet(await ask((options) => policies.listPolicies({}, options), signal)),
+      history: async (limit, signal) =>
+        (await ask((options) => history.listPolicyHistory({ limit }, options), signal)).sets.map(readPolicySet),
+      rollBack: async ({ serial, force }, signal) =>
+        readPolicySet(await ask((options) => history.rollBackPolicies({ serial: BigInt(serial), force }, options), signal)),
     },
     isHealthy: async (signal) => (await ask((options) => health.check({}, options), signal)).status === ServingStatus.SERVING,
     [Symbol.asyncDispose]: () => channel[Symbol.asyncDispose](),

@@ -9,12 +9,12 @@ import { agentService } from './agent-service.ts'
 import { bundleService } from './bundle-service.ts'
 import { entryService } from './entry-service.ts'
 import { guard } from './guard.ts'
-import { policyAdministration, policyDistribution } from './policy-service.ts'
+import { policyAdministration, policyDistribution, policyHistory } from './policy-service.ts'
 import { svidService } from './svid-service.ts'
 
 /** The server API as agents and administrators reach it over TLS. Every method is authorised before it runs. */
 export function serverApi(server: Server): readonly Mounted<Peer>[] {
-  const services = [agentService, bundleService, entryService, svidService, policyAdministration, policyDistribution]
+  const services = [agentService, bundleService, entryService, svidService, policyAdministration, policyHistory, policyDistribution]
   return services.map((service) => guard(server, service(server)))
 }
 

@@ -11,11 +11,11 @@ export interface ServerHealth {
   readonly complaints: readonly string[]
 }
 
-type Needs = Pick<Server, 'ca' | 'entries' | 'clock'> & { readonly identity: Pick<OwnIdentity, 'isGood'> }
+type Needs = Pick<Server, 'ca' | 'entries' | 'clock' | 'policies'> & { readonly identity: Pick<OwnIdentity, 'isGood'> }
 
 /** Healthy means: the CA can sign, the store answers, and those who connect can verify us. */
 export async function healthOf(server: Needs): Promise<ServerHealth> {
-  const complaints = [...server.ca.complaints(), ...(await storeComplaints(server))]
+  const complaints = [...server.ca.complaints(), ...server.policies.complaints(server.clock.now()), ...(await storeComplaints(server))]
   if (!server.identity.isGood) complaints.push('the server certificate is not valid')
   return { serving: complaints.length === 0, complaints }
 }

@@ -1,6 +1,7 @@
 import { sql, type Kysely } from 'kysely'
 import { Failure } from '../kernel/failure.ts'
 import { up as registry } from './migrations/0001-registry.ts'
+import { up as policyReleases } from './migrations/0002-policy-releases.ts'
 import type { Tables } from './schema.ts'
 
 /**
@@ -31,4 +32,4 @@ export async function migrate(db: Kysely<Tables>): Promise<void> {
 }
 
 /** In order; a migration that was released is never changed. */
-const migrations = [registry] as const
+const migrations = [registry, policyReleases] as const

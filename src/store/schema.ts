@@ -16,7 +16,7 @@ export interface Tables {
   node_selectors: { owner: string; item: string }
   join_tokens: { digest: string; expires_at: number }
   ca_journals: { server_id: string; revision: number; record: string }
-  policy_sets: { serial: Generated<number>; version: string; applied_at: number; documents: string }
+  policy_sets: PolicySetRow
 }
 
 export interface EntryRow {
@@ -58,6 +58,18 @@ export interface NodeRow {
   can_reattest: number
   banned: number
   agent_version: string
+}
+
+export interface PolicySetRow {
+  serial: Generated<number>
+  version: string
+  applied_at: number
+  /** JSON list of `{name, text}`. */
+  documents: string
+  /** JSON object. */
+  options: string
+  signature: string | null
+  applied_by: string
 }
 
 /** A place to read from and, inside a group of writes, to write to. */

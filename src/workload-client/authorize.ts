@@ -119,7 +119,7 @@ interface InForce {
 }
 
 function compiled(update: WorkloadPolicyUpdate, at: Instant): InForce {
-  return { update, policies: compileFor(parsePolicySet(update.documents), update.facts, { at }) }
+  return { update, policies: compileFor(parsePolicySet(update.documents, update.options), update.facts, { at }) }
 }
 
 const noPolicies: Decision = { allowed: false, reason: 'no-policy', decidedBy: [], errors: [] }

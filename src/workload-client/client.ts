@@ -3,6 +3,8 @@ import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto'
 import type { Clock, Instant } from '../kernel/clock.ts'
 import { sameBytes } from '../kernel/bytes.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
+import type { LanguageOptions } from '../policy/language.ts'
+import { parseLanguageOptions } from '../policy/options.ts'
 import type { PolicyDocument } from '../policy/policy-set.ts'
 import type { WorkloadFacts } from '../policy/compile.ts'
 import { clientOf, connectUnix } from '../rpc/client.ts'
@@ -48,6 +50,8 @@ export interface ValidatedJwtSvid {
 export interface WorkloadPolicyUpdate {
   readonly version: string
   readonly documents: readonly PolicyDocument[]
+  /** How the documents are to be read. */
+  readonly options?: LanguageOptions
   readonly facts: WorkloadFacts
 }
 
@@ -135,9 +139,9 @@ function jwtBundle(trustDomain: TrustDomain, keySet: Uint8Array): TrustBundle {
   return parseBundleDocument(trustDomain, JSON.stringify({ keys: keys.map((key) => ({ ...key, use: 'jwt-svid' })) }))
 }
 
-function policyUpdateOf({ version, documents, spiffeIds, selectors }: WorkloadPolicySet): WorkloadPolicyUpdate {
+function policyUpdateOf({ version, documents, options, spiffeIds, selectors }: WorkloadPolicySet): WorkloadPolicyUpdate {
   const facts = { spiffeIds: spiffeIds.map(parseSpiffeId), selectors: selectors.map(({ type, value }) => selector(type, value)) }
-  return { version, documents: documents.map(({ name, text }) => ({ name, text })), facts }
+  return { version, documents: documents.map(({ name, text }) => ({ name, text })), options: parseLanguageOptions(options ?? {}), facts }
 }
 
 /** Bundles are keyed by the SPIFFE ID of their trust domain. */

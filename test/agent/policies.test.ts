@@ -1,7 +1,9 @@
+import { generateKeyPairSync } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { minutes, seconds } from '../../src/kernel/duration.ts'
+import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
+import { signPolicySet } from '../../src/policy/signed-set.ts'
 import { formatSelector } from '../../src/spiffe/selector.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { FakeUpstreamServer } from '../fakes/upstream-server.ts'
@@ -94,6 +96,54 @@ describe('policies', () => {
       expect(again.agent.status().policyVersion).toBe('')
     },
   )
+})
+
+describe('policies that must be signed', () => {
+  const signer = generateKeyPairSync('ed25519')
+  const documents = [allow]
+  const policySigners = [signer.publicKey]
+  const signed = async (serial: number, version = `v${serial}`) => ({
+    version,
+    documents,
+    signature: await signPolicySet({ documents, options: {} }, { serial, expires: hours(10_000_000) }, signer.privateKey),
+  })
+
+  test('are enforced if they are, and the agent says of others why it refuses them', async () => {
+    await using rig = await startAgent({ policySigners })
+    rig.server.policySets.set(await signed(2))
+    await until(() => rig.agent.status().policyVersion === 'v2')
+    expect(rig.agent.status().reasons).not.toContainEqual(expect.stringContaining('refused'))
+    rig.server.policySets.set({ version: 'v3', documents })
+    await until(() => rig.agent.status().reasons.some((reason) => reason.includes('not signed')))
+    rig.server.policySets.set(await signed(1))
+    await until(() => rig.agent.status().reasons.some((reason) => reason.includes('serial 1')))
+    expect(rig.agent.status().policyVersion).toBe('v2')
+    rig.server.policySets.set(await signed(4))
+    await until(() => rig.agent.status().policyVersion === 'v4')
+    expect(rig.agent.status().reasons).not.toContainEqual(expect.stringContaining('refused'))
+  })
+
+  test('are not put back to an older serial by a restart', async () => {
+    await using rig = await startAgent({ policySigners })
+    rig.server.policySets.set(await signed(5))
+    const path = join(rig.directory, 'data', 'policies.json')
+    await until(() => existsSync(path) && readFileSync(path, 'utf8').includes('v5'))
+    await rig.stop()
+    rig.server.policySets.set(await signed(4))
+    await using again = await startAgent({ server: rig.server, directory: rig.directory, policySigners })
+    await until(() => again.agent.status().reasons.some((reason) => reason.includes('serial 4')))
+    expect(again.agent.status().policyVersion).toBe('v5')
+  })
+
+  test('and were kept on disk without a signature are none', async () => {
+    await using rig = await startAgent()
+    rig.server.policySets.set({ version: 'v1', documents })
+    const path = join(rig.directory, 'data', 'policies.json')
+    await until(() => existsSync(path) && readFileSync(path, 'utf8').includes('v1'))
+    await rig.stop()
+    await using again = await startAgent({ server: rig.server, directory: rig.directory, policySigners, run: false })
+    expect(again.agent.status().policyVersion).toBe('')
+  })
 })
 
 test('a rejection on the policy stream ends the agent too', async () => {

@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -47,6 +48,7 @@ export type RigOptions = Partial<Omit<FakeServerOptions, 'clock'>> & {
   log?: Log
   run?: boolean
   prover?: NodeProver | undefined
+  policySigners?: readonly KeyObject[]
 }
 
 /** An agent beside a server with real crypto, on a clock that the test moves. */
@@ -56,7 +58,7 @@ export async function startAgent(options: RigOptions = {}): Promise<Rig> {
   const directory = options.directory ?? mkdtempSync(join(tmpdir(), 'va-'))
   const stopping = new AbortController()
   const parts = await agentParts({ clock, server, directory, log: options.log ?? silentLog })
-  const agent = await openAgent('prover' in options ? { ...parts, prover: options.prover } : parts, stopping.signal)
+  const agent = await openAgent({ ...parts, ...chosen(options) }, stopping.signal)
   const ended = options.run === false ? Promise.resolve(undefined) : agent.run(stopping.signal).catch((error: unknown) => error)
   const stop = async () => {
     stopping.abort()
@@ -76,6 +78,11 @@ export async function startAgent(options: RigOptions = {}): Promise<Rig> {
     },
   }
 }
+
+const chosen = (options: RigOptions) => ({
+  ...('prover' in options ? { prover: options.prover } : {}),
+  ...(options.policySigners ? { policySigners: options.policySigners } : {}),
+})
 
 export async function agentParts({
   clock,

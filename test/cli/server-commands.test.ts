@@ -1,4 +1,5 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { generateKeyPairSync } from 'node:crypto'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -179,14 +180,67 @@ describe('policies', () => {
     const path = file('good.yaml', good)
     expect((await vidimus(['policy', 'check', path])).out).toBe('1 policy in 1 file: all valid\n')
     const applied = await rig.vidimus('policy', 'apply', path)
-    expect([applied.code, applied.out]).toEqual([0, expect.stringMatching(/^applied 1 file as version \S+\n$/)])
+    expect([applied.code, applied.out]).toEqual([
+      0,
+      expect.stringMatching(/^1 file in force as version \S+, serial 1\n  added     good.yaml\n$/),
+    ])
     const list = await rig.vidimus('policy', 'list')
     expect(list.out).toContain('applied 2026-01-01T00:00:00Z')
     expect(list.out).toMatch(/^POLICY +ACTION +RULES\n.*reads +ALLOW +1\n$/m)
     expect((await rig.vidimus('policy', 'list', '--output', 'json')).json()).toMatchObject({
       policies: [{ action: 'ALLOW', rules: 1 }],
-      documents: [{ name: path, text: good }],
+      documents: [{ name: 'good.yaml', text: good }],
     })
+  })
+})
+
+describe('releases of policies', () => {
+  const file = (name: string, content: string): string => {
+    const path = join(directory, name)
+    writeFileSync(path, content)
+    return path
+  }
+  const policy = (name: string) =>
+    `apiVersion: vidimus.dev/v1\nkind: AuthorizationPolicy\nmetadata: { name: ${name} }\nspec:\n  identities: [spiffe://example.org/db]\n`
+
+  test('are looked at before, listed after, and taken back in one step', async () => {
+    const [a, b] = [file('rel-a.yaml', policy('a')), file('rel-b.yaml', policy('b'))]
+    await rig.vidimus('policy', 'apply', '--prune', a)
+    const dry = await rig.vidimus('policy', 'apply', '--dry-run', '--prune', b)
+    expect(dry.out).toBe('a dry run: nothing has changed\n  would be added     rel-b.yaml\n  would be removed   rel-a.yaml\n')
+    expect((await rig.vidimus('policy', 'apply', b)).out).toContain('  added     rel-b.yaml\n  1 file unchanged\n')
+    const history = (await rig.vidimus('policy', 'history', '--output', 'json')).json() as {
+      sets: { serial: number; documents: string[] }[]
+    }
+    expect(history.sets.slice(0, 2).map(({ documents }) => documents)).toEqual([['rel-a.yaml', 'rel-b.yaml'], ['rel-a.yaml']])
+    expect((await rig.vidimus('policy', 'history')).out).toMatch(/^SERIAL +VERSION +APPLIED +FILES +MODE +SIGNED +BY\n/)
+    expect((await rig.vidimus('policy', 'rollback')).out).toContain('  removed   rel-b.yaml\n')
+    const back = await rig.vidimus('policy', 'rollback', '--to', String(history.sets[0]!.serial))
+    expect(back.out).toContain('  added     rel-b.yaml\n')
+    expect(reasonOf((await rig.vidimus('policy', 'rollback', '--to', '4711')).thrown)).toBe('policy.no-such-set')
+  })
+
+  test('are signed by a key in a file, whose content no error shows', async () => {
+    const a = file('sign-a.yaml', policy('a'))
+    const { privateKey } = generateKeyPairSync('ed25519')
+    const key = file('signer.pem', privateKey.export({ format: 'pem', type: 'pkcs8' }) as string)
+    const out = join(directory, 'policies.sig')
+    const signed = await vidimus(['policy', 'sign', '--key', key, '--serial', '7', '--out', out, a])
+    expect(signed.out).toMatch(/^signature: .*policies\.sig\nserial: +7\nexpires: +2026-04-01T00:00:00Z \(in 90d\)\nfiles: +1\n$/)
+    const applied = await rig.vidimus('policy', 'apply', '--signature', out, a)
+    expect([applied.code, applied.out]).toEqual([0, expect.stringContaining('sign-a.yaml')])
+    expect((await rig.vidimus('policy', 'list')).out).toContain(', signed\n')
+    const noKey = await vidimus(['policy', 'sign', '--key', file('no-key.pem', 'SECRET-TEXT'), '--serial', '7', a])
+    expect([noKey.code, reasonOf(noKey.thrown), String(noKey.thrown).includes('SECRET-TEXT')]).toEqual([2, 'usage.no-key', false])
+  })
+
+  test('of two files with one name are a mistake of the command line', async () => {
+    const [one, two] = [join(directory, 'one'), join(directory, 'two')]
+    for (const folder of [one, two]) {
+      mkdirSync(folder)
+      writeFileSync(join(folder, 'same.yaml'), policy(folder === one ? 'a' : 'b'))
+    }
+    expect(reasonOf((await rig.vidimus('policy', 'apply', one, two)).thrown)).toBe('usage.same-name')
   })
 })
 

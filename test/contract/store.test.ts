@@ -1,3 +1,4 @@
+import type { PolicyRelease } from '../../src/registry/policy-documents.ts'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -286,16 +287,34 @@ describe.each(drivers)('a store of kind $kind', ({ open }) => {
   })
 
   describe('policies', () => {
+    const release = (n: number): PolicyRelease => ({
+      version: `v${n}`,
+      documents: [{ name: 'a.yaml', text: `${n}` }],
+      options: n % 2 === 0 ? {} : { mode: 'istio' },
+      ...(n % 3 === 0 ? {} : { signature: `s${n}` }),
+      appliedAt: n,
+      appliedBy: 'somebody',
+    })
+
+    test('refuses a set that was made without having seen the last one', async () => {
+      await expect(store.policies.apply(release(1), 1)).rejects.toMatchObject({ reason: 'policy.changed-meanwhile' })
+      await store.policies.apply(release(1), 0)
+      await expect(store.policies.apply(release(2), 0)).rejects.toMatchObject({ reason: 'policy.changed-meanwhile' })
+      expect((await store.policies.current())?.version).toBe('v1')
+    })
+
     test('has none before the first are applied', async () => {
       expect(await store.policies.current()).toBeUndefined()
     })
 
     test('the last that were applied are in force, the newest hundred are kept', async () => {
-      for (let i = 1; i <= 103; i++) await store.policies.apply([{ name: 'a.yaml', text: `${i}` }], `v${i}`, i)
-      expect(await store.policies.current()).toEqual({ version: 'v103', appliedAt: 103, documents: [{ name: 'a.yaml', text: '103' }] })
+      for (let i = 1; i <= 103; i++) await store.policies.apply(release(i), i - 1)
+      expect(await store.policies.current()).toEqual({ ...release(103), serial: 103 })
       const history = await store.policies.history(500)
       expect([history.length, history[0]?.version, history.at(-1)?.version]).toEqual([100, 'v103', 'v4'])
       expect(await store.policies.history(2)).toHaveLength(2)
+      expect(await store.policies.find(4)).toEqual({ ...release(4), serial: 4 })
+      expect(await store.policies.find(3)).toBeUndefined()
     })
   })
 })

@@ -1,7 +1,7 @@
 /** An agent whose workloads the test decides: real keys, certificates and bundles, no server and no kernel. */
 import type { Agent } from '../../src/agent/agent.ts'
 import type { HeldIdentity, Workload, WorkloadIdentities, WorkloadPolicies } from '../../src/agent/identities.ts'
-import type { PolicyDocument } from '../../src/agent/upstream-server.ts'
+import type { PolicyDocument } from '../../src/policy/policy-set.ts'
 import type { Peer } from '../../src/attestation/peer.ts'
 import { type Clock, systemClock } from '../../src/kernel/clock.ts'
 import { Failure } from '../../src/kernel/failure.ts'

@@ -161,7 +161,7 @@ describe('an agent', () => {
     expect((await policies.next()).value).toMatchObject({ documents: [] })
     await using admin = adminClient(channelAs(local, rig.server))
     const text = 'apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: a, namespace: b }\nspec: {}\n'
-    const applied = await admin.policies.apply([{ name: 'a.yaml', text }], never)
+    const applied = await admin.policies.apply({ documents: [{ name: 'a.yaml', text }] }, never)
     expect((await policies.next()).value).toMatchObject({ version: applied.version, documents: [{ name: 'a.yaml', text }] })
     ending.abort()
     expect((await policies.next()).done).toBe(true)
@@ -179,12 +179,14 @@ describe('an operator', () => {
     await using admin = adminClient(channelAs(local, rig.server))
     const before = await admin.policies.list(never)
     const apply = admin.policies.apply(
-      [
-        {
-          name: 'bad.yaml',
-          text: 'apiVersion: vidimus.dev/v1\nkind: AuthorizationPolicy\nmetadata: { name: a }\nspec:\n  actoin: ALLOW\n',
-        },
-      ],
+      {
+        documents: [
+          {
+            name: 'bad.yaml',
+            text: 'apiVersion: vidimus.dev/v1\nkind: AuthorizationPolicy\nmetadata: { name: a }\nspec:\n  actoin: ALLOW\n',
+          },
+        ],
+      },
       never,
     )
     await expect(apply).rejects.toMatchObject({ reason: 'policy.invalid', message: expect.stringContaining('bad.yaml:5') as string })

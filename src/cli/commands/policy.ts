@@ -1,19 +1,17 @@
 import { z } from 'zod'
-import { formatInstant } from '../../kernel/clock.ts'
 import { Failure } from '../../kernel/failure.ts'
-import { connectAdmin } from '../../server-api/client.ts'
-import { checkPolicies } from '../../policy/language.ts'
+import { checkPolicies, type LanguageOptions } from '../../policy/language.ts'
 import { isPolicyTestFile, parsePolicyTests, runPolicyTests } from '../../policy/test-file.ts'
 import type { PolicyDocument, PolicySet } from '../../policy/policy-set.ts'
 import type { Problem } from '../../policy/yaml-tree.ts'
 import { command } from '../command.ts'
 import type { Disk } from '../context.ts'
-import { positional, serverSocket, within } from '../flags.ts'
-import { counted, table } from '../output.ts'
+import { positional } from '../flags.ts'
+import { counted } from '../output.ts'
 import { listed } from '../wording.ts'
 
-const paths = positional(z.array(z.string().min(1)).min(1).max(1000))
-const pathsArgument = [{ name: 'paths', help: 'policy files, or directories of them', many: true }]
+export const paths = positional(z.array(z.string().min(1)).min(1).max(1000))
+export const pathsArgument = [{ name: 'paths', help: 'policy files, or directories of them', many: true }]
 
 export const policyCheck = command({
   name: 'policy check',
@@ -60,46 +58,8 @@ export const policyTest = command({
   },
 })
 
-export const policyApply = command({
-  name: 'policy apply',
-  summary: 'put a whole set of policies in force, in place of the one before',
-  flags: z.strictObject({ ...serverSocket, paths }),
-  positional: pathsArgument,
-  examples: ['vidimus policy apply policies/'],
-  async run({ serverSocket, paths }, { disk, stop }) {
-    const documents = await policyFiles(disk, paths)
-    valid(documents)
-    await using server = connectAdmin(serverSocket)
-    const applied = await server.policies.apply(documents, within(stop))
-    return {
-      value: { version: applied.version, documents: documents.map(({ name }) => name) },
-      text: `applied ${counted(documents.length, 'file')} as version ${applied.version.slice(0, 16)}`,
-    }
-  },
-})
-
-export const policyList = command({
-  name: 'policy list',
-  summary: 'show the policies in force',
-  flags: z.strictObject(serverSocket),
-  async run({ serverSocket }, { stop }) {
-    await using server = connectAdmin(serverSocket)
-    const { version, documents, appliedAt } = await server.policies.list(within(stop))
-    const { set } = checkPolicies(documents)
-    const policies = (set?.policies ?? []).map(({ name, action, rules }) => ({ name, action, rules: rules.length }))
-    const text =
-      appliedAt === undefined
-        ? 'no policies were applied: nothing is allowed'
-        : `version ${version.slice(0, 16)}, applied ${formatInstant(appliedAt)}\n\n${table(
-            ['POLICY', 'ACTION', 'RULES'],
-            policies.map(({ name, action, rules }) => [name, action, String(rules)]),
-          )}`
-    return { value: { version, ...(appliedAt === undefined ? {} : { appliedAt: formatInstant(appliedAt) }), policies, documents }, text }
-  },
-})
-
-/** Test files stand beside policies and are none. */
-async function policyFiles(disk: Disk, paths: readonly string[]): Promise<readonly PolicyDocument[]> {
+/** Test files stand beside policies and are none. @throws Failure `usage.no-file` where there is nothing else */
+export async function policyFiles(disk: Disk, paths: readonly string[]): Promise<readonly PolicyDocument[]> {
   const documents = (await disk.yamlFiles(paths)).filter((document) => !isPolicyTestFile(document))
   if (documents.length > 0) return documents
   // An empty set would allow nothing any more: nobody means that by naming the wrong folder.
@@ -107,8 +67,8 @@ async function policyFiles(disk: Disk, paths: readonly string[]): Promise<readon
 }
 
 /** @throws Failure `policy.invalid` with every problem on a line of its own */
-function valid(documents: readonly PolicyDocument[]): PolicySet {
-  const { set, problems } = checkPolicies(documents)
+export function valid(documents: readonly PolicyDocument[], options?: LanguageOptions): PolicySet {
+  const { set, problems } = checkPolicies(documents, options)
   if (set) return set
   throw new Failure('invalid_argument', 'policy.invalid', { public: mistakes(problems), internal: { problems } })
 }

@@ -25,6 +25,12 @@ export const agentConfigSchema = z.strictObject({
     .max(20)
     .prefault([{ kind: 'unix' }]),
   syncInterval: durationBetween(seconds(0.2), minutes(10)).prefault('5s'),
+  policies: z
+    .strictObject({
+      /** Files with public keys, PEM. With any, only policies that one of them signed are enforced, whatever the server says. */
+      trustedKeys: z.array(z.string().min(1)).max(16).default([]),
+    })
+    .prefault({}),
   log,
   shutdownGrace: durationBetween(seconds(1), minutes(10)).prefault('10s'),
 })

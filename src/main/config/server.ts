@@ -52,6 +52,12 @@ export const serverConfigSchema = z.strictObject({
     .array(z.enum(nodeAttestors.map((driver) => driver.kind)))
     .min(1)
     .default(['join_token']),
+  policies: z
+    .strictObject({
+      /** Files with public keys, PEM. With any, only policies that one of them signed are put in force. */
+      trustedKeys: z.array(z.string().min(1)).max(16).default([]),
+    })
+    .prefault({}),
   log,
   shutdownGrace: durationBetween(seconds(1), minutes(10)).prefault('10s'),
 })

@@ -1,0 +1,267 @@
+/** Putting policies in force, looking at what is and was, going back, and signing. */
+import { createPrivateKey, type KeyObject } from 'node:crypto'
+import { basename, relative } from 'node:path'
+import { z } from 'zod'
+import { formatInstant } from '../../kernel/clock.ts'
+import { formatDuration, parseDuration } from '../../kernel/duration.ts'
+import { Failure } from '../../kernel/failure.ts'
+import { checkPolicies, type LanguageOptions } from '../../policy/language.ts'
+import type { PolicyDocument } from '../../policy/policy-set.ts'
+import { signPolicySet } from '../../policy/signed-set.ts'
+import { type AppliedSet, connectAdmin, type PolicyChanges } from '../../server-api/client.ts'
+import { command } from '../command.ts'
+import type { Disk } from '../context.ts'
+import { parsed, positive, serverSocket, within } from '../flags.ts'
+import { counted, facts, table } from '../output.ts'
+import { listed } from '../wording.ts'
+import { paths, pathsArgument, policyFiles, valid } from './policy.ts'
+
+/** How a set is to be read. Nothing said: strict for a first set, else as the set in force. */
+const readingFlags = {
+  compat: z.enum(['strict', 'istio']).optional().describe("how to read the set: strict, or with Istio's verdicts, holes included"),
+  rootNamespace: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('the namespace whose policies apply everywhere; by default istio-system')
+    .meta({ value: 'name' }),
+}
+
+export const policyApply = command({
+  name: 'policy apply',
+  summary: 'put policies in force: these files, and those of other names that are in force already',
+  flags: z.strictObject({
+    ...serverSocket,
+    ...readingFlags,
+    paths,
+    dryRun: z.boolean().default(false).describe('say what would change, and change nothing'),
+    prune: z.boolean().default(false).describe('take away what is in force and not among these files'),
+    signature: z
+      .string()
+      .optional()
+      .describe('what `policy sign` made of these files; such a set is whole, as with --prune')
+      .meta({ value: 'path' }),
+    expectedVersion: z.string().min(1).optional().describe('refuse unless this version is in force').meta({ value: 'version' }),
+    force: z.boolean().default(false).describe('also where no administrator could call the server any more'),
+  }),
+  positional: pathsArgument,
+  examples: [
+    'vidimus policy apply --dry-run --prune policies/',
+    'vidimus policy apply policies/',
+    'vidimus policy apply --signature policies.sig policies/',
+  ],
+  async run({ serverSocket, paths, compat, rootNamespace, signature, dryRun, prune, expectedVersion, force }, { disk, stop }) {
+    const options = optionsOf({ compat, rootNamespace })
+    valid(await policyFiles(disk, paths), options)
+    const documents = await namedInside(disk, paths)
+    const proof = signature === undefined ? undefined : (await disk.read(signature)).trim()
+    await using server = connectAdmin(serverSocket)
+    const applied = await server.policies.apply(
+      {
+        documents,
+        ...(options && { options }),
+        ...(proof !== undefined && { signature: proof }),
+        ...(expectedVersion !== undefined && { expectedVersion }),
+        dryRun,
+        prune,
+        force,
+      },
+      within(stop),
+    )
+    const changes = applied.changes ?? { added: [], changed: [], removed: [], unchanged: [] }
+    const { version, serial } = applied
+    return {
+      value: { version, serial, dryRun, documents: applied.documents.map(({ name }) => name), changes: plainly(changes) },
+      text: dryRun
+        ? `a dry run: nothing has changed\n${whatChanges(changes, 'would be ')}`
+        : `${inForce(applied)}\n${whatChanges(changes, '')}`,
+    }
+  },
+})
+
+export const policyList = command({
+  name: 'policy list',
+  summary: 'show the policies in force',
+  flags: z.strictObject(serverSocket),
+  async run({ serverSocket }, { stop }) {
+    await using server = connectAdmin(serverSocket)
+    const { version, serial, documents, options, signature, appliedAt, appliedBy } = await server.policies.list(within(stop))
+    const { set } = checkPolicies(documents, options)
+    const policies = (set?.policies ?? []).map(({ name, action, rules }) => ({ name, action, rules: rules.length }))
+    const text =
+      appliedAt === undefined
+        ? 'no policies were applied: nothing is allowed'
+        : `version ${version.slice(0, 16)}, serial ${serial}, ${options?.mode ?? 'strict'} mode, applied ${formatInstant(appliedAt)}${signature === undefined ? '' : ', signed'}\n\n${table(
+            ['POLICY', 'ACTION', 'RULES'],
+            policies.map(({ name, action, rules }) => [name, action, String(rules)]),
+          )}`
+    return {
+      value: {
+        version,
+        serial,
+        options: options ?? {},
+        ...(signature === undefined ? {} : { signature }),
+        ...(appliedAt === undefined ? {} : { appliedAt: formatInstant(appliedAt) }),
+        ...(appliedBy === undefined ? {} : { appliedBy }),
+        policies,
+        documents,
+      },
+      text,
+    }
+  },
+})
+
+export const policyHistory = command({
+  name: 'policy history',
+  summary: 'show what was in force, the newest first',
+  flags: z.strictObject({ ...serverSocket, limit: positive.default(20).describe('at most so many, up to 100').meta({ value: 'n' }) }),
+  async run({ serverSocket, limit }, { stop }) {
+    await using server = connectAdmin(serverSocket)
+    const sets = await server.policies.history(Math.min(limit, 100), within(stop))
+    const rows = sets.map(({ serial, version, documents, appliedAt, appliedBy, options, signature }) => ({
+      serial,
+      version,
+      appliedAt: appliedAt === undefined ? '' : formatInstant(appliedAt),
+      appliedBy: appliedBy ?? '',
+      mode: options?.mode ?? 'strict',
+      signed: signature !== undefined,
+      documents: documents.map(({ name }) => name),
+    }))
+    return {
+      value: { sets: rows },
+      text:
+        rows.length === 0
+          ? 'no policies were applied yet'
+          : table(
+              ['SERIAL', 'VERSION', 'APPLIED', 'FILES', 'MODE', 'SIGNED', 'BY'],
+              rows.map((row) => [
+                String(row.serial),
+                row.version.slice(0, 16),
+                row.appliedAt,
+                String(row.documents.length),
+                row.mode,
+                row.signed ? 'yes' : 'no',
+                row.appliedBy,
+              ]),
+            ),
+    }
+  },
+})
+
+export const policyRollback = command({
+  name: 'policy rollback',
+  summary: 'put in force again what was in force before, in one step',
+  flags: z.strictObject({
+    ...serverSocket,
+    to: positive
+      .optional()
+      .describe('the serial to go back to, as `policy history` shows it; by default the one before')
+      .meta({ value: 'serial' }),
+    force: z.boolean().default(false).describe('also where no administrator could call the server any more'),
+  }),
+  examples: ['vidimus policy rollback', 'vidimus policy rollback --to 41'],
+  async run({ serverSocket, to, force }, { stop }) {
+    await using server = connectAdmin(serverSocket)
+    const applied = await server.policies.rollBack({ serial: to ?? 0, force }, within(stop))
+    const changes = applied.changes ?? { added: [], changed: [], removed: [], unchanged: [] }
+    const { version, serial } = applied
+    return { value: { version, serial, changes: plainly(changes) }, text: `${inForce(applied)}\n${whatChanges(changes, '')}` }
+  },
+})
+
+export const policySign = command({
+  name: 'policy sign',
+  summary: 'sign a whole set of policy files, for servers and agents that ask for it',
+  flags: z.strictObject({
+    ...readingFlags,
+    paths,
+    key: z.string().describe('the private key, PEM: P-256, P-384, Ed25519 or RSA').meta({ value: 'path' }),
+    serial: positive.describe('above that of every set signed before: it is never accepted twice').meta({ value: 'n' }),
+    expiresIn: parsed(parseDuration)
+      .prefault('90d')
+      .describe('for how long the signature can be used to put the set in force')
+      .meta({ value: 'duration' }),
+    out: z.string().default('-').describe('where the signature goes; `-` for standard output').meta({ value: 'path' }),
+  }),
+  positional: pathsArgument,
+  examples: ['vidimus policy sign --key signer.pem --serial 7 --out policies.sig policies/'],
+  async run({ paths, key, serial, expiresIn, out, compat, rootNamespace }, { disk, clock }) {
+    const options = optionsOf({ compat, rootNamespace }) ?? {}
+    valid(await policyFiles(disk, paths), options)
+    const documents = await namedInside(disk, paths)
+    const expires = clock.now() + expiresIn
+    const signature = await signPolicySet({ documents, options }, { serial, expires }, privateKey(await disk.read(key), key))
+    if (out !== '-') await disk.write(out, `${signature}\n`, false)
+    return {
+      value: { signature, serial, expires: formatInstant(expires), documents: documents.map(({ name }) => name) },
+      text:
+        out === '-'
+          ? signature
+          : facts([
+              ['signature', out],
+              ['serial', String(serial)],
+              ['expires', `${formatInstant(expires)} (in ${formatDuration(expiresIn)})`],
+              ['files', String(documents.length)],
+            ]),
+    }
+  },
+})
+
+/** The same names wherever the command is run: inside the folder that was given, or the file's own. */
+async function namedInside(disk: Disk, paths: readonly string[]): Promise<readonly PolicyDocument[]> {
+  const named: PolicyDocument[] = []
+  for (const path of paths) {
+    const documents = await policyFiles(disk, [path]).catch((error: unknown) => {
+      if (Failure.from(error).reason === 'usage.no-file') return []
+      throw error
+    })
+    for (const { name, text } of documents) {
+      const inside = name === path ? basename(path) : relative(path, name)
+      if (named.some((other) => other.name === inside))
+        throw new Failure('invalid_argument', 'usage.same-name', {
+          public: `two of the files would be called ${listed([inside])}: give one folder that holds both`,
+        })
+      named.push({ name: inside, text })
+    }
+  }
+  return named
+}
+
+function optionsOf({
+  compat,
+  rootNamespace,
+}: {
+  compat?: 'strict' | 'istio' | undefined
+  rootNamespace?: string | undefined
+}): LanguageOptions | undefined {
+  if (compat === undefined && rootNamespace === undefined) return undefined
+  return { ...(compat !== undefined && { mode: compat }), ...(rootNamespace !== undefined && { rootNamespace }) }
+}
+
+function privateKey(pem: string, path: string): KeyObject {
+  try {
+    return createPrivateKey(pem)
+  } catch {
+    // Without the cause: a parser's message may quote what it read.
+    throw new Failure('invalid_argument', 'usage.no-key', {
+      public: `\`${path}\` holds no private key that can be read: expected PEM without a passphrase`,
+    })
+  }
+}
+
+const inForce = ({ documents, version, serial }: AppliedSet): string =>
+  `${counted(documents.length, 'file')} in force as version ${version.slice(0, 16)}, serial ${serial}`
+
+function whatChanges({ added, changed, removed, unchanged }: PolicyChanges, would: string): string {
+  const told = [
+    ...added.map((name) => `  ${would}added     ${name}`),
+    ...changed.map((name) => `  ${would}changed   ${name}`),
+    ...removed.map((name) => `  ${would}removed   ${name}`),
+  ]
+  return [
+    ...(told.length === 0 ? ['  nothing changes'] : told),
+    ...(unchanged.length === 0 ? [] : [`  ${counted(unchanged.length, 'file')} unchanged`]),
+  ].join('\n')
+}
+
+const plainly = ({ added, changed, removed, unchanged }: PolicyChanges) => ({ added, changed, removed, unchanged })
