@@ -171,8 +171,8 @@ module.exports = {
     only(
       'jose',
       'node_modules/jose/',
-      '^src/(spiffe/jws|ca/jwt-authority)\\.ts$',
-      'Tokens are verified in one place, and keys are named in another.',
+      '^src/(spiffe/jws|ca/jwt-authority|policy/signed-set)\\.ts$',
+      'Tokens are verified in one place, keys are named in another, and policies are signed in a third.',
     ),
     only('kysely', '^(node:)?sqlite$|node_modules/(kysely|pg)/', '^src/store/', 'SQL is spoken in the store.'),
     only(
