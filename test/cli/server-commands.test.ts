@@ -223,7 +223,7 @@ describe('releases of policies', () => {
   test('are signed by a key in a file, whose content no error shows', async () => {
     const a = file('sign-a.yaml', policy('a'))
     const { privateKey } = generateKeyPairSync('ed25519')
-    const key = file('signer.pem', String(privateKey.export({ format: 'pem', type: 'pkcs8' })))
+    const key = file('signer.pem', privateKey.export({ format: 'pem', type: 'pkcs8' }))
     const out = join(directory, 'policies.sig')
     const signed = await vidimus(['policy', 'sign', '--key', key, '--serial', '7', '--out', out, a])
     expect(signed.out).toMatch(/^signature: .*policies\.sig\nserial: +7\nexpires: +2026-04-01T00:00:00Z \(in 90d\)\nfiles: +1\n$/)
