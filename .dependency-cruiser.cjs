@@ -181,6 +181,12 @@ module.exports = {
       '^src/(policy/language|policy/yaml[^/]*|main/config/[^/]+)\\.ts$|^src/cli/',
       'Text that people write is parsed where its language is known.',
     ),
+    only(
+      'cel',
+      'node_modules/@bufbuild/(cel|cel-spec|re2)/',
+      '^src/(policy/cel|authz/rbac-interpreter)\\.ts$',
+      'Conditions are read in one file; expressions of RE2 run where they are judged.',
+    ),
     only('pino', 'node_modules/pino/', '^src/main/log\\.ts$', 'Rooms write to the port Log.'),
     only('commander', 'node_modules/commander/', '^src/(cli|main)/', 'Arguments are read at the front door.'),
     only('@opentelemetry', 'node_modules/@opentelemetry/', '^src/main/', 'Rooms see the port Meter.'),

@@ -48,6 +48,11 @@ export interface RbacFilters {
  * @throws Failure `rbac.not-enforceable` where Envoy cannot decide as the evaluator does; nothing is left out instead
  */
 export function rbacFilters(compiled: CompiledPolicies, trustDomains: readonly TrustDomain[]): RbacFilters {
+  const unsaid = [...compiled.custom, ...compiled.audit, ...compiled.deny, ...compiled.allow].find(
+    ({ action, cel }) => cel || action === 'CUSTOM',
+  )
+  if (unsaid)
+    throw new Failure('failed_precondition', 'rbac.not-enforceable', { public: `the rule \`${unsaid.id}\` cannot be enforced by a proxy` })
   return compiled.mode === 'strict' ? strictFilters(compiled, trustDomains) : istioFilters(compiled)
 }
 
@@ -279,6 +284,8 @@ function strictPeer(match: PeerMatch): Requirement {
       return uriSan(suffixed(match.suffix))
     case 'namespace':
       return uriSan(regex(`spiffe://[^/]+/ns/${globbed(match.glob, '[^/]*')}/sa/[^/]+`))
+    case 'trust-domain':
+      return match.glob === '*' ? verifiedPeer : uriSan(regex(`spiffe://${globbed(match.glob, '[^/]*')}/.*`))
     case 'service-account':
       return uriSan(regex(`spiffe://[^/]+/ns/${quoted(match.namespace)}/sa/${quoted(match.name)}`))
     case 'principal':
@@ -301,6 +308,8 @@ function istioPeer(match: PeerMatch): Requirement {
       return authenticated(prefixed(match.prefix))
     case 'namespace':
       return authenticated(regex(`.*/ns/${globbed(match.glob, '.*')}/.*`))
+    case 'trust-domain':
+      return authenticated(istioTrustDomain(match.glob))
     case 'service-account':
       return authenticated(regex(`spiffe://.+/ns/${quoted(match.namespace)}/(.+/|)sa/${quoted(match.name)}(/.+)?`))
     case 'principal':
@@ -308,6 +317,11 @@ function istioPeer(match: PeerMatch): Requirement {
     default:
       throw new Error(`bug: peer match ${JSON.stringify(match satisfies never)}`)
   }
+}
+
+function istioTrustDomain(glob: string): Matcher {
+  if (glob === '*') return prefixed('spiffe://')
+  return glob.includes('*') ? regex(`spiffe://${globbed(glob, '[^/]*')}/.*`) : prefixed(`spiffe://${glob}/`)
 }
 
 /** `*` has no `spiffe://` put before it. */

@@ -1,12 +1,15 @@
 /** Policies that concern one workload, as rules in normal form: what the evaluator, the proxy's RBAC and every analysis start from. */
 import { createHash } from 'node:crypto'
 import type { Instant } from '../kernel/clock.ts'
-import { pathOf, type SpiffeId } from '../spiffe/id.ts'
+import { pathOf, trustDomainOf, type SpiffeId } from '../spiffe/id.ts'
 import type { Selector } from '../spiffe/selector.ts'
+import { aliasesIn } from './aliases.ts'
+import type { CelTest, CelTree } from './cel.ts'
 import type { CompiledRule } from './compiled-rule.ts'
 import type { PathNormalization } from './normalize.ts'
 import { templateMatches } from './matching.ts'
-import type { Clause, IdMatch, Policy, PolicyMode, PolicySet } from './policy-set.ts'
+import { effectiveMtls, type EffectiveMtls, permissive } from './mtls.ts'
+import type { Clause, IdMatch, JwtRule, Policy, PolicyAction, PolicyMode, PolicySet, Rule, Selection } from './policy-set.ts'
 import { indexRules, type RuleIndex } from './rule-index.ts'
 
 /** What is known about a workload by attestation; nothing it said itself. */
@@ -19,6 +22,14 @@ export interface WorkloadFacts {
 export interface CompiledPolicies {
   readonly mode: PolicyMode
   readonly pathNormalization: PathNormalization
+  /** Connections that are refused for want of mTLS, before anything else. */
+  readonly mtls: EffectiveMtls
+  /** Which end-user tokens are taken. Where there are any, a token that none takes is refused. */
+  readonly tokens: readonly JwtRule[]
+  /** For each of these that matches its provider is asked, and may refuse. */
+  readonly custom: readonly CompiledRule[]
+  /** These mark requests, and decide nothing. */
+  readonly audit: readonly CompiledRule[]
   /** Any of these that matches refuses. In the order in which a proxy tries them: by id. */
   readonly deny: readonly CompiledRule[]
   /** Then any of these that matches allows. */
@@ -35,12 +46,28 @@ export interface CompiledPolicies {
   readonly fingerprint: string
   /** How the evaluator finds its rules; says nothing that `deny` and `allow` do not say. */
   readonly index: { readonly deny: RuleIndex; readonly allow: RuleIndex }
+  /** What would be in force if the policies on dry run were enforced as well. Absent where there are none. */
+  readonly candidate?: CompiledPolicies
 }
 
 /** The policies of a set that select this workload at this moment. */
 export function compileFor(set: PolicySet, facts: WorkloadFacts, { at }: { readonly at: Instant }): CompiledPolicies {
-  const selected = set.policies.filter((policy) => policy.target === 'workload' && selects(policy, facts))
-  return compilePolicies(selected, set, at)
+  const aliases = aliasesIn(set, facts.spiffeIds[0] && trustDomainOf(facts.spiffeIds[0]))
+  const selected = set.policies
+    .filter((policy) => policy.target === 'workload' && selects(policy.selection, facts))
+    .map((policy) => ({ ...policy, rules: policy.rules.map(aliases) }))
+  const around = {
+    mtls: effectiveMtls(set, (selection) => selects(selection, facts)),
+    tokens: set.requestAuthentications.flatMap(({ selection, jwtRules }) => (selects(selection, facts) ? jwtRules : [])),
+  }
+  const enforced = compilePolicies(
+    selected.filter(({ dryRun }) => !dryRun),
+    set,
+    at,
+    around,
+  )
+  if (selected.every(({ dryRun }) => !dryRun)) return enforced
+  return Object.freeze({ ...enforced, candidate: compilePolicies(selected, set, at, around) })
 }
 
 /** Policies that were selected already. Expired ones give no rules, but an expired ALLOW policy opens nothing by its absence. */
@@ -48,31 +75,37 @@ export function compilePolicies(
   policies: readonly Policy[],
   set: Pick<PolicySet, 'mode' | 'pathNormalization'>,
   at: Instant,
+  around: Pick<CompiledPolicies, 'mtls' | 'tokens'> = { mtls: permissive, tokens: [] },
 ): CompiledPolicies {
   const alive = policies.filter((policy) => policy.expires === undefined || at < policy.expires)
   const rules = alive.flatMap(compileRules).sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
-  const deny = rules.filter((rule) => rule.action === 'DENY')
-  const allow = rules.filter((rule) => rule.action === 'ALLOW')
+  const of = (action: PolicyAction) => rules.filter((rule) => rule.action === action)
+  const [custom, audit, deny, allow] = [of('CUSTOM'), of('AUDIT'), of('DENY'), of('ALLOW')]
   const allowSelected = policies.some((policy) => policy.action === 'ALLOW')
   const validUntil = Math.min(...alive.map((policy) => policy.expires ?? Infinity))
   const { mode, pathNormalization } = set
   return Object.freeze({
     mode,
     pathNormalization,
+    ...around,
+    custom,
+    audit,
     deny,
     allow,
     allowSelected,
     knownMethods: [...new Set([...registeredMethods, ...methodsNamedIn(rules)])],
-    comparesPaths: operationClauses(rules).some((clause) => clause.on === 'path'),
+    comparesPaths:
+      operationClauses(rules).some((clause) => clause.on === 'path') ||
+      celTests(rules).some(({ attribute }) => attribute.on === 'request.url_path'),
     ...(validUntil === Infinity ? {} : { validUntil }),
-    fingerprint: fingerprintOf([mode, pathNormalization, allowSelected, deny, allow]),
+    fingerprint: fingerprintOf([mode, pathNormalization, around, allowSelected, custom, audit, deny, allow]),
     index: { deny: indexRules(deny, mode), allow: indexRules(allow, mode) },
   })
 }
 
-/** True if a policy is for this workload: by namespace, labels and identities, as far as it names them (authorization.md 3). */
-function selects(policy: Policy, facts: WorkloadFacts): boolean {
-  const { namespace, matchLabels, identities } = policy.selection
+/** True if a selection is for this workload: by namespace, labels and identities, as far as it names them (authorization.md 1.6, 3). */
+function selects({ namespace, matchLabels, identities, targetRefs }: Selection, facts: WorkloadFacts): boolean {
+  if (targetRefs) return false
   if (namespace !== undefined && !namespacesOf(facts).includes(namespace)) return false
   if (identities && !facts.spiffeIds.some((id) => identities.some((match) => idMatches(match, id)))) return false
   const labels = matchLabels.length > 0 ? labelsOf(facts) : undefined
@@ -109,22 +142,40 @@ function compileRules(policy: Policy): CompiledRule[] {
   return policy.rules.map((rule, index) => ({
     id: `ns[${policy.namespace}]-policy[${policy.name}]-rule[${index}]`,
     action: policy.action,
+    ...(policy.provider === undefined ? {} : { provider: policy.provider }),
     policy: policy.namespace === '' ? policy.name : `${policy.namespace}/${policy.name}`,
     rule: index,
     requirePeer: policy.requirePeer,
     sources: rule.from,
     operations: rule.to,
     conditions: rule.when,
+    ...(rule.cel && { cel: rule.cel }),
+    needsHttp: needsHttp(rule),
     ...(policy.expires === undefined ? {} : { expires: policy.expires }),
     place: rule.place,
   }))
 }
 
-function methodsNamedIn(rules: readonly CompiledRule[]): string[] {
-  return operationClauses(rules).flatMap((clause) =>
-    clause.on === 'method' ? clause.anyOf.flatMap((match) => (match.kind === 'exact' ? [match.value] : [])) : [],
+function needsHttp({ from, to, when, cel }: Rule): boolean {
+  const clauses: readonly Clause[] = [...(from === 'any' ? [] : from.flat()), ...(to === 'any' ? [] : to.flat()), ...when]
+  return (
+    clauses.some(({ on }) => onlyHttp.has(on)) ||
+    (cel !== undefined && testsOf(cel.tree).some(({ attribute }) => attribute.on.startsWith('request.')))
   )
 }
+
+function methodsNamedIn(rules: readonly CompiledRule[]): string[] {
+  const inOperations = operationClauses(rules).flatMap((clause) =>
+    clause.on === 'method' ? clause.anyOf.flatMap((match) => (match.kind === 'exact' ? [match.value] : [])) : [],
+  )
+  const inConditions = celTests(rules).flatMap(({ attribute, comparison }) =>
+    attribute.on === 'request.method' && comparison.is === 'one-of' ? comparison.values : [],
+  )
+  return [...inOperations, ...inConditions]
+}
+
+const celTests = (rules: readonly CompiledRule[]): CelTest[] => rules.flatMap(({ cel }) => (cel ? testsOf(cel.tree) : []))
+const testsOf = (tree: CelTree): readonly CelTest[] => (tree.kind === 'test' ? [tree] : tree.of.flatMap(testsOf))
 
 function operationClauses(rules: readonly CompiledRule[]): Clause[] {
   return rules.flatMap((rule) => (rule.operations === 'any' ? [] : rule.operations.flat()))
@@ -136,6 +187,8 @@ function fingerprintOf(value: unknown): string {
   return createHash('sha256').update(text).digest('hex')
 }
 
+/** What Istio refuses to say of plain connections (authorization.md 1.2). */
+const onlyHttp: ReadonlySet<Clause['on']> = new Set(['host', 'method', 'path', 'header', 'request.auth.principal', 'claim'])
 const namespacePath = /^\/ns\/([^/]+)\//
 const labelSelectors: Readonly<Record<string, string>> = { k8s: 'pod-label:', docker: 'label:' }
 /** RFC 9110 section 9.3 and RFC 5789. */

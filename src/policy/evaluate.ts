@@ -1,24 +1,38 @@
 /**
  * The evaluator: (policies of a workload, request) → decision. Total: whatever goes wrong is a denial with a reason.
- * Order: DENY, then ALLOW, then refusal; in istio mode a workload that no ALLOW policy selects is open (authorization.md 1.1).
+ * Order: mTLS, token, CUSTOM, DENY, ALLOW, then refusal; in istio mode a workload that no ALLOW policy selects is open (authorization.md 1.1).
  */
 import { tellChain } from '../kernel/failure.ts'
 import { pathOf } from '../spiffe/id.ts'
+import { celHolds, type CelFacts } from './cel.ts'
 import { idMatches, type CompiledPolicies } from './compile.ts'
 import type { CompiledRule } from './compiled-rule.ts'
-import type { Decision, DecisionReason } from './decision.ts'
+import type { DecidingRule, Decision, DecisionReason } from './decision.ts'
 import { blockHolds, globMatches, parseAddress, stringMatches, templateMatches, type StringMatch } from './matching.ts'
 import { foldPath, isCanonicalPath, isPlainPath, normalizePath } from './normalize.ts'
-import type { AddressClause, Clause, HeaderClause, HostClause, PathClause, PeerClause, PeerMatch, PolicyMode } from './policy-set.ts'
-import type { PolicyRequest } from './request.ts'
+import { mtlsAt } from './mtls.ts'
+import type {
+  AddressClause,
+  ClaimClause,
+  Clause,
+  FilterMetadataClause,
+  HeaderClause,
+  HostClause,
+  PathClause,
+  PeerClause,
+  PeerMatch,
+  PolicyAction,
+  PolicyMode,
+  RequestPrincipalClause,
+} from './policy-set.ts'
+import type { Claims, PolicyRequest } from './request.ts'
 import { firstMatch } from './rule-index.ts'
 
 /** Decides one request at the workload that the policies were compiled for. */
 export function decide(compiled: CompiledPolicies, request: PolicyRequest): Decision {
   return guarded(() => {
     const seen = see(compiled, request)
-    if (seen.malformed !== undefined) return refusal('malformed-request', [seen.malformed])
-    return decideBySearch(compiled, (rules, index) => {
+    return decideBySearch(compiled, seen, (rules, index) => {
       if (seen.keys) return firstMatch(index, seen.keys, (number) => ruleMatches(rules[number]!, seen))
       return rules.findIndex((rule) => ruleMatches(rule, seen))
     })
@@ -29,8 +43,7 @@ export function decide(compiled: CompiledPolicies, request: PolicyRequest): Deci
 export function decideByReading(compiled: CompiledPolicies, request: PolicyRequest): Decision {
   return guarded(() => {
     const seen = see(compiled, request)
-    if (seen.malformed !== undefined) return refusal('malformed-request', [seen.malformed])
-    return decideBySearch(compiled, (rules) => rules.findIndex((rule) => ruleMatches(rule, seen)))
+    return decideBySearch(compiled, seen, (rules) => rules.findIndex((rule) => ruleMatches(rule, seen)))
   })
 }
 
@@ -47,6 +60,8 @@ export interface SeenRequest {
   readonly sourceIp?: readonly number[]
   readonly remoteIp?: readonly number[]
   readonly destinationIp?: readonly number[]
+  /** The verified token's, with those that are lists written with spaces cut into lists. Absent: no token. */
+  readonly claims?: Claims
   /** Why the request is refused whatever the rules say. */
   readonly malformed?: string
   /** Absent where the index cannot be used because something it asks for is not known. */
@@ -55,7 +70,7 @@ export interface SeenRequest {
 
 /** Reads a request once, the way that all rules compare it. */
 export function see(
-  compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization' | 'knownMethods' | 'comparesPaths'>,
+  compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization' | 'knownMethods' | 'comparesPaths' | 'tokens'>,
   request: PolicyRequest,
 ): SeenRequest {
   const { mode } = compiled
@@ -78,6 +93,7 @@ export function see(
       : undefined
   return {
     ...common,
+    ...(request.token && { claims: cutAtSpaces(request.token.claims, compiled.tokens) }),
     ...(path === undefined ? {} : { path }),
     ...(host === undefined ? {} : { host }),
     ...(malformed === undefined ? {} : { malformed }),
@@ -88,30 +104,49 @@ export function see(
 /** True if a rule matches. */
 function ruleMatches(rule: CompiledRule, seen: SeenRequest): boolean {
   if (rule.requirePeer && seen.peers.length === 0) return false
+  if (rule.needsHttp && seen.mode === 'istio' && rule.action === 'ALLOW' && !seen.request.http) return false
   return (
     oneTermHolds(rule.sources, rule.action, seen) &&
     oneTermHolds(rule.operations, rule.action, seen) &&
-    everyClauseHolds(rule.conditions, rule.action, seen)
+    everyClauseHolds(rule.conditions, rule.action, seen) &&
+    (!rule.cel || celHolds(rule.cel.tree, celFactsOf(seen), rule.action !== 'ALLOW'))
   )
 }
 
-function oneTermHolds(terms: 'any' | readonly (readonly Clause[])[], action: 'ALLOW' | 'DENY', seen: SeenRequest): boolean {
+/** What a condition in CEL can ask about. */
+function celFactsOf({ request, peers, path }: SeenRequest): CelFacts {
+  const { http } = request
+  const texts = {
+    'request.method': http?.method,
+    'request.url_path': path,
+    'connection.requested_server_name': request.sni === '' ? undefined : request.sni,
+    'connection.uri_san_peer_certificate': peers[0],
+  }
+  return {
+    text: (attribute) => texts[attribute],
+    header: (name) => http && (http.headers.get(name) ?? []),
+    port: request.destinationPort,
+    mtls: peers.length > 0,
+  }
+}
+
+function oneTermHolds(terms: 'any' | readonly (readonly Clause[])[], action: PolicyAction, seen: SeenRequest): boolean {
   if (terms === 'any') return true
   for (const term of terms) if (everyClauseHolds(term, action, seen)) return true
   return false
 }
 
-function everyClauseHolds(clauses: readonly Clause[], action: 'ALLOW' | 'DENY', seen: SeenRequest): boolean {
+function everyClauseHolds(clauses: readonly Clause[], action: PolicyAction, seen: SeenRequest): boolean {
   for (const clause of clauses) if (!clauseHolds(clause, action, seen)) return false
   return true
 }
 
 /**
  * True if one clause of a rule holds. What is not known is decided on the refusing side:
- * a clause about it fails in an ALLOW rule and holds in a DENY rule, negated or not (authorization.md 2; authorization.md 1.7 for HTTP on plain connections).
+ * a clause about it fails in an ALLOW rule and holds in every other, negated or not (authorization.md 2; authorization.md 1.7 for HTTP on plain connections).
  */
-export function clauseHolds(clause: Clause, action: 'ALLOW' | 'DENY', seen: SeenRequest): boolean {
-  const unknown = action === 'DENY'
+export function clauseHolds(clause: Clause, action: PolicyAction, seen: SeenRequest): boolean {
+  const unknown = action !== 'ALLOW'
   switch (clause.on) {
     case 'peer':
       return peerHolds(clause, action, seen)
@@ -140,6 +175,12 @@ export function clauseHolds(clause: Clause, action: 'ALLOW' | 'DENY', seen: Seen
       return pathHolds(clause, seen, unknown)
     case 'header':
       return headerHolds(clause, action, seen)
+    case 'request.auth.principal':
+    case 'claim':
+      return tokenHolds(clause, action, seen)
+    case 'filter-metadata':
+      return filterMetadataHolds(clause, action, seen)
+    case 'attested':
     case 'caller':
     case 'entry.spiffeId':
     case 'entry.parentId':
@@ -156,8 +197,27 @@ export function clauseHolds(clause: Clause, action: 'ALLOW' | 'DENY', seen: Seen
 
 function decideBySearch(
   compiled: CompiledPolicies,
+  seen: SeenRequest,
   find: (rules: readonly CompiledRule[], index: CompiledPolicies['index']['deny']) => number,
 ): Decision {
+  const decision = verdict(compiled, seen, find)
+  if (compiled.audit.length === 0 || decision.reason === 'malformed-request') return decision
+  const audited = compiled.audit.filter((rule) => ruleMatches(rule, seen)).map(named)
+  return audited.length === 0 ? decision : { ...decision, audited }
+}
+
+function verdict(
+  compiled: CompiledPolicies,
+  seen: SeenRequest,
+  find: (rules: readonly CompiledRule[], index: CompiledPolicies['index']['deny']) => number,
+): Decision {
+  const { request } = seen
+  if (seen.malformed !== undefined) return refusal('malformed-request', [seen.malformed])
+  if (!request.peer && mtlsAt(compiled.mtls, request.destinationPort) === 'STRICT') return refusal('plaintext-refused')
+  if (request.token && request.http && compiled.tokens.length > 0 && !tokenTaken(request.token.claims, compiled.tokens))
+    return refusal('token-refused')
+  const refused = compiled.custom.length > 0 ? refusedByProvider(compiled, seen) : undefined
+  if (refused) return refused
   const denying = compiled.deny[find(compiled.deny, compiled.index.deny)]
   if (denying) return decidedBy(denying)
   const allowing = compiled.allow[find(compiled.allow, compiled.index.allow)]
@@ -167,9 +227,26 @@ function decideBySearch(
   return refusal('no-policy')
 }
 
+/** Every provider that a rule asks must allow. Where rules name several, Istio asks none of them and refuses what they match (authorization.md 1.8). */
+function refusedByProvider({ custom, mode }: CompiledPolicies, seen: SeenRequest): Decision | undefined {
+  const asking = custom.filter((rule) => ruleMatches(rule, seen))
+  const severalProviders = mode === 'istio' && new Set(custom.map(({ provider }) => provider)).size > 1
+  const answers = seen.request.providers ?? {}
+  for (const rule of asking) {
+    const answer = Object.hasOwn(answers, rule.provider!) ? answers[rule.provider!] : undefined
+    const refused = { allowed: false, decidedBy: [named(rule)] }
+    if (severalProviders)
+      return { ...refused, reason: 'provider-denied', errors: ['CUSTOM policies of one workload name several providers'] }
+    if (answer === 'denied') return { ...refused, reason: 'provider-denied', errors: [] }
+    if (answer !== 'allowed')
+      return { ...refused, reason: 'provider-silent', errors: [`the provider \`${rule.provider}\` has not answered`] }
+  }
+  return undefined
+}
+
 /** Strict: typed, and an unauthenticated peer never satisfies a negation in ALLOW, always in DENY. Istio: NOT(nothing) is true. */
-function peerHolds(clause: PeerClause, action: 'ALLOW' | 'DENY', seen: SeenRequest): boolean {
-  if (seen.peers.length === 0) return clause.not && (action === 'DENY' || seen.mode === 'istio')
+function peerHolds(clause: PeerClause, action: PolicyAction, seen: SeenRequest): boolean {
+  if (seen.peers.length === 0) return clause.not && (action !== 'ALLOW' || seen.mode === 'istio')
   const holds = clause.anyOf.some((match) => seen.peers.some((name) => peerMatches(match, name, seen)))
   return holds !== clause.not
 }
@@ -189,6 +266,8 @@ function peerMatches(match: PeerMatch, name: string, { mode, request }: SeenRequ
       return mode === 'strict'
         ? canonicalAccount(name, (namespace) => globMatches(match.glob, namespace))
         : globMatches(`*/ns/${match.glob}/*`, name)
+    case 'trust-domain':
+      return trustDomainHolds(match.glob, mode === 'strict' ? request.peer!.spiffeId : name)
     case 'service-account':
       return mode === 'strict'
         ? canonicalAccount(name, (namespace, account) => namespace === match.namespace && account === match.name)
@@ -198,6 +277,12 @@ function peerMatches(match: PeerMatch, name: string, { mode, request }: SeenRequ
     default:
       throw new Error(`bug: peer match ${JSON.stringify(match satisfies never)}`)
   }
+}
+
+function trustDomainHolds(glob: string, name: string): boolean {
+  if (!name.startsWith(scheme)) return false
+  const end = name.indexOf('/', scheme.length)
+  return glob === '*' || (end !== -1 && globMatches(glob, name.slice(scheme.length, end)))
 }
 
 /** `/ns/<namespace>/sa/<account>` and nothing else. */
@@ -266,14 +351,63 @@ function pathHolds(clause: PathClause, { path, mode }: SeenRequest, unknown: boo
  * A header may be there several times. Strict: ALLOW needs every value to agree, DENY one of them; what is not there has no value that could match,
  * so it satisfies a negation. Istio: one value is enough, and a negation is the opposite.
  */
-function headerHolds(clause: HeaderClause, action: 'ALLOW' | 'DENY', seen: SeenRequest): boolean {
+function headerHolds(clause: HeaderClause, action: PolicyAction, seen: SeenRequest): boolean {
   const { http } = seen.request
-  if (!http) return action === 'DENY'
+  if (!http) return action !== 'ALLOW'
   const values = headerNamed(clause.name, http, seen)
   const matches = (value: string) => clause.anyOf.some((match) => stringMatches(match, value))
   if (seen.mode === 'istio') return values.some(matches) !== clause.not
   if (values.length === 0) return clause.not
   return action === 'ALLOW' ? values.every((value) => matches(value) !== clause.not) : values.some((value) => matches(value) !== clause.not)
+}
+
+/** Without a token: as without a peer. One value of a claim is enough, in both modes; a claim that is not there has no value. */
+function tokenHolds(clause: RequestPrincipalClause | ClaimClause, action: PolicyAction, { request, claims, mode }: SeenRequest): boolean {
+  if (!request.http) return action !== 'ALLOW'
+  if (!claims) return clause.not && (action !== 'ALLOW' || mode === 'istio')
+  if (clause.on === 'claim') {
+    const value = claimAt(claims, clause.path)
+    const values: readonly unknown[] = Array.isArray(value) ? value : [value]
+    return values.some((one) => typeof one === 'string' && clause.anyOf.some((match) => notEmptyMatches(match, one))) !== clause.not
+  }
+  const [issuer, subject] = [claimAt(claims, ['iss']), claimAt(claims, ['sub'])]
+  const named = (match: StringMatch, text: unknown) => typeof text === 'string' && notEmptyMatches(match, text)
+  return clause.anyOf.some((match) => named(match.issuer, issuer) && named(match.subject, subject)) !== clause.not
+}
+
+/** What another filter did not say is not known. */
+function filterMetadataHolds(clause: FilterMetadataClause, action: PolicyAction, { request, mode }: SeenRequest): boolean {
+  const value = claimAt(request.filterMetadata ?? {}, [clause.filter, clause.key])
+  if (value === undefined && mode === 'strict') return action !== 'ALLOW'
+  const found = ({ inList, match }: (typeof clause.anyOf)[number]) =>
+    (inList ? (Array.isArray(value) ? value : []) : [value]).some((one) => typeof one === 'string' && notEmptyMatches(match, one))
+  return clause.anyOf.some(found) !== clause.not
+}
+
+/** R-31: own keys alone. */
+function claimAt(claims: Claims, path: readonly string[]): unknown {
+  return path.reduce<unknown>((value, key) => (isObject(value) && Object.hasOwn(value, key) ? value[key] : undefined), claims)
+}
+
+const isObject = (value: unknown): value is Claims => typeof value === 'object' && value !== null && !Array.isArray(value)
+
+/** authorization.md 1.3: a list that is written as words becomes one, before anything is compared. */
+function cutAtSpaces(claims: Claims, tokens: CompiledPolicies['tokens']): Claims {
+  const own = tokens.filter(({ issuer }) => issuer === claims['iss']).flatMap(({ spaceDelimitedClaims }) => spaceDelimitedClaims)
+  const cut = ['scope', 'permission', ...own].flatMap((name): [string, readonly string[]][] => {
+    const value = claimAt(claims, [name])
+    return typeof value === 'string' ? [[name, value.split(' ').filter((word) => word !== '')]] : []
+  })
+  return cut.length === 0 ? claims : { ...claims, ...Object.fromEntries(cut) }
+}
+
+function tokenTaken(claims: Claims, tokens: CompiledPolicies['tokens']): boolean {
+  const value = claimAt(claims, ['aud'])
+  const audiences: readonly unknown[] = Array.isArray(value) ? value : [value]
+  return tokens.some(
+    (token) =>
+      token.issuer === claimAt(claims, ['iss']) && (token.audiences.length === 0 || token.audiences.some((one) => audiences.includes(one))),
+  )
 }
 
 /** Envoy finds pseudo headers, and `host`, among the headers. Strict mode has no such keys. */
@@ -329,8 +463,10 @@ function guarded(work: () => Decision): Decision {
 
 function decidedBy(rule: CompiledRule): Decision {
   const allowed = rule.action === 'ALLOW'
-  return { allowed, reason: allowed ? 'allowed' : 'denied', decidedBy: [{ id: rule.id, policy: rule.policy, rule: rule.rule }], errors: [] }
+  return { allowed, reason: allowed ? 'allowed' : 'denied', decidedBy: [named(rule)], errors: [] }
 }
+
+const named = ({ id, policy, rule }: CompiledRule): DecidingRule => ({ id, policy, rule })
 
 function refusal(reason: DecisionReason, errors: readonly string[] = []): Decision {
   return { allowed: false, reason, decidedBy: [], errors }

@@ -47,6 +47,15 @@ function tell(compiled: CompiledPolicies, decision: Decision, teller: Teller): s
       ]
     case 'open':
       return ['allowed: no ALLOW policy selects this workload, and in istio mode that opens it', ...notes]
+    case 'provider-denied':
+    case 'provider-silent':
+    case 'plaintext-refused':
+    case 'token-refused':
+      return [
+        `denied: ${refusals[decision.reason]}`,
+        ...decision.decidedBy.map(({ id, policy, rule }) => `by rule ${rule} of policy \`${policy}\`${standsAt(compiled, id)}`),
+        ...notes,
+      ]
     case 'no-policy':
       return ['denied: no ALLOW policy selects this workload', ...notes]
     case 'malformed-request':
@@ -132,6 +141,8 @@ function foundInCall(clause: Clause, { caller, method, attributes }: ServerApiRe
 function formatMatch(match: Clause['anyOf'][number]): string {
   if (typeof match === 'string') return match
   if (typeof match === 'number') return String(match)
+  if ('issuer' in match) return match.text
+  if ('inList' in match) return match.inList ? `[${formatStringMatch(match.match)}]` : formatStringMatch(match.match)
   if ('comparison' in match) return `${signs[match.comparison]}${formatDuration(match.duration)}`
   if ('bits' in match) return match.text
   return formatText(match)
@@ -156,6 +167,8 @@ function formatText(match: PathMatch | PeerMatch): string {
       return `*${match.suffix}`
     case 'namespace':
       return match.glob
+    case 'trust-domain':
+      return match.glob
     case 'service-account':
       return `${match.namespace}/${match.name}`
     case 'principal':
@@ -166,7 +179,7 @@ function formatText(match: PathMatch | PeerMatch): string {
 }
 
 function standsAt(compiled: CompiledPolicies, id: string): string {
-  const rule = [...compiled.deny, ...compiled.allow].find((one) => one.id === id)
+  const rule = [...compiled.custom, ...compiled.deny, ...compiled.allow].find((one) => one.id === id)
   return rule ? ` (${rule.place.document}:${rule.place.line})` : ''
 }
 
@@ -176,4 +189,10 @@ function fewest(lists: readonly string[][]): string[] {
 
 const quoted = (text: string | undefined, otherwise = 'nothing that is known'): string => (text === undefined ? otherwise : `\`${text}\``)
 const signs = { equal: '', 'at-most': '<=', 'at-least': '>=' } as const
+const refusals = {
+  'provider-denied': 'the provider of a CUSTOM policy refuses',
+  'provider-silent': 'the provider of a CUSTOM policy has not answered',
+  'plaintext-refused': 'a `PeerAuthentication` takes no connection without mTLS here',
+  'token-refused': 'no `RequestAuthentication` here takes this token',
+} as const
 const shownValues = 5

@@ -1,6 +1,7 @@
 /** What a decision is about. Everything here was seen by whoever asks, not said by the caller. */
 import type { Duration } from '../kernel/duration.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
+import type { Selector } from '../spiffe/selector.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 
 /** A request (or, without `http`, a connection) at a workload. What is absent is not known, and strict mode decides it on the refusing side. */
@@ -16,7 +17,21 @@ export interface PolicyRequest {
   readonly destinationPort?: number
   readonly sni?: string
   readonly http?: HttpFacts
+  /** The end user's token, if there was one and it was verified. */
+  readonly token?: VerifiedToken
+  /** What other filters of the proxy said, by filter and key. */
+  readonly filterMetadata?: Readonly<Record<string, Claims>>
+  /** What the providers of CUSTOM policies answered, by provider. A provider that is not here has not answered, which is a refusal. */
+  readonly providers?: Readonly<Record<string, 'allowed' | 'denied'>>
 }
+
+/** A token whose signature, issuer and times were checked. */
+export interface VerifiedToken {
+  /** All of them, `iss`, `sub`, `aud` and `azp` too. */
+  readonly claims: Claims
+}
+/** As JSON has them. Only own keys count. */
+export type Claims = Readonly<Record<string, unknown>>
 
 export interface VerifiedPeer {
   readonly spiffeId: SpiffeId
@@ -63,6 +78,13 @@ export interface ServerApiRequest {
   readonly method: string
   /** What the call is about, as far as it is known. A call about many entries is asked about each. */
   readonly attributes: ServerApiAttributes
+}
+
+/** A node that wants to be admitted, by evidence that was verified. A join token is itself an admission and is not asked about. */
+export interface OnboardingRequest {
+  /** The type of the evidence, `x509pop` for example. */
+  readonly type: string
+  readonly selectors: readonly Selector[]
 }
 
 export interface ServerApiAttributes {

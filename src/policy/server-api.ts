@@ -5,7 +5,7 @@ import { compilePolicies, idMatches, type CompiledPolicies } from './compile.ts'
 import type { CompiledRule } from './compiled-rule.ts'
 import type { Decision } from './decision.ts'
 import { stringMatches, templateMatches, type PathMatch } from './matching.ts'
-import type { Clause, DurationMatch, PolicySet } from './policy-set.ts'
+import type { Clause, DurationMatch, PolicyAction, PolicySet } from './policy-set.ts'
 import type { ServerApiCaller, ServerApiRequest } from './request.ts'
 
 /** The server API's policies of a set, ready for {@link decideServerApi}. */
@@ -37,7 +37,7 @@ function serverApiRuleMatches(rule: CompiledRule, request: ServerApiRequest): bo
 }
 
 /** True if one clause holds. An attribute that the call does not have, or that is not known, fails in an ALLOW rule and holds in a DENY rule. */
-export function serverApiClauseHolds(clause: Clause, action: 'ALLOW' | 'DENY', { caller, method, attributes }: ServerApiRequest): boolean {
+export function serverApiClauseHolds(clause: Clause, action: PolicyAction, { caller, method, attributes }: ServerApiRequest): boolean {
   switch (clause.on) {
     case 'caller':
       return clause.anyOf.some((one) => one === 'anyone' || calledBy(caller, one)) !== clause.not
@@ -68,6 +68,10 @@ export function serverApiClauseHolds(clause: Clause, action: 'ALLOW' | 'DENY', {
     case 'method':
     case 'host':
     case 'header':
+    case 'request.auth.principal':
+    case 'claim':
+    case 'filter-metadata':
+    case 'attested':
       throw new Error(`bug: \`${clause.on}\` in a rule of the server API`)
     default:
       throw new Error(`bug: clause ${JSON.stringify(clause satisfies never)}`)

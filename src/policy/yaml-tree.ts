@@ -172,26 +172,30 @@ function toTree(node: Node | null, path: string, depth: number, reading: Reading
     const keys = new Map<string, Place>()
     for (const { key, value } of node.items) {
       const keyPlace = placeAt(reading, key.range?.[0] ?? node.range?.[0] ?? 0)
-      if (!isScalar(key) || typeof key.value !== 'string') {
+      const name = keyOf(key, path)
+      if (name === undefined) {
         refuse({ path, place: keyPlace }, 'expected a text as key', reading)
         continue
       }
       // The library compares every key with every other, which a document of many keys turns into minutes.
-      if (keys.has(key.value)) {
-        refuse(
-          { path: path === '' ? key.value : `${path}.${key.value}`, place: keyPlace },
-          `the key \`${shorten(key.value)}\` is there twice`,
-          reading,
-        )
+      if (keys.has(name)) {
+        refuse({ path: path === '' ? name : `${path}.${name}`, place: keyPlace }, `the key \`${shorten(name)}\` is there twice`, reading)
         continue
       }
-      const tree = toTree(value, path === '' ? key.value : `${path}.${key.value}`, depth + 1, reading)
-      keys.set(key.value, keyPlace)
-      if (tree) entries.set(key.value, tree.kind === 'null' && value?.range === undefined ? { ...tree, place: keyPlace } : tree)
+      const tree = toTree(value, path === '' ? name : `${path}.${name}`, depth + 1, reading)
+      keys.set(name, keyPlace)
+      if (tree) entries.set(name, tree.kind === 'null' && value?.range === undefined ? { ...tree, place: keyPlace } : tree)
     }
     return { kind: 'map', path, place, entries, keys }
   }
   return isScalar(node) ? scalarTree(node.value, node.source ?? '', { path, place }) : refuse({ path, place }, 'expected a value', reading)
+}
+
+/** Ports are written without quotes where they are keys. */
+function keyOf(key: unknown, path: string): string | undefined {
+  if (!isScalar(key)) return undefined
+  if (typeof key.value === 'number' && path === 'spec.portLevelMtls') return key.source
+  return typeof key.value === 'string' ? key.value : undefined
 }
 
 function scalarTree(value: unknown, source: string, at: Standing): Tree {

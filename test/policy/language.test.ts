@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { failedWith, type Failure } from '../../src/kernel/failure.ts'
-import { checkPolicies, parsePolicySet, readMoment } from '../../src/policy/language.ts'
+import { checkPolicies, parsePolicySet } from '../../src/policy/language.ts'
+import { readMoment } from '../../src/policy/reading.ts'
 import { istios, ours, problemsOf } from './make.ts'
 
 const from = (source: unknown) => ({ rules: [{ from: [{ source }] }] })
@@ -8,6 +9,11 @@ const to = (operation: unknown) => ({ rules: [{ to: [{ operation }] }] })
 const when = (condition: unknown) => ({ rules: [{ when: [condition] }] })
 const whole = (parts: object) =>
   JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p', namespace: 'n' }, spec: {}, ...parts })
+const gateway = { group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'g' }
+const peers = (spec: object, namespace: string | undefined = 'shop') =>
+  JSON.stringify({ apiVersion: 'security.istio.io/v1', kind: 'PeerAuthentication', metadata: { name: 'p', namespace }, spec })
+const tokens = (jwtRules: readonly object[]) =>
+  JSON.stringify({ apiVersion: 'security.istio.io/v1', kind: 'RequestAuthentication', metadata: { name: 'p', namespace: 'shop' }, spec: { jwtRules } }) // prettier-ignore
 const many = <T>(count: number, one: T): T[] => Array.from({ length: count }, () => one)
 
 describe('refused, with the place and what was expected', () => {
@@ -15,8 +21,7 @@ describe('refused, with the place and what was expected', () => {
     // The document.
     ['an unknown version', whole({ apiVersion: 'security.istio.io/v1beta1' }), 'apiVersion: expected `security.istio.io/v1`'],
     ['another kind', whole({ kind: 'Deployment' }), 'kind: unknown kind `Deployment`'],
-    ['a kind that is not supported', whole({ kind: 'PeerAuthentication' }), 'kind: `PeerAuthentication` is not supported'],
-    ['a kind that is not supported', whole({ kind: 'RequestAuthentication' }), 'kind: `RequestAuthentication` is not supported'],
+    ["Istio's kind under our version", whole({ kind: 'PeerAuthentication' }), 'kind: unknown kind `PeerAuthentication`'],
     [
       'no spec',
       JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: 'p' } }),
@@ -33,9 +38,17 @@ describe('refused, with the place and what was expected', () => {
     ['a namespace that is none', whole({ metadata: { name: 'p', namespace: 'A b' } }), 'metadata.namespace: expected a namespace'],
     ['an unknown key at the top', whole({ specs: {} }), 'specs: unknown key `specs`: did you mean `spec`?'],
     [
-      'a dry run, which would be enforced',
-      whole({ metadata: { name: 'p', namespace: 'n', annotations: { 'istio.io/dry-run': 'true' } } }),
-      '`istio.io/dry-run` is not supported',
+      'a dry run that says neither yes nor no',
+      whole({ metadata: { name: 'p', namespace: 'n', annotations: { 'istio.io/dry-run': 'yes' } } }),
+      'metadata.annotations.istio.io/dry-run: expected `"true"` or `"false"`, found `yes`',
+    ],
+    [
+      'a dry run that nothing would report',
+      whole({
+        metadata: { name: 'p', namespace: 'n', annotations: { 'istio.io/dry-run': 'true' } },
+        spec: { action: 'AUDIT', rules: [{}] },
+      }),
+      'nothing reports what `AUDIT` would have done',
     ],
     // YAML.
     ['broken YAML', 'a: [1', ':'],
@@ -67,16 +80,44 @@ describe('refused, with the place and what was expected', () => {
     ['a star in a label', istios({ selector: { matchLabels: { app: 'a*' } } }), 'labels are compared exactly'],
     ['a label that is no text', istios({ selector: { matchLabels: { app: 1 } } }), 'expected a text, found the number `1`'],
     ['a misspelt selector', istios({ selector: { matchLabel: { app: 'a' } } }), 'did you mean `matchLabels`?'],
-    ['targetRefs', istios({ targetRefs: [] }), '`targetRefs` is not supported'],
+    ['R-11 no targetRefs', istios({ targetRefs: [] }), 'spec.targetRefs: an empty list'],
+    ['too many targetRefs', istios({ targetRefs: many(17, gateway) }), 'at most 16 items, found 17'],
+    ['targetRefs beside a selector', istios({ targetRefs: [gateway], selector: {} }), '`selector` cannot stand beside `targetRefs`'],
+    ['targetRef beside targetRefs', istios({ targetRefs: [gateway], targetRef: gateway }), '`targetRef` cannot stand beside `targetRefs`'],
+    [
+      'a target of another kind',
+      istios({ targetRefs: [{ ...gateway, kind: 'Pod' }] }),
+      'cannot be attached to `gateway.networking.k8s.io/Pod`',
+    ],
+    ['a target elsewhere', istios({ targetRefs: [{ ...gateway, namespace: 'other' }] }), 'leave `namespace` out'],
+    [
+      'a class of gateways outside of the root namespace',
+      istios({ targetRefs: [{ ...gateway, kind: 'GatewayClass' }] }),
+      'root namespace `istio-system`',
+    ],
+    ['an unknown key in a target', istios({ targetRefs: [{ ...gateway, port: '1' }] }), 'unknown key `port`'],
     // Our fields in Istio's kind.
     ['identities', istios({ identities: ['spiffe://a/b'] }), '`identities` belongs to the `AuthorizationPolicy` of `vidimus.dev/v1`'],
     ['expires', istios({ expires: '2030-01-01' }), '`expires` belongs to'],
     ['requirePeer', istios({ requirePeer: true }), '`requirePeer` belongs to'],
     ['spiffeIds', istios(from({ spiffeIds: ['spiffe://a/b'] })), '`spiffeIds` belongs to'],
     // Action.
-    ['AUDIT', istios({ action: 'AUDIT' }), 'the action `AUDIT` is not supported'],
-    ['CUSTOM', istios({ action: 'CUSTOM', provider: { name: 'x' } }), 'the action `CUSTOM` is not supported'],
-    ['another action', istios({ action: 'allow' }), 'expected `ALLOW` or `DENY`, found `allow`'],
+    ['CUSTOM without a provider', istios({ action: 'CUSTOM', rules: [{}] }), 'a CUSTOM policy needs `provider`'],
+    [
+      'CUSTOM whose provider has no name',
+      istios({ action: 'CUSTOM', rules: [{}], provider: {} }),
+      'spec.provider: expected the key `name`',
+    ],
+    ['CUSTOM without rules', istios({ action: 'CUSTOM', provider: { name: 'x' } }), 'a CUSTOM policy without rules matches nothing'],
+    ['a provider of ALLOW', istios({ provider: { name: 'x' } }), '`provider` belongs to the action `CUSTOM`'],
+    [
+      'CUSTOM that says who',
+      istios({ action: 'CUSTOM', provider: { name: 'x' }, ...from({ principals: ['*'] }) }),
+      'cannot say who is calling',
+    ],
+    ['CUSTOM that reads a token', istios({ action: 'CUSTOM', provider: { name: 'x' }, ...when({ key: 'request.auth.claims[a]', values: ['b'] }) }), 'cannot say who is calling'], // prettier-ignore
+    ['another action', istios({ action: 'allow' }), 'expected `ALLOW` or `DENY` or `AUDIT` or `CUSTOM`, found `allow`'],
+    ['AUDIT at our own API', whole({ metadata: { name: 'p' }, spec: { target: 'serverApi', action: 'AUDIT' } }), 'expected `ALLOW` or `DENY`, found `AUDIT`'], // prettier-ignore
     ['a DENY without rules', istios({ action: 'DENY' }), 'a DENY policy without rules'],
     ['a DENY with an empty list of rules', istios({ action: 'DENY', rules: [] }), 'a DENY policy without rules'],
     ['requirePeer on DENY', ours({ action: 'DENY', requirePeer: false, rules: [{}] }), '`requirePeer` is for ALLOW policies'],
@@ -86,10 +127,20 @@ describe('refused, with the place and what was expected', () => {
     // Rules.
     ['a rule that is nothing', ours({ rules: [null] }), 'spec.rules[0]: expected a rule'],
     ['an unknown key in a rule', ours({ rules: [{ form: [] }] }), 'did you mean `from`?'],
-    ['a condition in CEL', ours({ rules: [{ condition: 'true' }] }), 'conditions in CEL are not supported'],
+    [
+      "a condition in CEL in Istio's kind",
+      istios({ rules: [{ condition: 'true' }] }),
+      '`condition` belongs to the `AuthorizationPolicy` of `vidimus.dev/v1`',
+    ],
+    ['a condition that is no text', ours({ rules: [{ condition: true }] }), 'expected a text, found the boolean `true`'],
+    [
+      'a condition that is no CEL',
+      ours({ rules: [{ condition: 'request.method == == "x"' }] }),
+      'found = but expecting end of input, at character 16',
+    ],
     ['too many rules', ours({ rules: many(513, {}) }), 'at most 512 items, found 513'],
     ['too many sources', ours({ rules: [{ from: many(513, { source: { ipBlocks: ['10.0.0.1'] } }) }] }), 'at most 512 items'],
-    ['too many values', ours(to({ ports: many(513, '1') })), 'at most 512 items'],
+    ['too many values', ours(to({ ports: many(4097, '1') })), 'at most 4096 items'],
     ['R-11 an empty from', ours({ rules: [{ from: [] }] }), 'an empty list allows nothing'],
     ['R-11 an empty to', ours({ rules: [{ to: [] }] }), 'an empty list allows nothing'],
     ['R-11 an empty when', ours({ rules: [{ when: [] }] }), 'spec.rules[0].when: an empty list'],
@@ -98,9 +149,11 @@ describe('refused, with the place and what was expected', () => {
     ['an empty operation', ours(to({})), 'an empty operation is refused'],
     ['an unknown key in a source', ours(from({ principal: ['a'] })), 'did you mean `principals`?'],
     ['an unknown key in an operation', ours(to({ methods: ['GET'], pathes: ['/a'] })), 'did you mean `paths`?'],
-    ['requestPrincipals', istios(from({ requestPrincipals: ['*'] })), '`requestPrincipals` is not supported'],
-    ['notRequestPrincipals', istios(from({ notRequestPrincipals: ['*'] })), '`notRequestPrincipals` is not supported'],
-    ['trustDomains', istios(from({ trustDomains: ['a'] })), '`trustDomains` is not supported'],
+    ['a trust domain with a path', istios(from({ trustDomains: ['a/b'] })), 'expected a trust domain, without `/`'],
+    ['a trust domain with a star inside', istios(from({ trustDomains: ['a*b'] })), '`*` stands at one end only'],
+    ['a trust domain in upper case', istios(from({ trustDomains: ['A'] })), 'in lower case'],
+    ['an end user without an issuer', istios(from({ requestPrincipals: ['alice'] })), 'expected `<issuer>/<subject>`'],
+    ['R-6 half an issuer', istios(from({ requestPrincipals: ['*accounts.test/alice'] })), 'expected `<issuer>/<subject>`'],
     // Values.
     ['a value that is no list', ours(to({ methods: 'GET' })), 'expected a list, found `GET`'],
     ['a number that should be quoted', ours(to({ ports: [80] })), 'expected a text in quotes, found the number `80`'],
@@ -150,20 +203,52 @@ describe('refused, with the place and what was expected', () => {
     ['a condition without values', ours(when({ key: 'source.ip' })), 'expected `values` or `notValues`'],
     ['an unknown key', ours(when({ key: 'source.ipp', values: ['a'] })), 'did you mean `source.ip`?'],
     ['a key of Istio\'s past', ours(when({ key: 'destination.labels[app]', values: ['a'] })), 'unknown condition key'], // prettier-ignore
+    ['a claim without a name', ours(when({ key: 'request.auth.claims[]', values: ['a'] })), 'expected the name of a claim'],
+    ['claims beyond reason', ours(when({ key: `request.auth.claims${'[a]'.repeat(17)}`, values: ['a'] })), 'at most 16 deep'],
     [
-      'a claim',
-      ours(when({ key: 'request.auth.claims[sub]', values: ['a'] })),
-      'the condition key `request.auth.claims[sub]` is not supported',
+      'brackets that do not come in pairs',
+      ours(when({ key: 'request.auth.claims[a[b]', values: ['a'] })),
+      'brackets in the name of a claim',
     ],
-    ['an audience', ours(when({ key: 'request.auth.audiences', values: ['a'] })), 'is not supported'],
-    ['a filter', ours(when({ key: 'experimental.envoy.filters.a[b]', values: ['a'] })), 'is not supported'],
-    ['source.trustDomain', ours(when({ key: 'source.trustDomain', values: ['a'] })), 'is not supported'],
+    ['a filter without a key', ours(when({ key: 'experimental.envoy.filters.a', values: ['a'] })), 'unknown condition key'],
+    ['what an attestor said, at a workload', ours(when({ key: 'attested.x509pop.ca', values: ['a'] })), 'unknown condition key'],
     ['a header without a name', ours(when({ key: 'request.headers[]', values: ['a'] })), 'unknown condition key'],
     ['a pseudo header', ours(when({ key: 'request.headers[:path]', values: ['a'] })), 'is no header'],
     ['the host header', ours(when({ key: 'request.headers[Host]', values: ['a'] })), 'is no header'],
     // Our own API.
     ['another target', ours({ target: 'server' }), 'expected `serverApi`'],
-    ['onboarding', ours({ target: 'onboarding' }), 'the target `onboarding` is not supported'],
+    ['onboarding that selects', ours({ target: 'onboarding' }), 'a policy of onboarding selects no workloads'],
+    [
+      'callers of onboarding',
+      whole({ metadata: { name: 'p' }, spec: { target: 'onboarding', ...from({ callers: ['local'] }) } }),
+      'unknown key `from`',
+    ],
+    ['a key of a workload there', whole({ metadata: { name: 'p' }, spec: { target: 'onboarding', ...when({ key: 'source.ip', values: ['10.0.0.1'] }) } }), 'unknown condition key'], // prettier-ignore
+    // Who is believed to be who.
+    ['mTLS of a mode that is none', peers({ mtls: { mode: 'strict' } }), 'expected `UNSET` or `DISABLE` or `PERMISSIVE` or `STRICT`'],
+    ['mTLS of a port without a selector', peers({ portLevelMtls: { 80: { mode: 'STRICT' } } }), '`portLevelMtls` needs a `selector`'],
+    [
+      'mTLS of a port that is none',
+      peers({ selector: { matchLabels: { a: 'b' } }, portLevelMtls: { 0: {} } }),
+      'expected a port from 1 to 65535',
+    ],
+    ['an unknown key of mTLS', peers({ mtls: { modes: 'STRICT' } }), 'did you mean `mode`?'],
+    [
+      'mTLS that Istio would ignore',
+      peers({ selector: { matchLabels: { a: 'b' } } }, 'istio-system'),
+      'of the root namespace with a selector is ignored',
+    ],
+    ['mTLS without a namespace', peers({}, '').replace(/"namespace":""/, '"labels":{}'), 'expected `metadata.namespace`'],
+    ['R-11 tokens of nobody', tokens([]), 'expected `jwtRules` with at least one rule'],
+    ['a token without an issuer', tokens([{}]), 'expected the key `issuer`'],
+    ['a token of an empty issuer', tokens([{ issuer: '' }]), 'found an empty text'],
+    ['R-11 a token for nobody', tokens([{ issuer: 'x', audiences: [] }]), 'an empty list'],
+    ['keys in two ways', tokens([{ issuer: 'x', jwks: '{}', jwksUri: 'https://x' }]), '`jwks` cannot stand beside `jwksUri`'],
+    ['keys that are nowhere', tokens([{ issuer: 'x', jwksUri: 'file:///etc' }]), 'expected an address of keys'],
+    ['a token from a header without a name', tokens([{ issuer: 'x', fromHeaders: [{ prefix: 'a' }] }]), 'expected the key `name`'],
+    ['an unknown key of a token', tokens([{ issuer: 'x', audience: ['a'] }]), 'did you mean `audiences`?'],
+    ['a timeout that is none', tokens([{ issuer: 'x', timeout: '5' }]), 'is not a duration'],
+    ['forwarding that is no boolean', tokens([{ issuer: 'x', forwardOriginalToken: 'yes' }]), 'expected `true` or `false`'],
     ['a server API policy that selects', ours({ target: 'serverApi' }), 'selects no workloads'],
     [
       'principals there',
