@@ -7,7 +7,9 @@ import { Failure } from '../kernel/failure.ts'
 import { keyTypes } from '../x509/key-type.ts'
 import { importPublicKey, joseSignature, type Signer } from '../x509/signature.ts'
 import type { TokenAuthority } from './bundle.ts'
+import { collect, type Flaws } from './flaws.ts'
 import { parseSpiffeId, pathOf, trustDomainOf, type SpiffeId } from './id.ts'
+import { parseJsonObject, type JsonObject } from './json.ts'
 
 /** What a token is meant to be: the first half of its reason codes. */
 export type TokenKind = 'jwt-svid' | 'wit-svid' | 'wit-proof'
@@ -15,17 +17,15 @@ export type TokenKind = 'jwt-svid' | 'wit-svid' | 'wit-proof'
 /** The algorithms that SVIDs may be signed with: JWT-SVID section 2.1, WIT-SVID section 2.3. */
 export type JwsAlgorithm = (typeof rsaAlgorithms)[number] | 'ES256' | 'ES384' | 'ES512'
 
-export type Claims = Readonly<Record<string, unknown>>
-
 /** A token that was taken apart, and that nobody has vouched for yet. */
 export interface UnverifiedToken {
   readonly text: string
-  readonly header: Claims
-  readonly claims: Claims
+  readonly header: JsonObject
+  readonly claims: JsonObject
 }
 
 /** Signs claims with the algorithm of the signer's key. */
-export async function makeToken(signer: Signer, header: Claims, claims: Claims, signal?: AbortSignal): Promise<string> {
+export async function makeToken(signer: Signer, header: object, claims: object, signal?: AbortSignal): Promise<string> {
   const signed = `${encode({ alg: keyTypes[signer.keyType].jws, ...header })}.${encode(claims)}`
   const signature = await signer.sign(utf8(signed), signal)
   return `${signed}.${base64url(joseSignature(signer.keyType, signature))}`
@@ -33,7 +33,7 @@ export async function makeToken(signer: Signer, header: Claims, claims: Claims, 
 
 /**
  * Takes a token apart. Only compact serialization is read, and only a JWS: what has five parts is encrypted.
- * @throws Failure `.too-long`, `.encrypted`, `.malformed`, `.algorithm`
+ * @throws Failure `.too-long`, `.encrypted`, `.malformed`
  */
 export function readToken(kind: TokenKind, text: string): UnverifiedToken {
   if (text.length > maxTokenBytes) throw refused(kind, 'too-long', `a token has ${text.length} characters: at most ${maxTokenBytes}`)
@@ -42,16 +42,14 @@ export function readToken(kind: TokenKind, text: string): UnverifiedToken {
   if (parts.length !== 3 || !parts.every((part) => base64urlText.test(part))) {
     throw refused(kind, 'malformed', 'a token is not a signed JWT in compact serialization')
   }
-  const header = json(kind, fromBase64url(parts[0]!), 'header')
-  if (!isAlgorithm(header['alg'])) throw refused(kind, 'algorithm', 'a token names an algorithm that SVIDs may not use')
-  return { text, header, claims: json(kind, fromBase64url(parts[1]!), 'payload') }
+  return { text, header: json(kind, fromBase64url(parts[0]!), 'header'), claims: json(kind, fromBase64url(parts[1]!), 'payload') }
 }
 
 /**
  * The claims of a token that one of these keys signed. The algorithm must be one of the key's own; the header only says which (R-17).
  * @throws Failure `.signature`
  */
-export async function verifiedClaims(kind: TokenKind, { text, header }: UnverifiedToken, keys: readonly KeyObject[]): Promise<Claims> {
+export async function verifiedClaims(kind: TokenKind, { text, header }: UnverifiedToken, keys: readonly KeyObject[]): Promise<JsonObject> {
   for (const key of keys) {
     const fitting = algorithmsOf(key).filter((algorithm) => algorithm === header['alg'])
     if (fitting.length === 0) continue
@@ -64,17 +62,33 @@ export async function verifiedClaims(kind: TokenKind, { text, header }: Unverifi
   throw refused(kind, 'signature', 'the signature of a token is not valid')
 }
 
-/** The workload that a token speaks of. @throws Failure `.subject` */
-export function subjectOf(kind: TokenKind, claims: Claims): SpiffeId {
+/** Every flaw of a token that can be taken apart, else why it cannot. */
+export function tokenFlaws(kind: TokenKind, text: string, within: (token: UnverifiedToken) => Flaws<unknown>[]): Failure[] {
+  let token: UnverifiedToken
+  try {
+    token = readToken(kind, text)
+  } catch (error) {
+    return [Failure.from(error)]
+  }
+  return within(token).flatMap(collect)
+}
+
+/** What is wrong with the algorithm that a token names: `.algorithm`. */
+export function* algorithmFlaws(kind: TokenKind, header: JsonObject): Flaws {
+  if (!isAlgorithm(header['alg'])) yield refused(kind, 'algorithm', 'a token names an algorithm that SVIDs may not use')
+}
+
+/** The workload that a token speaks of. Flaw: `.subject`. */
+export function* subjectOf(kind: TokenKind, claims: JsonObject): Flaws<SpiffeId> {
   const sub = claims['sub']
   if (typeof sub !== 'string') throw refused(kind, 'subject', 'a token has no subject')
   try {
     const id = parseSpiffeId(sub)
-    if (pathOf(id) !== '') return id
+    if (pathOf(id) === '') yield refused(kind, 'subject', 'the subject of a token names a trust domain, not a workload')
+    return id
   } catch (cause) {
     throw refused(kind, 'subject', 'the subject of a token is not a SPIFFE ID', cause)
   }
-  throw refused(kind, 'subject', 'the subject of a token names a trust domain, not a workload')
 }
 
 /**
@@ -95,20 +109,15 @@ export function signingKeys(
   return found.map((authority) => importPublicKey(authority.publicKey))
 }
 
-/** When a token ends, which must be later than now. No leeway is granted. @throws Failure `.no-expiry`, `.expired` */
-export function expiryOf(kind: TokenKind, claims: Claims, at: Instant): Instant {
-  const exp = claims['exp']
-  if (typeof exp !== 'number' || !Number.isFinite(exp)) throw refused(kind, 'no-expiry', 'a token has no expiry')
-  if (!(exp * 1000 > at)) throw refused(kind, 'expired', 'a token has expired')
-  return exp * 1000
-}
-
-/** Refuses a token from the future. @throws Failure `.not-yet-valid` */
-export function demandBegun(kind: TokenKind, claims: Claims, at: Instant): void {
-  const nbf = claims['nbf']
+/** When a token ends, which must be later than now; no leeway is granted. Flaws: `.no-expiry`, `.expired`, `.not-yet-valid`. */
+export function* timesOf(kind: TokenKind, claims: JsonObject, at: Instant): Flaws<Instant> {
+  const { exp, nbf } = claims
+  if (typeof exp !== 'number') yield refused(kind, 'no-expiry', 'a token has no expiry')
+  else if (!(exp * 1000 > at)) yield refused(kind, 'expired', 'a token has expired')
   if (nbf !== undefined && (typeof nbf !== 'number' || !(nbf * 1000 <= at + leeway))) {
-    throw refused(kind, 'not-yet-valid', 'a token is not valid yet')
+    yield refused(kind, 'not-yet-valid', 'a token is not valid yet')
   }
+  return Number(exp) * 1000
 }
 
 export function isAlgorithm(name: unknown): name is JwsAlgorithm {
@@ -130,14 +139,12 @@ export function refused(kind: TokenKind, what: string, text: string, cause?: unk
   return new Failure('unauthenticated', `${kind}.${what}`, { public: text, ...(cause === undefined ? {} : { cause }) })
 }
 
-function json(kind: TokenKind, bytes: Uint8Array, part: string): Claims {
+function json(kind: TokenKind, bytes: Uint8Array, part: string): JsonObject {
   try {
-    const value: unknown = JSON.parse(fromUtf8(bytes))
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Claims
+    return parseJsonObject(fromUtf8(bytes), { maxLength: maxTokenBytes })
   } catch (cause) {
-    throw refused(kind, 'malformed', `the ${part} of a token is not JSON`, cause)
+    throw refused(kind, 'malformed', `the ${part} of a token is not a JSON object`, cause)
   }
-  throw refused(kind, 'malformed', `the ${part} of a token is not a JSON object`)
 }
 
 const encode = (value: unknown): string => base64url(utf8(JSON.stringify(value)))

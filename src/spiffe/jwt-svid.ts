@@ -1,19 +1,22 @@
 /** JWT-SVIDs: made and verified. JWT-SVID sections 1 to 4; R-17. */
 import type { Instant } from '../kernel/clock.ts'
+import type { Failure } from '../kernel/failure.ts'
 import type { Signer } from '../x509/signature.ts'
 import type { BundleSet } from './bundle-set.ts'
+import { demandNone, type Flaws } from './flaws.ts'
 import { trustDomainOf, type SpiffeId } from './id.ts'
+import type { JsonObject } from './json.ts'
 import {
-  demandBegun,
-  expiryOf,
+  algorithmFlaws,
   makeToken,
   readToken,
   refused as refusedToken,
   signingKeys,
   subjectOf,
+  timesOf,
+  tokenFlaws,
   toSeconds,
   verifiedClaims,
-  type Claims,
 } from './jws.ts'
 
 export interface JwtSvidContent {
@@ -32,7 +35,7 @@ export interface VerifiedJwtSvid {
   readonly audience: readonly string[]
   readonly expiresAt: Instant
   /** All claims, `aud` always a list. */
-  readonly claims: Claims
+  readonly claims: JsonObject
 }
 
 /**
@@ -55,37 +58,47 @@ export async function makeJwtSvid(signer: Signer, keyId: string, content: JwtSvi
 /**
  * Verifies a token for one audience at a moment. The algorithm comes from the key, never from the header;
  * the key comes from the bundle of the trust domain of `sub` (API-22).
- * @throws Failure `jwt-svid.too-long`, `.encrypted`, `.malformed`, `.header`, `.algorithm`, `.type`, `.subject`, `.unknown-trust-domain`,
+ * @throws Failure `jwt-svid.too-long`, `.encrypted`, `.malformed`, `.algorithm`, `.header`, `.type`, `.key-id`, `.subject`, `.unknown-trust-domain`,
  *   `.unknown-key`, `.signature`, `.no-expiry`, `.expired`, `.not-yet-valid`, `.no-audience`, `.wrong-audience`
  */
 export async function verifyJwtSvid(text: string, bundles: BundleSet, audience: string, at: Instant): Promise<VerifiedJwtSvid> {
   const token = readToken('jwt-svid', text)
-  checkHeader(token.header)
-  const spiffeId = subjectOf('jwt-svid', token.claims)
+  demandNone(headerFlaws(token.header))
+  const spiffeId = demandNone(subjectOf('jwt-svid', token.claims))
   const keys = signingKeys('jwt-svid', bundles.find(trustDomainOf(spiffeId))?.jwtAuthorities, token.header['kid'], spiffeId)
   const claims = await verifiedClaims('jwt-svid', token, keys)
-  return { spiffeId, ...checkClaims(claims, audience, at) }
+  const expiresAt = demandNone(timesOf('jwt-svid', claims, at))
+  const audiences = demandNone(audienceOf(claims, audience))
+  return { spiffeId, audience: audiences, expiresAt, claims: { ...claims, aud: audiences } }
 }
 
-function checkHeader(header: Claims): void {
+/** Everything that a reader finds wrong with a token, its signature aside; the audience is compared where one is given. */
+export function jwtSvidFlaws(text: string, expected: { readonly at: Instant; readonly audience?: string | undefined }): Failure[] {
+  return tokenFlaws('jwt-svid', text, ({ header, claims }) => [
+    headerFlaws(header),
+    subjectOf('jwt-svid', claims),
+    timesOf('jwt-svid', claims, expected.at),
+    audienceOf(claims, expected.audience),
+  ])
+}
+
+function* headerFlaws(header: JsonObject): Flaws {
+  yield* algorithmFlaws('jwt-svid', header)
   const strange = Object.keys(header).find((name) => !allowedHeaders.has(name))
   if (strange !== undefined)
-    throw refused('header', `a token has the header \`${strange.slice(0, 40)}\`: expected only \`alg\`, \`kid\` and \`typ\``)
-  if (header['typ'] !== undefined && header['typ'] !== 'JWT' && header['typ'] !== 'JOSE') {
-    throw refused('type', 'a token has a `typ` other than `JWT` or `JOSE`')
-  }
-  if (header['kid'] !== undefined && (typeof header['kid'] !== 'string' || header['kid'] === ''))
-    throw refused('header', 'a token has a `kid` that is not a text')
+    yield refused('header', `a token has the header \`${strange.slice(0, 40)}\`: expected only \`alg\`, \`kid\` and \`typ\``)
+  const { typ, kid } = header
+  if (typ !== undefined && typ !== 'JWT' && typ !== 'JOSE') yield refused('type', 'a token has a `typ` other than `JWT` or `JOSE`')
+  if (kid !== undefined && (typeof kid !== 'string' || kid === '')) yield refused('key-id', 'a token has a `kid` that is not a text')
 }
 
-function checkClaims(claims: Claims, audience: string, at: Instant): Omit<VerifiedJwtSvid, 'spiffeId'> {
-  const expiresAt = expiryOf('jwt-svid', claims, at)
-  demandBegun('jwt-svid', claims, at)
-  const aud = claims['aud']
-  const audiences = typeof aud === 'string' ? [aud] : Array.isArray(aud) ? aud : []
+function* audienceOf({ aud }: JsonObject, expected: string | undefined): Flaws<readonly string[]> {
+  const audiences: readonly unknown[] = Array.isArray(aud) ? aud : [aud]
   if (audiences.length === 0 || !audiences.every((one) => typeof one === 'string')) throw refused('no-audience', 'a token has no audience')
-  if (!audiences.includes(audience)) throw refused('wrong-audience', `a token is not meant for the audience \`${audience.slice(0, 120)}\``)
-  return { audience: audiences, expiresAt, claims: { ...claims, aud: audiences } }
+  if (expected !== undefined && !audiences.includes(expected)) {
+    yield refused('wrong-audience', `a token is not meant for the audience \`${expected.slice(0, 120)}\``)
+  }
+  return audiences
 }
 
 const refused = (what: string, text: string) => refusedToken('jwt-svid', what, text)

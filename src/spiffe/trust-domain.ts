@@ -30,4 +30,4 @@ function refused(what: string, text: string): Failure {
 /** SPIFFE-ID section 2.1. */
 const allowed = /^[a-z0-9._-]+$/
 /** SPIFFE-ID section 2.3: the maximum length of a host in RFC 3986 section 3.2.2. */
-const maxTrustDomainBytes = 255
+export const maxTrustDomainBytes = 255

@@ -3,23 +3,26 @@ import { createHash, type KeyObject } from 'node:crypto'
 import { base64url, utf8 } from '../kernel/bytes.ts'
 import type { Instant } from '../kernel/clock.ts'
 import { minutes, type Duration } from '../kernel/duration.ts'
+import type { Failure } from '../kernel/failure.ts'
 import { importStrangersKey, type Signer } from '../x509/signature.ts'
 import type { BundleSet } from './bundle-set.ts'
+import { demandNone, type Flaws } from './flaws.ts'
 import { trustDomainOf, type SpiffeId } from './id.ts'
 import { formatJwk, readJwk, type Jwk } from './jwk.ts'
+import { isJsonObject, type JsonObject } from './json.ts'
 import {
+  algorithmFlaws,
   algorithmsOf,
-  demandBegun,
-  expiryOf,
   isAlgorithm,
   makeToken,
   readToken,
   refused,
   signingKeys,
   subjectOf,
+  timesOf,
+  tokenFlaws,
   toSeconds,
   verifiedClaims,
-  type Claims,
   type JwsAlgorithm,
   type TokenKind,
 } from './jws.ts'
@@ -47,14 +50,14 @@ export interface WitSvid {
   readonly expiresAt: Instant
   readonly proofKey: KeyObject
   readonly proofAlgorithm: JwsAlgorithm
-  readonly claims: Claims
+  readonly claims: JsonObject
 }
 
 /** A workload that presented its token and proved to hold the key in it. Only {@link verifyWitPresentation} makes one. */
 export interface VerifiedWitSvid {
   readonly spiffeId: SpiffeId
   readonly expiresAt: Instant
-  readonly claims: Claims
+  readonly claims: JsonObject
   /** Of the proof: whoever serves each request once remembers `jti` until then (WIT-SVID section 7.2). */
   readonly proof: { readonly jti: string; readonly expiresAt: Instant }
 }
@@ -82,16 +85,22 @@ export async function makeWitSvid(signer: Signer, keyId: string, content: WitSvi
  */
 export async function verifyWitSvid(text: string, bundles: BundleSet, at: Instant): Promise<WitSvid> {
   const token = readToken('wit-svid', text)
-  demandType('wit-svid', token.header, witType)
-  const keyId = token.header['kid']
-  if (typeof keyId !== 'string' || keyId === '') throw refused('wit-svid', 'key-id', 'a token has no `kid`')
-  const spiffeId = subjectOf('wit-svid', token.claims)
+  const keyId = demandNone(headerFlaws(token.header))
+  const spiffeId = demandNone(subjectOf('wit-svid', token.claims))
   const keys = signingKeys('wit-svid', bundles.find(trustDomainOf(spiffeId))?.witAuthorities, keyId, spiffeId)
   const claims = await verifiedClaims('wit-svid', token, keys)
-  const expiresAt = expiryOf('wit-svid', claims, at)
-  demandBegun('wit-svid', claims, at)
-  if (claims['aud'] !== undefined) throw refused('wit-svid', 'audience', 'a WIT-SVID has an audience: expected none')
-  return { token: text, spiffeId, expiresAt, ...readProofKey(claims['cnf']), claims }
+  const expiresAt = demandNone(timesOf('wit-svid', claims, at))
+  return { token: text, spiffeId, expiresAt, ...demandNone(proofKeyOf(claims)), claims }
+}
+
+/** Everything that a reader finds wrong with a token, its signature aside. */
+export function witSvidFlaws(text: string, at: Instant): Failure[] {
+  return tokenFlaws('wit-svid', text, ({ header, claims }) => [
+    headerFlaws(header),
+    timesOf('wit-svid', claims, at),
+    subjectOf('wit-svid', claims),
+    proofKeyOf(claims),
+  ])
 }
 
 export interface WitProofContent {
@@ -138,12 +147,11 @@ async function verifyProof(
   { audience, at, longestProof = minutes(5) }: WitExpectation,
 ): Promise<VerifiedWitSvid['proof']> {
   const proof = readToken('wit-proof', text)
-  demandType('wit-proof', proof.header, proofType)
+  demandNone(typeFlaws('wit-proof', proof.header, proofType))
   if (proof.header['alg'] !== proofAlgorithm) throw refused('wit-proof', 'algorithm', 'a proof uses another algorithm than its token names')
   const claims = await verifiedClaims('wit-proof', proof, [proofKey])
-  const expiresAt = expiryOf('wit-proof', claims, at)
+  const expiresAt = demandNone(timesOf('wit-proof', claims, at))
   if (expiresAt > at + longestProof) throw refused('wit-proof', 'too-lasting', 'a proof lasts longer than one may')
-  demandBegun('wit-proof', claims, at)
   if (claims['wth'] !== hashOf(token)) throw refused('wit-proof', 'other-token', 'a proof goes with another token')
   if (claims['aud'] !== audience) throw refused('wit-proof', 'wrong-audience', 'a proof was made for somebody else')
   const jti = claims['jti']
@@ -151,10 +159,18 @@ async function verifyProof(
   return { jti, expiresAt }
 }
 
+function* headerFlaws(header: JsonObject): Flaws<string> {
+  yield* algorithmFlaws('wit-svid', header)
+  yield* typeFlaws('wit-svid', header, witType)
+  const { kid } = header
+  if (typeof kid !== 'string' || kid === '') yield refused('wit-svid', 'key-id', 'a token has no `kid`')
+  return typeof kid === 'string' ? kid : ''
+}
+
 /** Unknown headers are passed over unless the token calls them critical (W-4); none that we know may be. */
-function demandType(kind: TokenKind, header: Claims, type: string): void {
-  if (header['typ'] !== type) throw refused(kind, 'type', `a token has another \`typ\` than \`${type}\``)
-  if (header['crit'] !== undefined) throw refused(kind, 'critical', 'a token has a critical header, which is not understood')
+function* typeFlaws(kind: TokenKind, header: JsonObject, type: string): Flaws {
+  if (header['typ'] !== type) yield refused(kind, 'type', `a token has another \`typ\` than \`${type}\``)
+  if (header['crit'] !== undefined) yield refused(kind, 'critical', 'a token has a critical header, which is not understood')
 }
 
 function proofJwk({ proofKey, proofAlgorithm }: WitSvidContent): Jwk {
@@ -166,10 +182,11 @@ function proofJwk({ proofKey, proofAlgorithm }: WitSvidContent): Jwk {
   return { ...formatJwk(proofKey), alg: algorithm }
 }
 
-/** The key that a token is bound to (RFC 7800 section 3.2, W-6, W-7). A private key has no business there. */
-function readProofKey(cnf: unknown): Pick<WitSvid, 'proofKey' | 'proofAlgorithm'> {
-  const jwk = isObject(cnf) ? cnf['jwk'] : undefined
-  if (!isObject(jwk)) throw refused('wit-svid', 'proof-key', 'a token is bound to no key')
+/** The key that a token is bound to (RFC 7800 section 3.2, W-6, W-7), in a token that is bound to nothing else (W-13). */
+function* proofKeyOf({ cnf, aud }: JsonObject): Flaws<Pick<WitSvid, 'proofKey' | 'proofAlgorithm'>> {
+  if (aud !== undefined) yield refused('wit-svid', 'audience', 'a WIT-SVID has an audience: expected none')
+  const jwk = isJsonObject(cnf) ? cnf['jwk'] : undefined
+  if (!isJsonObject(jwk)) throw refused('wit-svid', 'proof-key', 'a token is bound to no key')
   const algorithm = jwk['alg']
   if (!isAlgorithm(algorithm)) throw refused('wit-svid', 'proof-key', 'the key of a token names an algorithm that proofs may not use')
   const proofKey = openProofKey(jwk)
@@ -179,15 +196,13 @@ function readProofKey(cnf: unknown): Pick<WitSvid, 'proofKey' | 'proofAlgorithm'
   return { proofKey, proofAlgorithm: algorithm }
 }
 
-function openProofKey(jwk: Claims): KeyObject {
+function openProofKey(jwk: JsonObject): KeyObject {
   try {
     return readJwk(jwk).key
   } catch (cause) {
     throw refused('wit-svid', 'proof-key', 'the key of a token cannot be used', cause)
   }
 }
-
-const isObject = (value: unknown): value is Claims => typeof value === 'object' && value !== null && !Array.isArray(value)
 
 /** draft-ietf-wimse-wpt-01 section 2: `wth`. */
 const hashOf = (token: string): string => base64url(createHash('sha256').update(utf8(token)).digest())

@@ -4,7 +4,9 @@ import { Failure } from '../kernel/failure.ts'
 import type { Certificate } from '../x509/certificate.ts'
 import { buildChain } from '../x509/chain.ts'
 import type { BundleSet } from './bundle-set.ts'
+import { demandNone, type Flaws } from './flaws.ts'
 import { parseSpiffeId, pathOf, trustDomainOf, type SpiffeId } from './id.ts'
+import type { TrustDomain } from './trust-domain.ts'
 
 /** A peer whose certificate chains to the bundle of its own trust domain. Only {@link verifyX509Svid} makes one. */
 export interface VerifiedX509Svid {
@@ -35,29 +37,63 @@ export function verifyX509Svid(chain: readonly Certificate[], bundles: BundleSet
 
 /**
  * The SPIFFE ID of a leaf that keeps every constraint on leaves; signatures and time are not looked at.
- * @throws Failure `x509-svid.uri-count` (X-1, X-2), `x509-svid.not-a-leaf` (X-12, X-22), `x509-svid.key-usage` (X-15, X-17, X-18, X-23),
- *   `x509-svid.extended-key-usage` (X-20), `x509-svid.no-path` (X-4, X-25), `x509-svid.san-not-critical` (X-5), `spiffe-id.*` (X-24)
+ * @throws Failure the first of {@link x509SvidFlaws}
  */
 export function checkX509Svid(leaf: Certificate): SpiffeId {
-  const names = leaf.subjectAltName
-  if (!names || names.uris.length !== 1) {
+  return demandNone(x509SvidFlaws(leaf))
+}
+
+/**
+ * The constraints on leaves that a certificate breaks: `x509-svid.uri-count`, `spiffe-id.*`, `x509-svid.no-path`, `.san-not-critical`, `.not-a-leaf`,
+ * `.no-key-usage`, `.may-sign`, `.may-not-authenticate`, `.extended-key-usage`.
+ */
+export function* x509SvidFlaws(leaf: Certificate): Flaws<SpiffeId> {
+  const { subject, subjectAltName: names, basicConstraints, keyUsage, extKeyUsage } = leaf
+  if (subject.attributes.length === 0 && names && !names.critical) {
+    yield refused('san-not-critical', 'a certificate without subject must mark its alternative names as critical')
+  }
+  if (basicConstraints?.ca) yield refused('not-a-leaf', 'a certificate of an authority was presented as a leaf')
+  if (!keyUsage?.critical) yield refused('no-key-usage', 'a leaf needs a critical key usage')
+  if (keyUsage?.keyCertSign || keyUsage?.cRLSign) {
+    yield refused('may-sign', 'the key of a leaf may not sign certificates or revocation lists')
+  }
+  if (keyUsage && !keyUsage.digitalSignature)
+    yield refused('may-not-authenticate', 'the key of a leaf must be usable for digital signatures')
+  const purposes = extKeyUsage?.purposes
+  if (purposes && !(purposes.includes(serverAuth) && purposes.includes(clientAuth))) {
+    yield refused('extended-key-usage', 'the extended key usage of a leaf must name both server and client authentication')
+  }
+  if (names?.uris.length !== 1) {
     throw refused('uri-count', `a certificate has ${names?.uris.length ?? 0} URI names: an X509-SVID has exactly one`)
   }
   const spiffeId = parseSpiffeId(names.uris[0]!)
-  if (pathOf(spiffeId) === '') throw refused('no-path', `\`${spiffeId}\` names a trust domain: a leaf needs an ID with a path`)
-  if (leaf.subject.attributes.length === 0 && !names.critical) {
-    throw refused('san-not-critical', 'a certificate without subject must mark its alternative names as critical')
-  }
-  if (leaf.basicConstraints?.ca) throw refused('not-a-leaf', 'a certificate of an authority was presented as a leaf')
-  const usage = leaf.keyUsage
-  if (!usage?.critical) throw refused('key-usage', 'a leaf needs a critical key usage')
-  if (usage.keyCertSign || usage.cRLSign) throw refused('key-usage', 'the key of a leaf may not sign certificates or revocation lists')
-  if (!usage.digitalSignature) throw refused('key-usage', 'the key of a leaf must be usable for digital signatures')
-  const purposes = leaf.extKeyUsage?.purposes
-  if (purposes && !(purposes.includes(serverAuth) && purposes.includes(clientAuth))) {
-    throw refused('extended-key-usage', 'the extended key usage of a leaf must name both server and client authentication')
-  }
+  if (pathOf(spiffeId) === '') yield refused('no-path', `\`${spiffeId}\` names a trust domain: a leaf needs an ID with a path`)
   return spiffeId
+}
+
+/**
+ * What keeps a certificate from being a signing certificate of its trust domain as the specification describes one:
+ * `x509-svid.authority-not-a-ca`, `.authority-no-key-usage`, `.authority-may-not-sign`, `.authority-uri-count`, `.authority-path`, `.authority-trust-domain`.
+ * Validators ask less: an authority of a bundle is trusted by its bytes, and others need only be CAs.
+ */
+export function* signingCertificateFlaws(certificate: Certificate, trustDomain?: TrustDomain): Flaws {
+  const { basicConstraints, keyUsage, subjectAltName: names } = certificate
+  if (!basicConstraints?.ca) yield refused('authority-not-a-ca', 'a signing certificate is not a CA')
+  if (!keyUsage?.critical) yield refused('authority-no-key-usage', 'a signing certificate needs a critical key usage')
+  if (keyUsage && !keyUsage.keyCertSign)
+    yield refused('authority-may-not-sign', 'the key of a signing certificate may not sign certificates')
+  if (names?.uris.length !== 1) {
+    throw refused(
+      'authority-uri-count',
+      `a signing certificate has ${names?.uris.length ?? 0} URI names: expected that of its trust domain`,
+    )
+  }
+  const spiffeId = parseSpiffeId(names.uris[0]!)
+  if (pathOf(spiffeId) !== '')
+    yield refused('authority-path', `a signing certificate is called \`${spiffeId}\`: expected an ID without a path`)
+  if (trustDomain !== undefined && trustDomainOf(spiffeId) !== trustDomain) {
+    yield refused('authority-trust-domain', `a signing certificate is of the trust domain \`${trustDomainOf(spiffeId)}\``)
+  }
 }
 
 function refused(what: string, text: string): Failure {

@@ -87,7 +87,7 @@ describe('a SPIFFE ID on the wire', () => {
     ['with an empty segment', { trustDomain: 'example.org', path: '/a//b' }, 'spiffe-id.empty-segment'],
     ['with a trailing slash', { trustDomain: 'example.org', path: '/a/' }, 'spiffe-id.trailing-slash'],
     ['with dots', { trustDomain: 'example.org', path: '/../a' }, 'spiffe-id.dot-segment'],
-    ['with a percent sign', { trustDomain: 'example.org', path: '/%61' }, 'spiffe-id.path-character'],
+    ['with a percent sign', { trustDomain: 'example.org', path: '/%61' }, 'spiffe-id.path-percent'],
   ])('R-1 %s is refused, and the refusal names the field', (_, message, reason) => {
     const read = () => fromSpiffeId('parent_id', message && create(SPIFFEIDSchema, message))
     expect(read).toThrow(expect.objectContaining({ reason }))

@@ -32,9 +32,9 @@ const badLeaves: readonly [rule: string, what: string, wishes: Wishes, reason: s
   ['X-4', 'the ID of the trust domain', { uris: ['spiffe://example.org'] }, 'x509-svid.no-path'],
   ['X-24', 'another scheme', { uris: ['https://example.org/a'] }, 'spiffe-id.scheme'],
   ['X-12', 'the CA flag', { ca: {} }, 'x509-svid.not-a-leaf'],
-  ['X-18', 'a key that may sign certificates', { keyUsage: ['digitalSignature', 'keyCertSign'] }, 'x509-svid.key-usage'],
-  ['X-18', 'a key that may sign revocation lists', { keyUsage: ['digitalSignature', 'cRLSign'] }, 'x509-svid.key-usage'],
-  ['X-17', 'a key that may not sign', { keyUsage: ['keyEncipherment'] }, 'x509-svid.key-usage'],
+  ['X-18', 'a key that may sign certificates', { keyUsage: ['digitalSignature', 'keyCertSign'] }, 'x509-svid.may-sign'],
+  ['X-18', 'a key that may sign revocation lists', { keyUsage: ['digitalSignature', 'cRLSign'] }, 'x509-svid.may-sign'],
+  ['X-17', 'a key that may not sign', { keyUsage: ['keyEncipherment'] }, 'x509-svid.may-not-authenticate'],
   ['X-20', 'server authentication alone', { extKeyUsage: ['serverAuth'] }, 'x509-svid.extended-key-usage'],
 ]
 
