@@ -35,18 +35,33 @@ export const jwtSvidIssued = (
   },
 })
 
+export const witSvidIssued = (
+  svid: { spiffeId: string; jti: string; expiresAt: Instant; keyId: string },
+  context: Context,
+): AuditEvent => ({
+  what: 'wit-svid.issued',
+  outcome: 'done',
+  fields: { ...context, spiffeId: svid.spiffeId, jti: svid.jti, expiresAt: svid.expiresAt, keyId: svid.keyId },
+})
+
 export const issuanceRefused = (refusal: { spiffeId: string; reason: string }, context: Context): AuditEvent => ({
   what: 'svid.refused',
   outcome: 'refused',
   fields: { ...context, spiffeId: refusal.spiffeId, reason: refusal.reason },
 })
 
-/** An authority was prepared, published, activated or retired. `authority` is the hex subject key id, or the kid of a JWT key. */
-export const authorityChanged = (change: { kind: 'x509' | 'jwt'; step: string; authority: string; slot: string }): AuditEvent => ({
+/** An authority was prepared, published, activated, retired, tainted or revoked. `authority` is the hex subject key id, or the kid of a key. */
+export const authorityChanged = (
+  change: { kind: 'x509' | 'jwt' | 'wit'; step: string; authority: string; slot: string },
+  context: Context = {},
+): AuditEvent => ({
   what: `authority.${change.step}`,
   outcome: 'done',
-  fields: { kind: change.kind, authority: change.authority, slot: change.slot },
+  fields: { ...context, kind: change.kind, authority: change.authority, slot: change.slot },
 })
+
+/** The key of an authority that nobody needs any more is about to be destroyed. */
+export const keyDestroyed = ({ key }: { key: string }): AuditEvent => ({ what: 'key.destroyed', outcome: 'done', fields: { slot: key } })
 
 export const nodeAttested = (node: { id: string; type: string; serial: string; address: string }): AuditEvent => ({
   what: 'node.attested',

@@ -7,6 +7,7 @@ import type { SpiffeId } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Certificate } from '../x509/certificate.ts'
 import type { ProvenKey } from '../x509/certificate-request.ts'
+import type { Authorities } from './authorities.ts'
 
 /** For whom a certificate is: decides the profile. */
 export type SvidKind = 'workload' | 'agent' | 'server'
@@ -46,6 +47,23 @@ export interface IssuedJwtSvid {
   readonly expiresAt: Instant
 }
 
+export interface WitSvidRequest {
+  readonly spiffeId: SpiffeId
+  /** SubjectPublicKeyInfo of the key that the token is bound to. */
+  readonly proofKey: Uint8Array
+  /** What proofs will be signed with, the JWS name; the usual one of the key where left out. */
+  readonly proofAlgorithm?: string
+  readonly lifetime?: Duration
+  readonly context: Readonly<Record<string, string>>
+}
+
+export interface IssuedWitSvid {
+  readonly spiffeId: SpiffeId
+  readonly token: string
+  readonly issuedAt: Instant
+  readonly expiresAt: Instant
+}
+
 /** The CA as the server's deeds use it. The only way to a signature by one of its keys. */
 export interface CertificateAuthority extends AsyncDisposable {
   readonly trustDomain: TrustDomain
@@ -55,6 +73,10 @@ export interface CertificateAuthority extends AsyncDisposable {
   issueX509Svid(request: X509SvidRequest, signal: AbortSignal): Promise<IssuedX509Svid>
   /** @throws Failure `ca.*`, `issuance.*`, `audit.*` */
   issueJwtSvid(request: JwtSvidRequest, signal: AbortSignal): Promise<IssuedJwtSvid>
+  /** @throws Failure `ca.wit-off`, `ca.*`, `issuance.*`, `audit.*` */
+  issueWitSvid(request: WitSvidRequest, signal: AbortSignal): Promise<IssuedWitSvid>
+  /** The keys and certificates that sign, for operators. */
+  readonly authorities: Authorities
   /** Rotates keys and certificates for as long as the signal lives. */
   keepFresh(signal: AbortSignal): Promise<void>
   /** Why the CA is not well, in words; empty when it is. */

@@ -3,7 +3,8 @@ import { z } from 'zod'
 import { base64 } from '../kernel/bytes.ts'
 import { Failure } from '../kernel/failure.ts'
 import { parseCertificate, type Certificate } from '../x509/certificate.ts'
-import { noSlots, type Authority, type Next, type Slots } from './slots.ts'
+import type { Instant } from '../kernel/clock.ts'
+import { noSlots, type Authority, type Next, type OldAuthority, type Slots } from './slots.ts'
 
 /** PORT: keeps one journal for each server, replaced in one step. */
 export interface CaJournal {
@@ -14,6 +15,8 @@ export interface CaJournal {
    * @throws Failure `journal.changed-meanwhile`
    */
   write(serverId: string, record: string, revision: bigint): Promise<void>
+  /** The newest record of every other server: a key that one of them names is not ours to destroy (C-22). */
+  others(serverId: string): Promise<readonly string[]>
 }
 
 /** What makes a key an X.509 authority. */
@@ -23,7 +26,7 @@ export interface X509Material {
   readonly roots: readonly Certificate[]
 }
 
-/** What makes a key a JWT authority. */
+/** What makes a key a JWT or a WIT authority. */
 export interface JwtMaterial {
   /** The `kid` of its tokens. */
   readonly kid: string
@@ -37,19 +40,59 @@ export interface JournalRecord {
   readonly sequence: bigint
   readonly x509: Slots<X509Material>
   readonly jwt: Slots<JwtMaterial>
+  readonly wit: Slots<JwtMaterial>
+  /** Roots above us that an operator distrusts, by their subject key identifier in hex. */
+  readonly roots: DistrustedRoots
+  /** Keys that no authority needs any more, and since when (C-22). */
+  readonly spent: readonly SpentKey[]
 }
 
-export const emptyRecord: JournalRecord = { sequence: 0n, x509: noSlots, jwt: noSlots }
-
-export function formatRecord({ sequence, x509, jwt }: JournalRecord): string {
-  return JSON.stringify({ version: 1, sequence: String(sequence), x509: writeSlots(x509, writeX509), jwt: writeSlots(jwt, writeJwt) })
+export interface DistrustedRoots {
+  readonly tainted: readonly string[]
+  readonly revoked: readonly string[]
 }
+
+export interface SpentKey {
+  readonly keyId: string
+  readonly since: Instant
+}
+
+export const emptyRecord: JournalRecord = {
+  sequence: 0n,
+  x509: noSlots,
+  jwt: noSlots,
+  wit: noSlots,
+  roots: { tainted: [], revoked: [] },
+  spent: [],
+}
+
+export function formatRecord({ sequence, x509, jwt, wit, roots, spent }: JournalRecord): string {
+  return JSON.stringify({
+    version: 2,
+    sequence: String(sequence),
+    x509: writeSlots(x509, writeX509),
+    jwt: writeSlots(jwt, writeJwt),
+    wit: writeSlots(wit, writeJwt),
+    roots,
+    spent,
+  })
+}
+
+/** Whether a record, of this version or another, names a key. */
+export const namesKey = (record: string, keyId: string): boolean => record.includes(JSON.stringify(keyId))
 
 /** @throws Failure `journal.unreadable` */
 export function parseRecord(text: string): JournalRecord {
   try {
-    const { sequence, x509, jwt } = recordSchema.parse(JSON.parse(text))
-    return { sequence: BigInt(sequence), x509: readSlots(x509, readX509), jwt: readSlots(jwt, readJwt) }
+    const { sequence, x509, jwt, wit, roots, spent } = recordSchema.parse(JSON.parse(text))
+    return {
+      sequence: BigInt(sequence),
+      x509: readSlots(x509, readX509),
+      jwt: readSlots(jwt, readJwt),
+      wit: readSlots(wit, readJwt),
+      roots,
+      spent,
+    }
   } catch (cause) {
     throw new Failure('failed_precondition', 'journal.unreadable', {
       public: 'the journal of the CA cannot be read: it is damaged or of a newer version',
@@ -89,7 +132,7 @@ type WrittenNext<Written> =
 interface WrittenSlots<Written> {
   readonly active?: WrittenAuthority<Written> | undefined
   readonly next?: WrittenNext<Written> | undefined
-  readonly old: readonly WrittenAuthority<Written>[]
+  readonly old: readonly (WrittenAuthority<Written> & { readonly tainted: boolean })[]
 }
 
 function writeSlots<M, Written>({ active, next, old }: Slots<M>, write: (material: M) => Written): WrittenSlots<Written> {
@@ -102,7 +145,8 @@ function readSlots<M, Written>({ active, next, old }: WrittenSlots<Written>, rea
 
 function mapSlots<A, B>({ active, next, old }: Slots<A>, change: (material: A) => B): Slots<B> {
   const authority = (one: Authority<A>): Authority<B> => ({ ...one, material: change(one.material) })
-  return { active: active && authority(active), next: next && mapNext(next, authority), old: old.map(authority) }
+  const oldOne = (one: OldAuthority<A>): OldAuthority<B> => ({ ...authority(one), tainted: one.tainted })
+  return { active: active && authority(active), next: next && mapNext(next, authority), old: old.map(oldOne) }
 }
 
 function mapNext<A, B>(next: Next<A>, change: (authority: Authority<A>) => Authority<B>): Next<B> {
@@ -116,18 +160,24 @@ const x509Schema = z.strictObject({ chain: z.array(bytes).min(1), roots: z.array
 const jwtSchema = z.strictObject({ kid: z.string().min(1), publicKey: bytes })
 
 function slotsSchema<Material extends z.ZodType>(material: Material) {
-  const authority = z.strictObject({ keyId, from: moment, until: moment, material })
+  const fields = { keyId, from: moment, until: moment, material }
+  const authority = z.strictObject(fields)
+  const old = z.strictObject({ ...fields, tainted: z.boolean().default(false) })
   const next = z.discriminatedUnion('stage', [
     z.strictObject({ stage: z.literal('intended'), keyId }),
     z.strictObject({ stage: z.literal('made'), authority }),
     z.strictObject({ stage: z.literal('published'), authority, since: moment }),
   ])
-  return z.strictObject({ active: authority.optional(), next: next.optional(), old: z.array(authority) })
+  return z.strictObject({ active: authority.optional(), next: next.optional(), old: z.array(old) })
 }
 
+/** Version 1 knew no WIT keys and distrusted nothing. */
 const recordSchema = z.strictObject({
-  version: z.literal(1),
+  version: z.literal([1, 2]),
   sequence: z.string().regex(/^\d{1,20}$/),
   x509: slotsSchema(x509Schema),
   jwt: slotsSchema(jwtSchema),
+  wit: slotsSchema(jwtSchema).prefault({ old: [] }),
+  roots: z.strictObject({ tainted: z.array(keyId), revoked: z.array(keyId) }).prefault({ tainted: [], revoked: [] }),
+  spent: z.array(z.strictObject({ keyId, since: moment })).default([]),
 })

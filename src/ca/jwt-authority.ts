@@ -95,7 +95,8 @@ async function demandValid(
   }
 }
 
-const wholeSecond = (moment: number): number => Math.floor(moment / seconds(1)) * seconds(1)
+/** A moment as tokens can tell it. */
+export const wholeSecond = (moment: number): number => Math.floor(moment / seconds(1)) * seconds(1)
 /** 192 bits: enough that two keys never share a name. */
 const keyIdLength = 32
 const maxAudiences = 32

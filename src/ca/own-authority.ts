@@ -9,7 +9,17 @@ import type { Random } from '../kernel/random.ts'
 import type { Watched } from '../kernel/watched.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
-import type { CertificateAuthority, IssuedJwtSvid, IssuedX509Svid, JwtSvidRequest, X509SvidRequest } from './certificate-authority.ts'
+import type { Authorities } from './authorities.ts'
+import type {
+  CertificateAuthority,
+  IssuedJwtSvid,
+  IssuedWitSvid,
+  IssuedX509Svid,
+  JwtSvidRequest,
+  WitSvidRequest,
+  X509SvidRequest,
+} from './certificate-authority.ts'
+import { witOff } from './forced-rotation.ts'
 import type { CaJournal } from './journal.ts'
 import { issueJwtSvid, type JwtPorts } from './jwt-authority.ts'
 import { checked as checkedKeys, type KeyManager } from './key-manager.ts'
@@ -17,6 +27,7 @@ import type { IssuanceProfile } from './profile.ts'
 import { openRotation, type Rotation } from './rotation.ts'
 import { Serials } from './serial.ts'
 import { checked as checkedUpstream, type UpstreamAuthority } from './upstream-authority.ts'
+import { issueWitSvid, type WitPorts } from './wit-authority.ts'
 import { issueX509Svid, type X509Ports } from './x509-authority.ts'
 
 /** What a CA is made of. Keys, upstream, journal and trail stay their openers' to dispose of. */
@@ -33,6 +44,8 @@ export interface CertificateAuthorityPorts {
   /** Under which the journal is kept: no two servers may share it. */
   readonly serverId: string
   readonly refreshHint: Duration
+  /** Whether WIT-SVIDs are issued: their specification is not stable yet. */
+  readonly witSvid?: boolean
 }
 
 /**
@@ -46,7 +59,7 @@ export async function openCertificateAuthority(
   const serials = new Serials(ports.random)
   const keys = checkedKeys(ports.keys)
   const upstream = checkedUpstream(ports.upstream, ports)
-  const rotation = await openRotation({ ...ports, keys, upstream, serials }, signal)
+  const rotation = await openRotation({ ...ports, keys, upstream, serials, wit: ports.witSvid ?? false }, signal)
   return new OwnAuthority(ports, serials, rotation)
 }
 
@@ -55,6 +68,7 @@ class OwnAuthority implements CertificateAuthority {
   readonly #rotation: Rotation
   readonly #x509: X509Ports
   readonly #jwt: JwtPorts
+  readonly #wit: WitPorts | undefined
   readonly #audit: AuditTrail
 
   constructor(ports: CertificateAuthorityPorts, serials: Serials, rotation: Rotation) {
@@ -62,11 +76,16 @@ class OwnAuthority implements CertificateAuthority {
     this.#rotation = rotation
     this.#x509 = { ...ports, serials, signing: () => rotation.x509(), authorityKeys: () => rotation.authorityKeys() }
     this.#jwt = { ...ports, signing: () => rotation.jwt() }
+    this.#wit = ports.witSvid ? { ...ports, signing: () => rotation.wit(), authorityKeys: () => rotation.authorityKeys() } : undefined
     this.#audit = ports.audit
   }
 
   get bundle(): Watched<TrustBundle> {
     return this.#rotation.bundle
+  }
+
+  get authorities(): Authorities {
+    return this.#rotation.authorities
   }
 
   issueX509Svid(request: X509SvidRequest, signal: AbortSignal): Promise<IssuedX509Svid> {
@@ -75,6 +94,12 @@ class OwnAuthority implements CertificateAuthority {
 
   issueJwtSvid(request: JwtSvidRequest, signal: AbortSignal): Promise<IssuedJwtSvid> {
     return this.#recorded(request, () => issueJwtSvid(request, this.#jwt, signal))
+  }
+
+  issueWitSvid(request: WitSvidRequest, signal: AbortSignal): Promise<IssuedWitSvid> {
+    const ports = this.#wit
+    if (!ports) return Promise.reject(witOff())
+    return this.#recorded(request, () => issueWitSvid(request, ports, signal))
   }
 
   keepFresh(signal: AbortSignal): Promise<void> {
@@ -90,7 +115,7 @@ class OwnAuthority implements CertificateAuthority {
   }
 
   /** A refusal is recorded too; where even that fails, the refusal is what the caller hears of. */
-  async #recorded<T>(request: X509SvidRequest | JwtSvidRequest, issue: () => Promise<T>): Promise<T> {
+  async #recorded<T>(request: X509SvidRequest | JwtSvidRequest | WitSvidRequest, issue: () => Promise<T>): Promise<T> {
     try {
       return await issue()
     } catch (error) {

@@ -1,23 +1,25 @@
 /** Keeps the authorities fresh: does what `slots.ts` says, writes it down before it counts, and publishes the bundle. */
-import { authorityChanged } from '../audit/event.ts'
+import { authorityChanged, keyDestroyed } from '../audit/event.ts'
 import type { AuditTrail } from '../audit/trail.ts'
 import { hex } from '../kernel/bytes.ts'
 import { backoff } from '../kernel/backoff.ts'
 import { deadline, formatInstant, type Clock, type Instant } from '../kernel/clock.ts'
-import { formatDuration, hours, minutes, seconds, type Duration } from '../kernel/duration.ts'
+import { days, formatDuration, hours, minutes, seconds, type Duration } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
 import type { Random } from '../kernel/random.ts'
 import { WatchedValue, type Watched } from '../kernel/watched.ts'
-import type { TrustBundle } from '../spiffe/bundle.ts'
+import type { TokenAuthority, TrustBundle, X509Authority } from '../spiffe/bundle.ts'
 import { sameAuthorities } from '../spiffe/bundle-document.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
-import { fingerprint } from '../x509/certificate.ts'
-import type { KeyType } from '../x509/key-type.ts'
+import { fingerprint, type Certificate } from '../x509/certificate.ts'
+import { authorityKinds, type Asked, type Authorities, type AuthorityKind } from './authorities.ts'
+import { forcedRotation } from './forced-rotation.ts'
 import { authorityRequest, prepareSelfSigned, redeem } from './issuance.ts'
 import {
   emptyRecord,
   formatRecord,
+  namesKey,
   parseRecord,
   type CaJournal,
   type JournalRecord,
@@ -25,13 +27,14 @@ import {
   type X509Material,
 } from './journal.ts'
 import { keyIdOf } from './jwt-authority.ts'
+import type { Line } from './line.ts'
 import { isKeyOf, type KeyManager, type ManagedKey } from './key-manager.ts'
 import type { IssuanceProfile } from './profile.ts'
 import type { Serials } from './serial.ts'
 import * as slots from './slots.ts'
 import { nextMoment, nextStep, trusted, type Authority, type RotationRules, type Slots, type Step } from './slots.ts'
 import type { CheckedUpstream } from './upstream-authority.ts'
-import { authorityId, type Signing } from './x509-authority.ts'
+import { authorityId, keyIdentifierOf, rootId, type Signing } from './x509-authority.ts'
 
 export interface RotationPorts {
   readonly clock: Clock
@@ -47,6 +50,8 @@ export interface RotationPorts {
   readonly trustDomain: TrustDomain
   readonly serverId: string
   readonly refreshHint: Duration
+  /** Whether there are to be WIT authorities. */
+  readonly wit: boolean
 }
 
 /** Reads the journal, finds the keys, and does what is due; then both authorities are there. @throws Failure `journal.*`, `keys.*`, `upstream.*`, `audit.*` */
@@ -64,24 +69,41 @@ export async function openRotation(ports: RotationPorts, signal: AbortSignal): P
  */
 export class Rotation implements AsyncDisposable {
   readonly #ports: RotationPorts
-  readonly #rules: RotationRules
+  readonly #rules: Readonly<Record<AuthorityKind, RotationRules>>
   readonly #bundle: WatchedValue<TrustBundle>
   readonly #keys = new Map<string, ManagedKey>()
+  /** Resolves when nobody changes the record: what is due and what operators ask for come one after the other. */
+  #turn: Promise<unknown> = Promise.resolve()
+  /** Aborts when an operator changed something, so that what is due is looked at again. */
+  #changed = new AbortController()
+  readonly authorities: Authorities
   #record: JournalRecord
   #authorityKeys: readonly Uint8Array[]
   #revision: bigint
   /** A write that may or may not have arrived: the next one asks first. */
   #doubtful: JournalRecord | undefined
-  #problems: Partial<Record<Kind, string>> = {}
+  #problems: Partial<Record<AuthorityKind, string>> = {}
   #upstreamComplaints: readonly string[] = []
 
   constructor(ports: RotationPorts, record: JournalRecord, revision: bigint) {
     this.#ports = ports
-    this.#rules = rulesOf(ports.profile, ports.refreshHint)
+    const rules = rulesOf(ports.profile, ports.refreshHint)
+    this.#rules = { x509: rules, jwt: rules, wit: { ...rules, closing: !ports.wit } }
     this.#record = record
     this.#authorityKeys = authorityKeysOf(record)
     this.#revision = revision
     this.#bundle = new WatchedValue(bundleOf(record, ports))
+    this.authorities = forcedRotation({
+      now: () => ports.clock.now(),
+      record: () => this.#record,
+      isOn: (kind) => !this.#rules[kind].closing,
+      withLine: (kind, use) => this.#withLine(kind, use),
+      alone: (deed) => this.#byOperator(deed),
+      prepare: (line, asked, signal) => this.#prepare(line, deadline(stepDeadline, signal), asked),
+      advance: (line, step, authority, changed, asked) => this.#advance(line, step, authority, changed, asked),
+      changeRoots: (step, root, roots, asked) => this.#changeRoots(step, root, roots, asked),
+      destroy: (signal) => this.#destroySpent(signal),
+    })
   }
 
   get bundle(): Watched<TrustBundle> {
@@ -98,6 +120,11 @@ export class Rotation implements AsyncDisposable {
     return this.#signing(this.#record.jwt)
   }
 
+  /** The authority that signs WIT-SVIDs now. @throws Failure `ca.no-authority` */
+  wit(): Signing<JwtMaterial> {
+    return this.#signing(this.#record.wit)
+  }
+
   /** SubjectPublicKeyInfo of every key that is or was an authority, as far as it still matters. */
   authorityKeys(): readonly Uint8Array[] {
     return this.#authorityKeys
@@ -105,18 +132,17 @@ export class Rotation implements AsyncDisposable {
 
   /** Gets the keys of the authorities that sign or will. One whose key is gone is retired: what it signed stays valid. @throws Failure `keys.*` */
   async findKeys(signal: AbortSignal): Promise<void> {
-    await this.#recover(this.#x509Line(), signal)
-    await this.#recover(this.#jwtLine(), signal)
+    for (const kind of authorityKinds) await this.#withLine(kind, (line) => this.#recover(line, signal))
   }
 
   /** Does what is due, and refuses to go on without an authority of each kind. */
   async open(signal: AbortSignal): Promise<void> {
-    for (const kind of kinds) {
+    for (const kind of authorityKinds) {
       try {
-        await this.#settle(kind, signal)
+        await this.#alone(() => this.#settle(kind, signal))
       } catch (error) {
         this.#failed(kind, error)
-        if (!this.#record[kind].active) throw error
+        if (!this.#record[kind].active && !this.#rules[kind].closing) throw error
       }
     }
   }
@@ -129,8 +155,10 @@ export class Rotation implements AsyncDisposable {
       const failures = await this.#settleAll(signal)
       if (failures === 0) pauses = backoff(random, retries)
       const pause = failures === 0 ? this.#untilNextMoment() : (pauses.next().value ?? retries.longest)
-      await clock.sleep(pause, signal).catch((error: unknown) => {
-        if (!signal.aborted) throw error
+      if (this.#changed.signal.aborted) this.#changed = new AbortController()
+      const changed = this.#changed.signal
+      await clock.sleep(pause, AbortSignal.any([signal, changed])).catch((error: unknown) => {
+        if (!signal.aborted && !changed.aborted) throw error
       })
     }
   }
@@ -138,7 +166,8 @@ export class Rotation implements AsyncDisposable {
   /** Why the authorities are not well, in words. */
   complaints(): readonly string[] {
     const now = this.#ports.clock.now()
-    return [...kinds.flatMap((kind) => this.#complaintsOf(kind, now)), ...this.#upstreamComplaints]
+    const kept = authorityKinds.filter((kind) => !this.#rules[kind].closing)
+    return [...kept.flatMap((kind) => this.#complaintsOf(kind, now)), ...this.#upstreamComplaints]
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -153,9 +182,9 @@ export class Rotation implements AsyncDisposable {
 
   async #settleAll(signal: AbortSignal): Promise<number> {
     let failures = 0
-    for (const kind of kinds) {
+    for (const kind of authorityKinds) {
       try {
-        await this.#settle(kind, signal)
+        await this.#alone(() => this.#settle(kind, signal))
         delete this.#problems[kind]
       } catch (error) {
         if (signal.aborted) return failures
@@ -163,17 +192,38 @@ export class Rotation implements AsyncDisposable {
         failures++
       }
     }
+    try {
+      await this.#alone(() => this.#destroySpent(signal))
+    } catch (error) {
+      if (!signal.aborted) this.#ports.log.warn('a key that is no longer needed could not be destroyed', { error: tellChain(error) })
+    }
     return failures
   }
 
+  #alone<T>(deed: () => Promise<T>): Promise<T> {
+    const done = this.#turn.then(deed)
+    this.#turn = done.catch(() => {})
+    return done
+  }
+
+  #byOperator<T>(deed: () => Promise<T>): Promise<T> {
+    return this.#alone(async () => {
+      await this.#resolveDoubt()
+      return deed()
+    }).finally(() => this.#changed.abort())
+  }
+
+  #withLine<T>(kind: AuthorityKind, use: <M>(line: Line<M>) => T): T {
+    return kind === 'x509' ? use(this.#x509Line()) : use(this.#keyLine(kind))
+  }
+
   /** Step by step, until nothing is due. */
-  async #settle(kind: Kind, signal: AbortSignal): Promise<void> {
+  async #settle(kind: AuthorityKind, signal: AbortSignal): Promise<void> {
     await this.#resolveDoubt()
     for (let steps = 0; steps < maxSteps; steps++) {
-      const step = nextStep<unknown>(this.#record[kind], this.#ports.clock.now(), this.#rules)
+      const step = nextStep<unknown>(this.#record[kind], this.#ports.clock.now(), this.#rules[kind])
       if (!step) return
-      if (kind === 'x509') await this.#do(step, this.#x509Line(), deadline(stepDeadline, signal))
-      else await this.#do(step, this.#jwtLine(), deadline(stepDeadline, signal))
+      await this.#withLine(kind, (line) => this.#do(step, line, deadline(stepDeadline, signal)))
     }
     throw new Error('bug: the authorities never come to rest')
   }
@@ -191,18 +241,16 @@ export class Rotation implements AsyncDisposable {
       case 'retire':
         return this.#advance(line, 'retired', held.active!, slots.retire(held))
       case 'discard':
-        await this.#ports.keys.remove(comingIn(held).keyId, signal)
         return this.#advance(line, 'discarded', comingIn(held), slots.discard(held))
       case 'forget': {
         const gone = held.old.find((one) => one.keyId === step.keyId)!
-        await this.#ports.keys.remove(gone.keyId, signal)
         return this.#advance(line, 'forgotten', gone, slots.forget(held, gone.keyId))
       }
     }
   }
 
   /** The intent is written first, so that a key that was made before a power cut is found again and used, not lost. */
-  async #prepare<M>(line: Line<M>, signal: AbortSignal): Promise<void> {
+  async #prepare<M>(line: Line<M>, signal: AbortSignal, asked: Asked = {}): Promise<void> {
     const { keys, random } = this.#ports
     if (line.slots().next === undefined) await this.#commit(line.with(slots.intend(line.slots(), `${line.kind}-${hex(random.bytes(8))}`)))
     const { next } = line.slots()
@@ -211,15 +259,50 @@ export class Rotation implements AsyncDisposable {
     const key = found?.keyType === line.keyType ? found : await keys.create(next.keyId, line.keyType, signal)
     const authority = await line.make(key, signal)
     this.#keys.set(key.id, key)
-    await this.#advance(line, 'prepared', authority, slots.made(line.slots(), authority))
+    await this.#advance(line, 'prepared', authority, slots.made(line.slots(), authority), asked)
   }
 
   /** Records a change in the audit trail, in the journal, and then in what others see. */
-  async #advance<M>(line: Line<M>, step: string, authority: Authority<M>, changed: Slots<M>): Promise<void> {
+  async #advance<M>(line: Line<M>, step: string, authority: Authority<M>, changed: Slots<M>, asked: Asked = {}): Promise<void> {
     const event = { kind: line.kind, step, authority: line.nameOf(authority.material), slot: authority.keyId }
-    await this.#ports.audit.append(authorityChanged(event))
-    await this.#commit(line.with(changed))
-    this.#ports.log.info(`authority ${step}`, { ...event, until: formatInstant(authority.until) })
+    await this.#ports.audit.append(authorityChanged(event, asked))
+    const record = line.with(changed)
+    // A revoked key is destroyed at once: a journal that is restored from a backup must not find it again (Q-26).
+    const since = step === 'revoked' ? 0 : this.#ports.clock.now()
+    const isSpent = keyIdsOf(record).every((keyId) => keyId !== authority.keyId)
+    await this.#commit(isSpent ? { ...record, spent: [...record.spent, { keyId: authority.keyId, since }] } : record)
+    this.#ports.log.info(`authority ${step}`, { ...event, until: formatInstant(authority.until), ...asked })
+    if (!isSpent) return
+    const due = Math.max(this.#ports.clock.now(), since + this.#keepSpent)
+    this.#ports.log.info('a key is no longer needed: it will be destroyed', { key: authority.keyId, at: formatInstant(due) })
+  }
+
+  async #changeRoots(step: string, root: string, roots: JournalRecord['roots'], asked: Asked): Promise<void> {
+    await this.#ports.audit.append(authorityChanged({ kind: 'x509', step: `root-${step}`, authority: root, slot: 'upstream' }, asked))
+    await this.#commit({ ...this.#record, roots })
+    this.#ports.log.info(`root ${step}`, { root, ...asked })
+  }
+
+  /** C-22: a key that nobody needed for long enough, and that no server's journal names. */
+  async #destroySpent(signal: AbortSignal): Promise<void> {
+    const { audit, clock, journal, keys, log, serverId } = this.#ports
+    for (;;) {
+      const due = this.#record.spent.find(({ since }) => clock.now() > since + this.#keepSpent)
+      if (!due) return
+      if ((await journal.others(serverId)).some((record) => namesKey(record, due.keyId))) {
+        throw new Failure('failed_precondition', 'journal.key-shared', {
+          public: `another server's journal names the key \`${due.keyId}\``,
+        })
+      }
+      await audit.append(keyDestroyed({ key: due.keyId }))
+      await keys.remove(due.keyId, deadline(stepDeadline, signal))
+      await this.#commit({ ...this.#record, spent: this.#record.spent.filter((one) => one !== due) })
+      log.info('a key was destroyed', { key: due.keyId })
+    }
+  }
+
+  get #keepSpent(): Duration {
+    return Math.min(days(14), 14 * this.#ports.profile.ca.lifetime)
   }
 
   async #commit(changed: JournalRecord): Promise<void> {
@@ -256,7 +339,7 @@ export class Rotation implements AsyncDisposable {
     this.#revision = revision
     const bundle = bundleOf(record, this.#ports)
     if (bundle.sequence !== this.#bundle.current.sequence) this.#bundle.set(bundle)
-    const held = new Set([...keyIdsOf(record.x509), ...keyIdsOf(record.jwt)])
+    const held = new Set(authorityKinds.flatMap((kind) => signingKeysOf(record[kind])))
     for (const id of this.#keys.keys()) if (!held.has(id)) this.#keys.delete(id)
   }
 
@@ -280,24 +363,41 @@ export class Rotation implements AsyncDisposable {
     return false
   }
 
-  #failed(kind: Kind, error: unknown): void {
+  #failed(kind: AuthorityKind, error: unknown): void {
+    const { active } = this.#record[kind]
     this.#problems[kind] = tellChain(error)
-    this.#ports.log.error('an authority could not be kept fresh', { kind, reason: Failure.from(error).reason, error: tellChain(error) })
+    this.#ports.log.error('an authority could not be kept fresh', {
+      kind,
+      reason: Failure.from(error).reason,
+      error: tellChain(error),
+      lifeSpent: active && lifeSpent(active, this.#ports.clock.now()),
+    })
   }
 
   #untilNextMoment(): Duration {
     const now = this.#ports.clock.now()
-    const moments = kinds.map((kind) => nextMoment<unknown>(this.#record[kind], now, this.#rules))
+    const moments = authorityKinds.map((kind) => nextMoment<unknown>(this.#record[kind], now, this.#rules[kind]))
     return Math.min(longestPause, Math.max(1, Math.min(...moments) - now))
   }
 
-  #complaintsOf(kind: Kind, now: Instant): string[] {
+  #complaintsOf(kind: AuthorityKind, now: Instant): string[] {
     const { active } = this.#record[kind]
     const problem = this.#problems[kind]
     const why = problem === undefined ? '' : `: ${problem}`
     if (!active || now > active.until) return [`there is no ${told[kind]} authority${why}`]
     if (problem === undefined) return []
-    return [`the ${told[kind]} authority ends in ${formatDuration(active.until - now)} and could not be kept fresh${why}`]
+    const left = `ends in ${formatDuration(active.until - now)} (${lifeSpent(active, now)} of its life are over)`
+    return [`the ${told[kind]} authority ${left} and could not be kept fresh${why}`]
+  }
+
+  /** An upstream that goes on under a root that was tainted or revoked would bring back what everybody is leaving. */
+  #demandTrusted(minted: X509Material): void {
+    const { tainted, revoked } = this.#record.roots
+    const root = rootId(minted)
+    if (root === undefined || ![...tainted, ...revoked].includes(root)) return
+    throw new Failure('failed_precondition', 'upstream.distrusted-root', {
+      public: `the upstream authority cannot be used: it signs under the root \`${root}\`, which was tainted or revoked here`,
+    })
   }
 
   #x509Line(): Line<X509Material> {
@@ -307,17 +407,19 @@ export class Rotation implements AsyncDisposable {
       slots: () => this.#record.x509,
       with: (x509) => ({ ...this.#record, x509 }),
       nameOf: authorityId,
+      rootOf: rootId,
       publicKeyOf: ({ chain }) => chain[0].spki,
       make: (key, signal) => this.#certify(key, signal),
     }
   }
 
-  #jwtLine(): Line<JwtMaterial> {
+  /** A key that signs tokens: nobody above us has a say. */
+  #keyLine(kind: 'jwt' | 'wit'): Line<JwtMaterial> {
     return {
-      kind: 'jwt',
+      kind,
       keyType: this.#ports.profile.ca.jwtKeyType,
-      slots: () => this.#record.jwt,
-      with: (jwt) => ({ ...this.#record, jwt }),
+      slots: () => this.#record[kind],
+      with: (changed) => ({ ...this.#record, [kind]: changed }),
       nameOf: ({ kid }) => kid,
       publicKeyOf: ({ publicKey }) => publicKey,
       make: async (key) => {
@@ -354,6 +456,7 @@ export class Rotation implements AsyncDisposable {
       },
       signal,
     )
+    this.#demandTrusted(minted)
     this.#upstreamComplaints = minted.complaints
     for (const complaint of minted.complaints) log.warn(complaint)
     for (const warning of minted.warnings) log.info('the upstream authority says', { warning })
@@ -361,63 +464,81 @@ export class Rotation implements AsyncDisposable {
   }
 }
 
-type Kind = 'x509' | 'jwt'
-const kinds = ['x509', 'jwt'] as const
-const told: Readonly<Record<Kind, string>> = { x509: 'X.509', jwt: 'JWT' }
-
-/** What differs between the two kinds of authority. */
-interface Line<M> {
-  readonly kind: Kind
-  readonly keyType: KeyType
-  slots(): Slots<M>
-  /** The record with other slots of this kind. */
-  with(changed: Slots<M>): JournalRecord
-  nameOf(material: M): string
-  /** SubjectPublicKeyInfo, DER. */
-  publicKeyOf(material: M): Uint8Array
-  make(key: ManagedKey, signal: AbortSignal): Promise<Authority<M>>
-}
+const told: Readonly<Record<AuthorityKind, string>> = { x509: 'X.509', jwt: 'JWT', wit: 'WIT' }
 
 function comingIn<M>({ next }: Slots<M>): Authority<M> {
   if (next === undefined || next.stage === 'intended') throw new Error('bug: there is no authority to come')
   return next.authority
 }
 
-function authorityKeysOf({ x509, jwt }: JournalRecord): readonly Uint8Array[] {
-  const certificates = everyone(x509).flatMap(({ chain, roots }) => [...chain, ...roots])
-  return [...certificates.map(({ spki }) => spki), ...everyone(jwt).map(({ publicKey }) => publicKey)]
+/** `80 %` */
+function lifeSpent({ from, until }: Authority<unknown>, now: Instant): string {
+  return `${Math.floor((100 * (now - from)) / (until - from))} %`
 }
 
-function everyone<M>(held: Slots<M>): M[] {
-  const coming = held.next && held.next.stage !== 'intended' ? [held.next.authority] : []
-  return [...new Set([...trusted(held), ...coming])].map(({ material }) => material)
+function authorityKeysOf({ x509, jwt, wit }: JournalRecord): readonly Uint8Array[] {
+  const certificates = everyone(x509).flatMap(({ material: { chain, roots } }) => [...chain, ...roots])
+  return [...certificates.map(({ spki }) => spki), ...[...everyone(jwt), ...everyone(wit)].map(({ material }) => material.publicKey)]
 }
 
-function keyIdsOf(held: Slots<unknown>): string[] {
-  const { active, next } = held
+/** Every authority there is, announced or not. */
+function everyone<M>({ active, next, old }: Slots<M>): readonly Authority<M>[] {
+  return [...(active ? [active] : []), ...(next && next.stage !== 'intended' ? [next.authority] : []), ...old]
+}
+
+/** The keys that sign or will. */
+function signingKeysOf({ active, next }: Slots<unknown>): string[] {
   return [...(active ? [active.keyId] : []), ...(next ? [next.stage === 'intended' ? next.keyId : next.authority.keyId] : [])]
+}
+
+/** Every key that an authority has, or is to have. */
+function keyIdsOf(record: JournalRecord): string[] {
+  return authorityKinds.flatMap((kind) => {
+    const held: Slots<unknown> = record[kind]
+    return [...signingKeysOf(held), ...everyone(held).map(({ keyId }) => keyId)]
+  })
 }
 
 /** The bundle that follows from a record: every authority that was announced and is not forgotten, the oldest first, so that its order does not change either. */
 function bundleOf(
-  { sequence, x509, jwt }: JournalRecord,
+  { sequence, x509, jwt, wit, roots }: JournalRecord,
   { trustDomain, refreshHint }: Pick<RotationPorts, 'trustDomain' | 'refreshHint'>,
 ): TrustBundle {
-  const roots = new Map(byAge(trusted(x509)).flatMap(({ material }) => material.roots.map((root) => [fingerprint(root), root])))
   return {
     trustDomain,
-    x509Authorities: [...roots.values()].map((certificate) => ({ certificate, tainted: false })),
-    jwtAuthorities: byAge(trusted(jwt)).map(({ material, until }) => ({
-      keyId: material.kid,
-      publicKey: material.publicKey,
-      expiresAt: until,
-      tainted: false,
-    })),
-    witAuthorities: [],
+    x509Authorities: rootsOf(x509, roots),
+    jwtAuthorities: keysOf(jwt),
+    witAuthorities: keysOf(wit),
     sequence,
     refreshHint,
   }
 }
+
+/** A root is tainted if an operator said so, or if every authority under it is. */
+function rootsOf(held: Slots<X509Material>, distrusted: JournalRecord['roots']): readonly X509Authority[] {
+  const found = new Map<string, { readonly certificate: Certificate; tainted: boolean }>()
+  for (const authority of byAge(trusted(held))) {
+    for (const certificate of authority.material.roots) {
+      if (distrusted.revoked.includes(keyIdentifierOf(certificate))) continue
+      const before = found.get(fingerprint(certificate))
+      found.set(fingerprint(certificate), { certificate, tainted: isTainted(authority) && (before?.tainted ?? true) })
+    }
+  }
+  return [...found.values()].map(({ certificate, tainted }) => ({
+    certificate,
+    tainted: tainted || distrusted.tainted.includes(keyIdentifierOf(certificate)),
+  }))
+}
+
+const keysOf = (held: Slots<JwtMaterial>): readonly TokenAuthority[] =>
+  byAge(trusted(held)).map((authority) => ({
+    keyId: authority.material.kid,
+    publicKey: authority.material.publicKey,
+    expiresAt: authority.until,
+    tainted: isTainted(authority),
+  }))
+
+const isTainted = (authority: Authority<unknown>): boolean => 'tainted' in authority && authority.tainted === true
 
 const byAge = <M>(authorities: readonly Authority<M>[]): readonly Authority<M>[] => authorities.toSorted((a, b) => a.from - b.from)
 

@@ -19,12 +19,18 @@ export type Next<Material> =
   | { readonly stage: 'made'; readonly authority: Authority<Material> }
   | { readonly stage: 'published'; readonly authority: Authority<Material>; readonly since: Instant }
 
+/** An authority that signs no longer and is still trusted: what it signed may be in use. */
+export interface OldAuthority<Material> extends Authority<Material> {
+  /** Announced as distrusted soon: whoever holds something of it asks for a new one now. */
+  readonly tainted: boolean
+}
+
 /** INVARIANT: there is room for one active authority and one to come, so there can never be two. */
 export interface Slots<Material> {
   readonly active: Authority<Material> | undefined
   readonly next: Next<Material> | undefined
-  /** No longer signing, still trusted: what they signed may be in use. Newest first. */
-  readonly old: readonly Authority<Material>[]
+  /** Newest first. */
+  readonly old: readonly OldAuthority<Material>[]
 }
 
 export interface RotationRules {
@@ -36,6 +42,8 @@ export interface RotationRules {
   readonly propagation: Duration
   /** How long an old authority stays in the bundle after its end, for those whose clocks are late. */
   readonly keepExpired: Duration
+  /** No authority of this kind is wanted any more: none is prepared, those that are there run out. */
+  readonly closing?: boolean
 }
 
 export type Step =
@@ -53,11 +61,11 @@ export const noSlots: Slots<never> = { active: undefined, next: undefined, old: 
 export function nextStep<M>(slots: Slots<M>, now: Instant, rules: RotationRules): Step | undefined {
   const { active, next } = slots
   if (active && now > active.until) return { do: 'retire' }
-  if (next && next.stage !== 'intended' && now > next.authority.until) return { do: 'discard' }
+  if (next && next.stage !== 'intended' && (rules.closing || now > next.authority.until)) return { do: 'discard' }
   if (next?.stage === 'published' && now >= takeover(active, next.since, rules)) return { do: 'activate' }
   if (next?.stage === 'made') return { do: 'publish' }
   if (next?.stage !== 'published' && now >= preparation(active, rules)) return { do: 'prepare' }
-  const outlived = slots.old.find((one) => now > one.until + rules.keepExpired)
+  const outlived = slots.old.find((one) => now > one.until + rules.keepExpired) ?? slots.old[mostOld]
   return outlived && { do: 'forget', keyId: outlived.keyId }
 }
 
@@ -113,16 +121,29 @@ export function discard<M>(slots: Slots<M>): Slots<M> {
   return { ...slots, next: undefined }
 }
 
+/** What an old authority signed is to be replaced: its end is near. */
+export function taint<M>(slots: Slots<M>, keyId: string): Slots<M> {
+  if (!slots.old.some((one) => one.keyId === keyId)) throw new Error('bug: only an old authority can be tainted')
+  return { ...slots, old: slots.old.map((one) => (one.keyId === keyId ? { ...one, tainted: true } : one)) }
+}
+
+/** A tainted authority is trusted no longer, whatever it signed. */
+export function revoke<M>(slots: Slots<M>, keyId: string): Slots<M> {
+  if (!slots.old.some((one) => one.keyId === keyId && one.tainted)) throw new Error('bug: only a tainted authority can be revoked')
+  return forget(slots, keyId)
+}
+
 /** An old authority is trusted no longer. */
 export function forget<M>(slots: Slots<M>, keyId: string): Slots<M> {
   return { ...slots, old: slots.old.filter((one) => one.keyId !== keyId) }
 }
 
-function withOld<M>({ active, old }: Slots<M>): readonly Authority<M>[] {
-  return active ? [active, ...old] : old
+function withOld<M>({ active, old }: Slots<M>): readonly OldAuthority<M>[] {
+  return active ? [{ ...active, tainted: false }, ...old] : old
 }
 
 function preparation<M>(active: Authority<M> | undefined, rules: RotationRules): Instant {
+  if (rules.closing) return Infinity
   return active ? atShare(active, rules.prepareAt) : -Infinity
 }
 
@@ -140,3 +161,9 @@ function takeover<M>(active: Authority<M> | undefined, since: Instant, rules: Ro
 function atShare<M>(authority: Authority<M>, share: number): Instant {
   return authority.from + (authority.until - authority.from) * share
 }
+
+/**
+ * Only a server that loses its keys at every start, again and again, has more old authorities than this; its bundle must not grow
+ * without end, so the oldest is forgotten then.
+ */
+const mostOld = 64

@@ -7,6 +7,7 @@ import { seconds } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import { pathOf, trustDomainOf } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import { signedBy, type Certificate } from '../x509/certificate.ts'
 import { keyIdentifier } from '../x509/template.ts'
 import type { IssuedX509Svid, X509SvidRequest } from './certificate-authority.ts'
 import { checkDnsNames } from './dns-name.ts'
@@ -75,7 +76,20 @@ export async function issueX509Svid(request: X509SvidRequest, ports: X509Ports, 
 
 /** What people call an X.509 authority: its subject key identifier in hex. */
 export function authorityId({ chain: [own] }: X509Material): string {
-  return hex(own.subjectKeyId ?? keyIdentifier(own.spki))
+  return keyIdentifierOf(own)
+}
+
+/** The subject key identifier of a certificate, computed where it has none, in hex. */
+export function keyIdentifierOf({ subjectKeyId, spki }: Certificate): string {
+  return hex(subjectKeyId ?? keyIdentifier(spki))
+}
+
+/** The subject key identifier of the root that an authority leads to; undefined for a root of our own. */
+export function rootId({ chain, roots }: X509Material): string | undefined {
+  const last = chain.at(-1)!
+  if (roots.some(({ raw }) => sameBytes(raw, chain[0].raw))) return undefined
+  const root = roots.find((one) => signedBy(last, one))
+  return root && keyIdentifierOf(root)
 }
 
 /** Refuses an identity that this CA may not sign for. @throws Failure `ca.foreign-trust-domain`, `ca.no-path` */
@@ -97,7 +111,7 @@ export function demandTimeLeft(authority: Authority<unknown>, at: Instant): void
 }
 
 /** C-12. */
-function demandStranger(spki: Uint8Array, authorityKeys: readonly Uint8Array[]): void {
+export function demandStranger(spki: Uint8Array, authorityKeys: readonly Uint8Array[]): void {
   if (!authorityKeys.some((key) => sameBytes(key, spki))) return
   throw new Failure('invalid_argument', 'ca.authority-key', { public: 'the key of the request is one of our authorities' })
 }

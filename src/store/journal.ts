@@ -11,6 +11,13 @@ export function journalTable(db: Kysely<Tables>, writes: Writes): CaJournal {
       const row = await db.selectFrom('ca_journals').selectAll().where('server_id', '=', serverId).executeTakeFirst()
       return row && { record: row.record, revision: BigInt(row.revision) }
     },
+    async others(serverId) {
+      const rows = await db.selectFrom('ca_journals').select('record').where('server_id', '!=', serverId).limit(maxServers).execute()
+      if (rows.length < maxServers) return rows.map(({ record }) => record)
+      throw new Failure('resource_exhausted', 'journal.too-many', {
+        public: `there are ${maxServers} journals or more: remove those of servers that are gone`,
+      })
+    },
     write: (serverId, record, revision) =>
       writes.run(async (tx) => {
         const stored = await tx.selectFrom('ca_journals').select('revision').where('server_id', '=', serverId).executeTakeFirst()
@@ -28,3 +35,5 @@ export function journalTable(db: Kysely<Tables>, writes: Writes): CaJournal {
       }),
   }
 }
+
+const maxServers = 1000

@@ -267,7 +267,11 @@ describe('Q-5 the power goes', () => {
       world,
       profile: short,
       refreshHint: seconds(2),
-      journal: { read: (id) => machine.does(() => journal.read(id)), write: (...record) => machine.does(() => journal.write(...record)) },
+      journal: {
+        read: (id) => machine.does(() => journal.read(id)),
+        write: (...record) => machine.does(() => journal.write(...record)),
+        others: (id) => machine.does(() => journal.others(id)),
+      },
       keys: {
         ...keys,
         create: (id, ...others) => machine.does(() => keys.create(id, ...others)).finally(() => made.push(id)),
@@ -291,7 +295,7 @@ describe('Q-5 the power goes', () => {
 
     await using second = await openTestAuthority({ world, profile: short, refreshHint: seconds(2), journal, keys })
     const now = world.clock.now()
-    const { x509, jwt } = parseRecord((await journal.read('server'))!.record)
+    const { x509, jwt, spent } = parseRecord((await journal.read('server'))!.record)
     expect(x509.active).toBeDefined()
     expect(jwt.active).toBeDefined()
     // What was signed is still trusted, and so is what is signed now.
@@ -305,6 +309,7 @@ describe('Q-5 the power goes', () => {
     const remembered = [x509, jwt]
       .flatMap(({ active, next, old }) => [active, ...old, next && (next.stage === 'intended' ? next : next.authority)])
       .map((one) => one?.keyId)
+      .concat(spent.map(({ keyId }) => keyId))
     for (const id of made) if (await keys.find(id, never)) expect(remembered).toContain(id)
     return machine.done
   }

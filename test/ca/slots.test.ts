@@ -84,7 +84,7 @@ describe('what to do now', () => {
     const old: Slots<string> = {
       active: authority('b', { from: day, until: 3 * day }),
       next: undefined,
-      old: [authority('a', { from: 0, until: day })],
+      old: [{ ...authority('a', { from: 0, until: day }), tainted: false }],
     }
     expect(nextStep(old, day + hours(1), rules)).toBeUndefined()
     expect(nextMoment(old, day + hours(1), rules)).toBe(day + hours(1) + 1)

@@ -75,6 +75,7 @@ export interface CaWishes {
   readonly journal?: CaJournal
   readonly profile?: ProfileAsWritten
   readonly refreshHint?: Duration
+  readonly witSvid?: boolean
   /** Called with each line before it is kept. */
   readonly onAudit?: (line: string) => void
 }
@@ -113,6 +114,7 @@ export async function openTestAuthority(wishes: CaWishes = {}): Promise<TestAuth
     trustDomain,
     serverId: 'server',
     refreshHint: wishes.refreshHint ?? minutes(5),
+    witSvid: wishes.witSvid ?? false,
   })
   return { ca, world, keys, journal, audit: lines, [Symbol.asyncDispose]: () => ca[Symbol.asyncDispose]() }
 }

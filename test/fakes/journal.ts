@@ -11,6 +11,10 @@ export class FakeJournal implements CaJournal {
     return this.#records.get(serverId)
   }
 
+  async others(serverId: string): Promise<readonly string[]> {
+    return [...this.#records].filter(([id]) => id !== serverId).map(([, { record }]) => record)
+  }
+
   async write(serverId: string, record: string, revision: bigint): Promise<void> {
     const stored = this.#records.get(serverId)?.revision ?? 0n
     if (stored !== revision)

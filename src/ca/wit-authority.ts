@@ -1,0 +1,77 @@
+/** The WIT authority of this moment, and the WIT-SVIDs it signs. WIT-SVID sections 2 to 4. */
+import { witSvidIssued } from '../audit/event.ts'
+import type { AuditTrail } from '../audit/trail.ts'
+import type { Clock } from '../kernel/clock.ts'
+import { Failure } from '../kernel/failure.ts'
+import { uuid, type Random } from '../kernel/random.ts'
+import { bundleSet } from '../spiffe/bundle-set.ts'
+import { isAlgorithm } from '../spiffe/jws.ts'
+import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import { makeWitSvid, verifyWitSvid } from '../spiffe/wit-svid.ts'
+import type { IssuedWitSvid, WitSvidRequest } from './certificate-authority.ts'
+import type { JwtMaterial } from './journal.ts'
+import { wholeSecond } from './jwt-authority.ts'
+import { lifetimeFor, type IssuanceProfile } from './profile.ts'
+import { demandOurs, demandStranger, demandTimeLeft, type Signing } from './x509-authority.ts'
+
+/** What {@link issueWitSvid} stands on. */
+export interface WitPorts {
+  readonly clock: Clock
+  readonly random: Random
+  readonly audit: AuditTrail
+  readonly profile: IssuanceProfile
+  readonly trustDomain: TrustDomain
+  /** The authority of this moment. @throws Failure `ca.no-authority` */
+  signing(): Signing<JwtMaterial>
+  /** SubjectPublicKeyInfo of every key of this CA. */
+  authorityKeys(): readonly Uint8Array[]
+}
+
+/**
+ * Issues one WIT-SVID, which lives as long as a JWT-SVID may. It was verified with the published key, and is in the audit trail,
+ * before it is handed out.
+ * @throws Failure `ca.foreign-trust-domain`, `ca.no-path`, `ca.authority-key`, `ca.proof-key`, `ca.lifetime-too-short`, `ca.lifetime-too-long`,
+ *   `ca.no-authority`, `ca.ending`, `issuance.bad-token`, `audit.*`
+ */
+export async function issueWitSvid(request: WitSvidRequest, ports: WitPorts, signal: AbortSignal): Promise<IssuedWitSvid> {
+  const { spiffeId, proofKey, proofAlgorithm, context } = request
+  const { audit, clock, random, profile, trustDomain } = ports
+  demandOurs(spiffeId, trustDomain)
+  demandStranger(proofKey, ports.authorityKeys())
+  if (proofAlgorithm !== undefined && !isAlgorithm(proofAlgorithm))
+    throw refusedKey(`proofs cannot be signed with \`${proofAlgorithm.slice(0, 40)}\``)
+  const lifetime = lifetimeFor(profile.jwt, request.lifetime)
+  const { authority, key } = ports.signing()
+  const now = clock.now()
+  demandTimeLeft(authority, now)
+
+  const { kid, publicKey } = authority.material
+  const issuedAt = wholeSecond(now)
+  const expiresAt = wholeSecond(Math.min(now + lifetime, authority.until))
+  const jti = uuid(random)
+  const token = await makeWitSvid(key, kid, { spiffeId, proofKey, proofAlgorithm, issuedAt, expiresAt, jti }, signal).catch(refuseKey)
+  const witAuthorities = [{ keyId: kid, publicKey, tainted: false }]
+  try {
+    // C-21: read and verified as a stranger would.
+    await verifyWitSvid(
+      token,
+      bundleSet([{ trustDomain, x509Authorities: [], jwtAuthorities: [], witAuthorities, sequence: 0n }]),
+      issuedAt,
+    )
+  } catch (cause) {
+    throw new Failure('internal', 'issuance.bad-token', { public: 'nothing was issued: a token does not verify', cause })
+  }
+  await audit.append(witSvidIssued({ spiffeId, jti, expiresAt, keyId: kid }, context))
+  return { spiffeId, token, issuedAt, expiresAt }
+}
+
+/** A key that the token cannot be bound to is the caller's mistake. */
+function refuseKey(cause: unknown): never {
+  const failure = Failure.from(cause)
+  if (failure.reason === 'wit-svid.proof-key' || /^(x509|der)\./.test(failure.reason)) throw refusedKey(failure.message, cause)
+  throw cause
+}
+
+function refusedKey(problem: string, cause?: unknown): Failure {
+  return new Failure('invalid_argument', 'ca.proof-key', { public: `the token cannot be bound to the key: ${problem}`, cause })
+}
