@@ -24,6 +24,8 @@ export interface SignedJwtSvid {
   readonly expiresAt: Instant
 }
 
+export type SignedWitSvid = SignedJwtSvid
+
 /** Policy files as they were applied, and how they are to be read. */
 export interface PolicyDocuments {
   readonly version: string
@@ -69,6 +71,14 @@ export interface UpstreamServer extends AsyncDisposable {
     signal: AbortSignal,
   ): Promise<readonly (SignedX509Svid | Failure)[]>
   signJwt(entryId: string, audience: readonly string[], signal: AbortSignal): Promise<SignedJwtSvid>
+  /**
+   * WIT-SVIDs bound to keys of workloads (SubjectPublicKeyInfo): one answer for each request, in order; at most 500.
+   * @throws Failure of category `unimplemented` where the server issues none
+   */
+  signWit(
+    requests: readonly { readonly entryId: string; readonly publicKey: Uint8Array; readonly signingAlgorithm?: string }[],
+    signal: AbortSignal,
+  ): Promise<readonly (SignedWitSvid | Failure)[]>
   /** The policies in force, at once and after each change, until the signal aborts or the stream breaks. */
   policies(signal: AbortSignal): AsyncIterable<PolicyDocuments>
   /** Tells the server which agent this is. Failing is harmless. */

@@ -50,6 +50,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
     journal: store.journal,
     serverId: config.serverId,
     refreshHint: config.refreshHint,
+    witSvid: config.experimental.witSvid,
   }
   const ca = owned.use(await openCertificateAuthority(authority))
 

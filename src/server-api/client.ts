@@ -1,6 +1,13 @@
 /** The server API from outside: for agents over TLS, for operators over the private socket. Protobuf ends here. */
 import { timestampMs } from '@bufbuild/protobuf/wkt'
-import type { AgentCredentials, PolicyDocuments, SignedJwtSvid, SignedX509Svid, UpstreamServer } from '../agent/upstream-server.ts'
+import type {
+  AgentCredentials,
+  PolicyDocuments,
+  SignedJwtSvid,
+  SignedWitSvid,
+  SignedX509Svid,
+  UpstreamServer,
+} from '../agent/upstream-server.ts'
 import type { NodeProver } from '../attestation/node-attestor.ts'
 import { deadline, type Clock, type Instant } from '../kernel/clock.ts'
 import { seconds, type Duration } from '../kernel/duration.ts'
@@ -37,6 +44,7 @@ import {
   readEntry,
   readJwtSvid,
   readStatus,
+  readWitSvid,
   readX509Svid,
   toEntry,
   toSpiffeId,
@@ -115,17 +123,23 @@ class ServerOverTls implements UpstreamServer {
       (svid, options) => svid.batchNewX509SVID({ params: requests.map(({ entryId, csr }) => ({ entryId, csr })) }, options),
       signal,
     )
-    if (results.length !== requests.length) {
-      throw new Failure('unavailable', 'server.bad-answer', {
-        public: `the server answered ${results.length} of ${requests.length} requests`,
-      })
-    }
+    demandAll(results.length, requests.length)
     return results.map(({ status, svid }) => readStatus(status) ?? orFailure(() => readX509Svid(svid)))
   }
 
   async signJwt(entryId: string, audience: readonly string[], signal: AbortSignal): Promise<SignedJwtSvid> {
     const { svid } = await this.#ask(SVID, (client, options) => client.newJWTSVID({ entryId, audience: [...audience] }, options), signal)
     return readJwtSvid(svid)
+  }
+
+  async signWit(
+    requests: readonly { readonly entryId: string; readonly publicKey: Uint8Array; readonly signingAlgorithm?: string }[],
+    signal: AbortSignal,
+  ): Promise<readonly (SignedWitSvid | Failure)[]> {
+    if (requests.length === 0) return []
+    const { results } = await this.#ask(SVID, (svid, options) => svid.batchNewWITSVID({ params: [...requests] }, options), signal)
+    demandAll(results.length, requests.length)
+    return results.map(({ status, svid }) => readStatus(status) ?? orFailure(() => readWitSvid(svid)))
   }
 
   async *policies(signal: AbortSignal): AsyncGenerator<PolicyDocuments, void, void> {
@@ -336,6 +350,11 @@ async function translated<T>(call: () => Promise<T>, signal?: AbortSignal): Prom
 function reachable(failure: Failure): Failure {
   if (failure.category !== 'cancelled') return failure
   return new Failure('unavailable', 'server.cut-off', { public: 'the connection to the server was closed', cause: failure })
+}
+
+function demandAll(answered: number, asked: number): void {
+  if (answered === asked) return
+  throw new Failure('unavailable', 'server.bad-answer', { public: `the server answered ${answered} of ${asked} requests` })
 }
 
 function orFailure<T>(read: () => T): T | Failure {

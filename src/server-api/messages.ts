@@ -4,7 +4,7 @@ import { anyPack, anyUnpack, type Any } from '@bufbuild/protobuf/wkt'
 import { parseInstant, type Instant } from '../kernel/clock.ts'
 import { seconds } from '../kernel/duration.ts'
 import { Failure, type Category } from '../kernel/failure.ts'
-import type { IssuedJwtSvid, IssuedX509Svid } from '../ca/certificate-authority.ts'
+import type { IssuedJwtSvid, IssuedWitSvid, IssuedX509Svid } from '../ca/certificate-authority.ts'
 import type { EntryDraft, EntryFilter, ListMatch, RegistrationEntry } from '../registry/entry.ts'
 import type { AttestedNode, NodeFilter } from '../registry/node.ts'
 import { ErrorInfoSchema } from '../rpc/gen/google/rpc/status_pb.ts'
@@ -38,17 +38,21 @@ import {
   type Entry,
   type EntryMask,
   type EntrySchema,
+  type JWTKey,
   type JWTSVID,
   type JWTSVIDSchema,
   type PermissionDeniedDetails_Reason,
   type Selector as SelectorMessage,
   type SPIFFEID,
   type Status,
+  type WITKey,
+  type WITSVID,
+  type WITSVIDSchema,
   type X509SVID,
   type X509SVIDSchema,
 } from '../rpc/gen/spire/api/types/types_pb.ts'
 import { categoryOf, codeOf, detailsOf } from '../rpc/status.ts'
-import type { TrustBundle } from '../spiffe/bundle.ts'
+import type { TokenAuthority, TrustBundle } from '../spiffe/bundle.ts'
 import { pathOf, spiffeId, trustDomainOf, type SpiffeId } from '../spiffe/id.ts'
 import { selector, type Selector } from '../spiffe/selector.ts'
 import { parseTrustDomain } from '../spiffe/trust-domain.ts'
@@ -254,15 +258,10 @@ export function toBundle(bundle: TrustBundle, mask?: BundleMask): Fields<typeof 
     {
       trustDomain: bundle.trustDomain,
       x509Authorities: bundle.x509Authorities.map(({ certificate, tainted }) => ({ asn1: certificate.raw, tainted })),
-      jwtAuthorities: bundle.jwtAuthorities.map(({ keyId, publicKey, expiresAt, tainted }) => ({
-        keyId,
-        publicKey,
-        expiresAt: toSeconds(expiresAt),
-        tainted,
-      })),
+      jwtAuthorities: bundle.jwtAuthorities.map(toTokenKey),
       refreshHint: toSeconds(bundle.refreshHint),
       sequenceNumber: bundle.sequence,
-      witAuthorities: [],
+      witAuthorities: bundle.witAuthorities.map(toTokenKey),
     },
     ['trustDomain'],
   )
@@ -270,22 +269,25 @@ export function toBundle(bundle: TrustBundle, mask?: BundleMask): Fields<typeof 
 
 /** @throws Failure `trust-domain.*`, `der.*`, `x509.*`, `api.bad-bundle` */
 export function readBundle(message: Bundle): TrustBundle {
-  if (message.x509Authorities.length + message.jwtAuthorities.length > maxAuthorities) {
+  if (message.x509Authorities.length + message.jwtAuthorities.length + message.witAuthorities.length > maxAuthorities) {
     throw new Failure('invalid_argument', 'api.bad-bundle', { public: `the bundle has more than ${maxAuthorities} authorities` })
   }
   return {
     trustDomain: parseTrustDomain(message.trustDomain),
     x509Authorities: message.x509Authorities.map(({ asn1, tainted }) => ({ certificate: parseCertificate(asn1), tainted })),
-    jwtAuthorities: message.jwtAuthorities.map(({ keyId, publicKey, expiresAt, tainted }) => ({
-      keyId,
-      publicKey,
-      ...(expiresAt > 0n && { expiresAt: seconds(Number(expiresAt)) }),
-      tainted,
-    })),
-    witAuthorities: [],
+    jwtAuthorities: message.jwtAuthorities.map(fromTokenKey),
+    witAuthorities: message.witAuthorities.map(fromTokenKey),
     sequence: message.sequenceNumber,
     ...(message.refreshHint > 0n && { refreshHint: seconds(Number(message.refreshHint)) }),
   }
+}
+
+function toTokenKey({ keyId, publicKey, expiresAt, tainted }: TokenAuthority) {
+  return { keyId, publicKey, expiresAt: toSeconds(expiresAt), tainted }
+}
+
+function fromTokenKey({ keyId, publicKey, expiresAt, tainted }: JWTKey | WITKey): TokenAuthority {
+  return { keyId, publicKey, ...(expiresAt > 0n && { expiresAt: seconds(Number(expiresAt)) }), tainted }
 }
 
 // --- SVIDs
@@ -315,9 +317,28 @@ export function toJwtSvid({ spiffeId: id, token, issuedAt, expiresAt }: IssuedJw
 
 /** @throws Failure `api.missing-field`, `spiffe-id.*` */
 export function readJwtSvid(message: JWTSVID | undefined): IssuedJwtSvid {
+  return readToken(message)
+}
+
+function readToken(message: JWTSVID | WITSVID | undefined): IssuedJwtSvid {
   if (!message) throw new Failure('invalid_argument', 'api.missing-field', { public: 'field `svid` is missing' })
   const { id, token, issuedAt, expiresAt } = message
   return { spiffeId: fromSpiffeId('id', id), token, issuedAt: seconds(Number(issuedAt)), expiresAt: seconds(Number(expiresAt)) }
+}
+
+/** The key that a WIT-SVID is to be bound to. */
+export const fromWitKey = ({ publicKey, signingAlgorithm }: { publicKey: Uint8Array; signingAlgorithm: string }) => ({
+  publicKey,
+  ...(signingAlgorithm !== '' && { signingAlgorithm }),
+})
+
+export function toWitSvid({ spiffeId: id, token, issuedAt, expiresAt }: IssuedWitSvid, hint = ''): Fields<typeof WITSVIDSchema> {
+  return { token, id: toSpiffeId(id), expiresAt: toSeconds(expiresAt), issuedAt: toSeconds(issuedAt), hint }
+}
+
+/** @throws Failure `api.missing-field`, `spiffe-id.*` */
+export function readWitSvid(message: WITSVID | undefined): IssuedWitSvid {
+  return readToken(message)
 }
 
 // --- outcomes of the items of a batch

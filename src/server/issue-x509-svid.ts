@@ -24,11 +24,7 @@ export async function issueX509Svids(
   wishes: readonly X509SvidWish[],
   signal: AbortSignal,
 ): Promise<readonly (Issued | Failure)[]> {
-  if (wishes.length > maxBatch) {
-    throw new Failure('resource_exhausted', 'server.batch-too-large', {
-      public: `the batch has ${wishes.length} requests: at most ${maxBatch}`,
-    })
-  }
+  demandBatch(wishes.length)
   const entitled = await entitledById(server, agent)
   return Promise.all(
     wishes.map(async ({ entryId, csr }) => {
@@ -37,6 +33,12 @@ export async function issueX509Svids(
       return issue(server, agent, entry, csr, signal).catch((error: unknown) => Failure.from(error))
     }),
   )
+}
+
+/** @throws Failure `server.batch-too-large` */
+export function demandBatch(size: number): void {
+  if (size <= maxBatch) return
+  throw new Failure('resource_exhausted', 'server.batch-too-large', { public: `the batch has ${size} requests: at most ${maxBatch}` })
 }
 
 export interface Issued {

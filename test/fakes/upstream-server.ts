@@ -1,5 +1,12 @@
 import { generateKeyPairSync } from 'node:crypto'
-import type { AgentCredentials, PolicyDocuments, SignedJwtSvid, SignedX509Svid, UpstreamServer } from '../../src/agent/upstream-server.ts'
+import type {
+  AgentCredentials,
+  PolicyDocuments,
+  SignedJwtSvid,
+  SignedWitSvid,
+  SignedX509Svid,
+  UpstreamServer,
+} from '../../src/agent/upstream-server.ts'
 import type { NodeProver } from '../../src/attestation/node-attestor.ts'
 import { fromUtf8 } from '../../src/kernel/bytes.ts'
 import type { Clock } from '../../src/kernel/clock.ts'
@@ -10,6 +17,7 @@ import type { EntryDraft, RegistrationEntry } from '../../src/registry/entry.ts'
 import type { TrustBundle } from '../../src/spiffe/bundle.ts'
 import { parseSpiffeId, type SpiffeId } from '../../src/spiffe/id.ts'
 import { makeJwtSvid } from '../../src/spiffe/jwt-svid.ts'
+import { makeWitSvid } from '../../src/spiffe/wit-svid.ts'
 import { parseSelector } from '../../src/spiffe/selector.ts'
 import { parseTrustDomain, type TrustDomain } from '../../src/spiffe/trust-domain.ts'
 import { parseCertificateRequest, proven } from '../../src/x509/certificate-request.ts'
@@ -39,7 +47,9 @@ export class FakeUpstreamServer implements UpstreamServer {
   wishes: Wishes = {}
   /** SPIFFE ID put into the next tokens instead of the right one. */
   jwtSubject: SpiffeId | undefined
-  readonly calls = { attest: 0, renew: 0, bundle: 0, entries: 0, signX509: 0, signJwt: 0, postStatus: 0 }
+  readonly calls = { attest: 0, renew: 0, bundle: 0, entries: 0, signX509: 0, signJwt: 0, signWit: 0, postStatus: 0 }
+  /** Whether it issues WIT-SVIDs. */
+  witSvid = true
   /** How many SVIDs were asked for in each batch. */
   readonly batches: number[] = []
   readonly used: AgentCredentials[] = []
@@ -48,6 +58,7 @@ export class FakeUpstreamServer implements UpstreamServer {
   #cas: { readonly ca: TestCa; readonly tainted: boolean }[]
   #sequence = 1n
   #jwtKeys: { readonly keyId: string; readonly tainted: boolean; readonly signer: ReturnType<typeof signerFromKey> }[]
+  readonly #witKey = newJwtKey('wit-1')
   #entries: readonly RegistrationEntry[] = []
   #made = 0
 
@@ -70,7 +81,7 @@ export class FakeUpstreamServer implements UpstreamServer {
       trustDomain: this.trustDomain,
       x509Authorities: this.#cas.map(({ ca, tainted }) => ({ certificate: ca.certificate, tainted })),
       jwtAuthorities: this.#jwtKeys.map(({ keyId, signer, tainted }) => ({ keyId, publicKey: signer.publicKey, tainted })),
-      witAuthorities: [],
+      witAuthorities: this.witSvid ? [{ keyId: 'wit-1', publicKey: this.#witKey.signer.publicKey, tainted: false }] : [],
       sequence: this.#sequence,
       refreshHint: minutes(5),
     }
@@ -192,6 +203,26 @@ export class FakeUpstreamServer implements UpstreamServer {
     const { signer, keyId } = this.#jwtKeys.at(-1)!
     const token = await makeJwtSvid(signer, keyId, { spiffeId, audience, issuedAt, expiresAt, jti: String(this.calls.signJwt) })
     return { spiffeId, token, issuedAt, expiresAt }
+  }
+
+  async signWit(
+    requests: readonly { readonly entryId: string; readonly publicKey: Uint8Array; readonly signingAlgorithm?: string }[],
+    signal: AbortSignal,
+  ): Promise<readonly (SignedWitSvid | Failure)[]> {
+    this.calls.signWit++
+    this.#answer(signal)
+    if (!this.witSvid) throw new Failure('unimplemented', 'ca.wit-off', { public: 'WIT-SVIDs are off' })
+    return Promise.all(
+      requests.map(async ({ entryId, publicKey }, index) => {
+        const entry = this.#entries.find((one) => one.id === entryId)
+        if (!entry) return new Failure('not_found', 'entry.not-found', { public: `no entry \`${entryId}\`` })
+        const spiffeId = this.jwtSubject ?? entry.spiffeId
+        const issuedAt = this.clock.now()
+        const expiresAt = issuedAt + (entry.jwtSvidTtl || minutes(5))
+        const content = { spiffeId, proofKey: publicKey, issuedAt, expiresAt, jti: `${this.calls.signWit}-${index}` }
+        return { spiffeId, token: await makeWitSvid(this.#witKey.signer, 'wit-1', content), issuedAt, expiresAt }
+      }),
+    )
   }
 
   async *policies(signal: AbortSignal): AsyncGenerator<PolicyDocuments, void, void> {

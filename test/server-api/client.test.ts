@@ -31,7 +31,7 @@ let rig: Rig
 let listener: Listener
 let upstream: UpstreamServer
 beforeEach(async () => {
-  rig = await openRig()
+  rig = await openRig({ witSvid: true })
   const { identity } = await OwnIdentity.open(rig.server, never)
   listener = await listenTls({
     log: silentLog,
@@ -128,6 +128,15 @@ describe('an agent', () => {
     expect(good).toMatchObject({ spiffeId: 'spiffe://example.org/web' })
     expect(bad).toBeInstanceOf(Failure)
     expect(bad).toMatchObject({ category: 'not_found' })
+    const [wit, stranger] = await upstream.signWit(
+      [
+        { entryId: 'web', publicKey: newKey().spki },
+        { entryId: 'nowhere', publicKey: newKey().spki },
+      ],
+      never,
+    )
+    expect(wit).toMatchObject({ spiffeId: 'spiffe://example.org/web', expiresAt: expect.any(Number) as number })
+    expect(stranger).toMatchObject({ category: 'not_found' })
     const token = await upstream.signJwt('web', ['a'], never)
     expect([token.spiffeId, token.expiresAt - token.issuedAt]).toEqual(['spiffe://example.org/web', minutes(5)])
 

@@ -2,9 +2,13 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Failure } from '../../src/kernel/failure.ts'
 import { minutes, seconds } from '../../src/kernel/duration.ts'
 import { issueJwtSvid } from '../../src/server/issue-jwt-svid.ts'
+import { issueWitSvids, mintWitSvid } from '../../src/server/issue-wit-svid.ts'
 import { issueX509Svids } from '../../src/server/issue-x509-svid.ts'
+import { bundleSet } from '../../src/spiffe/bundle-set.ts'
+import { parseSpiffeId } from '../../src/spiffe/id.ts'
+import { verifyWitSvid } from '../../src/spiffe/wit-svid.ts'
 import { entry } from '../store/sample.ts'
-import { forgedCsr, never, newKey, openRig, type JoinedAgent, type Rig } from './rig.ts'
+import { forgedCsr, never, newKey, openRig, operator, type JoinedAgent, type Rig } from './rig.ts'
 
 let rig: Rig
 let agent: JoinedAgent
@@ -106,5 +110,77 @@ describe('tokens for workloads', () => {
     const claims = JSON.parse(Buffer.from(svid.token.split('.')[1]!, 'base64url').toString()) as Record<string, unknown>
     expect(claims).toMatchObject({ sub: 'spiffe://example.org/web', aud: ['orders', 'payments'] })
     expect(svid.expiresAt - svid.issuedAt).toBe(minutes(3))
+  })
+})
+
+describe('WIT-SVIDs', () => {
+  const spki = newKey().spki
+  const mint = { spiffeId: parseSpiffeId('spiffe://example.org/job'), lifetime: minutes(1), publicKey: spki }
+
+  test('are refused as a whole where they are off', async () => {
+    await rig.give(agent, { id: 'web' })
+    const off = { category: 'unimplemented', reason: 'ca.wit-off' }
+    await expect(issueWitSvids(rig.server, agent.node, [{ entryId: 'web', publicKey: spki }], never)).rejects.toMatchObject(off)
+    await expect(issueWitSvids(rig.server, agent.node, [], never)).rejects.toMatchObject(off)
+    await expect(mintWitSvid(rig.server, mint, operator, never)).rejects.toMatchObject(off)
+  })
+
+  describe('where they are on', () => {
+    beforeEach(async () => {
+      await rig[Symbol.asyncDispose]()
+      rig = await openRig({ witSvid: true })
+      agent = await rig.join()
+    })
+
+    test('more than 500 at once are refused as a whole', async () => {
+      const wishes = Array.from({ length: 501 }, () => ({ entryId: 'x', publicKey: spki }))
+      await expect(issueWitSvids(rig.server, agent.node, wishes, never)).rejects.toMatchObject({ reason: 'server.batch-too-large' })
+    })
+
+    test("one is refused by itself: for an entry of somebody else, a key that is none, and an algorithm that is none or not the key's", async () => {
+      await rig.give(agent, { id: 'web', jwtSvidTtl: minutes(2), hint: 'h' })
+      const outcomes = await issueWitSvids(
+        rig.server,
+        agent.node,
+        [
+          { entryId: 'nowhere', publicKey: spki },
+          { entryId: 'web', publicKey: Buffer.from('junk') },
+          { entryId: 'web', publicKey: spki, signingAlgorithm: 'none' },
+          { entryId: 'web', publicKey: spki, signingAlgorithm: 'RS256' },
+          { entryId: 'web', publicKey: spki, signingAlgorithm: 'ES256' },
+        ],
+        never,
+      )
+      expect(outcomes.map((one) => (one instanceof Failure ? one.reason : one.svid.spiffeId))).toEqual([
+        'server.not-entitled',
+        'ca.proof-key',
+        'ca.proof-key',
+        'ca.proof-key',
+        'spiffe://example.org/web',
+      ])
+    })
+
+    test('C-12 are not bound to a key of the CA', async () => {
+      const [root] = rig.server.ca.bundle.current.x509Authorities
+      const wish = { ...mint, publicKey: root!.certificate.spki }
+      await expect(mintWitSvid(rig.server, wish, operator, never)).rejects.toMatchObject({ reason: 'ca.authority-key' })
+    })
+
+    test('W-19 are signed by a key that is announced for them alone, and live as an entry says', async () => {
+      await rig.give(agent, { id: 'web', jwtSvidTtl: minutes(2) })
+      const [outcome] = await issueWitSvids(rig.server, agent.node, [{ entryId: 'web', publicKey: spki }], never)
+      if (!outcome || outcome instanceof Failure) throw new Error('refused')
+      const bundle = rig.server.ca.bundle.current
+      const verified = await verifyWitSvid(outcome.svid.token, bundleSet([bundle]), rig.clock.now())
+      expect(verified).toMatchObject({ spiffeId: 'spiffe://example.org/web', expiresAt: rig.clock.now() + minutes(2) })
+      expect(bundle.witAuthorities.map(({ keyId }) => keyId)).not.toEqual(bundle.jwtAuthorities.map(({ keyId }) => keyId))
+      expect(rig.audited()).toContain('wit-svid.issued')
+    })
+
+    test('an operator mints one that no entry provides for', async () => {
+      const { token } = await mintWitSvid(rig.server, mint, operator, never)
+      const verified = await verifyWitSvid(token, bundleSet([rig.server.ca.bundle.current]), rig.clock.now())
+      expect(verified.spiffeId).toBe('spiffe://example.org/job')
+    })
   })
 })

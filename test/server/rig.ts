@@ -56,7 +56,7 @@ export interface Rig extends AsyncDisposable {
   give(agent: JoinedAgent, fields?: Parameters<typeof entry>[0]): Promise<RegistrationEntry>
 }
 
-export async function openRig({ agentTtl = hours(1) } = {}): Promise<Rig> {
+export async function openRig({ agentTtl = hours(1), witSvid = false } = {}): Promise<Rig> {
   const clock = new FakeClock()
   const lines: string[] = []
   let broken = false
@@ -88,6 +88,7 @@ export async function openRig({ agentTtl = hours(1) } = {}): Promise<Rig> {
     serverId: 'one',
     profile: issuanceProfile({ svid: { agent: agentTtl } }),
     refreshHint: minutes(5),
+    witSvid,
   })
   const verifiers = new Map<string, NodeVerifier>()
   const policies = await Policies.open(store.policies, await ownApiPolicies())

@@ -58,6 +58,8 @@ export const serverConfigSchema = z.strictObject({
       trustedKeys: z.array(z.string().min(1)).max(16).default([]),
     })
     .prefault({}),
+  /** What the SPIFFE project calls incubating: it may change with any version. */
+  experimental: z.strictObject({ witSvid: z.boolean().default(false) }).prefault({}),
   log,
   shutdownGrace: durationBetween(seconds(1), minutes(10)).prefault('10s'),
 })
