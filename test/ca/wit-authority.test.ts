@@ -85,7 +85,7 @@ describe('a CA with WIT-SVIDs', () => {
     await using opened = await openTestAuthority({ witSvid: true, profile, refreshHint: seconds(5) })
     const { ca, world } = opened
     const bundles = [ca.bundle.current]
-    const signers = new Set<unknown>()
+    const signers = new Set<string | undefined>()
     await whileFresh(ca, async () => {
       for (let second = 0; second < 150; second++) {
         await pass(world, seconds(1))
@@ -93,7 +93,7 @@ describe('a CA with WIT-SVIDs', () => {
         const { token } = await issue(opened)
         const known = bundles[Math.max(0, bundles.length - 6)]!
         expect((await verifyWitSvid(token, bundleSet([known]), world.clock.now())).spiffeId).toBe(workload)
-        signers.add(JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString()).kid)
+        signers.add(token.split('.')[0])
       }
     })
     expect(signers.size).toBeGreaterThan(2)
