@@ -3,7 +3,7 @@ import { Command as Line, CommanderError, Option } from 'commander'
 import { z } from 'zod'
 import { Failure } from '../kernel/failure.ts'
 import type { Context } from './context.ts'
-import { print, type Shown } from './output.ts'
+import { type OutputForm, print, type Shown } from './output.ts'
 import { unanswered } from './unanswered.ts'
 import { listed, problem, wording } from './wording.ts'
 
@@ -18,6 +18,8 @@ export interface Command<Flags = unknown> {
   readonly flags: z.ZodType<Flags>
   /** Positional arguments by name; the last may be repeated. They reach `run` under their names. */
   readonly positional?: readonly { readonly name: string; readonly help: string; readonly many?: boolean; readonly optional?: boolean }[]
+  /** How it prints besides text and JSON. */
+  readonly forms?: readonly OutputForm[]
   /** Lines for the end of the help. */
   readonly examples?: readonly string[]
   /** What to show; nothing for commands that run until they are stopped. */
@@ -104,10 +106,10 @@ function addTo(program: Line, one: AnyCommand, context: Context): void {
     line.argument(optional ? `[${text}]` : `<${text}>`, help)
   }
   for (const [key, schema] of shapeOf(one.flags)) line.addOption(optionOf(key, schema))
-  line.addOption(new Option('--output <form>', 'how to print the result').choices(['text', 'json']).default('text'))
+  line.addOption(new Option('--output <form>', 'how to print the result').choices(['text', 'json', ...(one.forms ?? [])]).default('text'))
   if (one.examples) line.addHelpText('after', `\nExamples:\n${one.examples.map((example) => `  ${example}`).join('\n')}`)
   line.action(async (...given: unknown[]) => {
-    const { output, ...options } = line.opts<{ output: 'text' | 'json' } & Record<string, unknown>>()
+    const { output, ...options } = line.opts<{ output: OutputForm } & Record<string, unknown>>()
     const positional = Object.fromEntries(
       (one.positional ?? []).flatMap(({ name }, index) => (given[index] === undefined ? [] : [[name, given[index]]])),
     )

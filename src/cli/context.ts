@@ -1,5 +1,6 @@
 /** What commands work with. Everything that needs another room is handed in by `main/cli.ts`. */
 import type { Clock, Instant } from '../kernel/clock.ts'
+import type { Duration } from '../kernel/duration.ts'
 import type { PolicyDocument } from '../policy/policy-set.ts'
 import type { Terminal } from './output.ts'
 
@@ -14,6 +15,7 @@ export interface Context {
   openWorkloadApi(address: string | undefined): WorkloadApi
   /** The agent's private socket. */
   openOperatorApi(socketPath: string): OperatorApi
+  readonly judge: Judge
 }
 
 /** Files as commands need them. */
@@ -94,4 +96,29 @@ export interface OperatorApi extends AsyncDisposable {
     readonly verdict: string
   }>
   status(signal: AbortSignal): Promise<AgentStatus>
+}
+
+/** A judgement by the rules of the SPIFFE specifications, ready to be shown. */
+export interface Judgement {
+  readonly value: object
+  readonly text: string
+  readonly junit?: string
+  /** False if a rule is broken. */
+  readonly ok: boolean
+}
+
+export interface ConformanceQuestion {
+  /** `unix:///path`, or what `SPIFFE_ENDPOINT_SOCKET` says. */
+  readonly address: string | undefined
+  /** Sections (`J`) and rules (`J-11`); none means all. */
+  readonly selection: readonly string[]
+  readonly audience: string
+  /** For every check. */
+  readonly timeout: Duration
+  readonly progress: (text: string) => void
+}
+
+export interface Judge {
+  /** Asks a Workload API about the rules. @throws Failure `usage.selection`, `endpoint.*`, `rpc.unavailable` */
+  conformance(question: ConformanceQuestion, stop: AbortSignal): Promise<Judgement>
 }

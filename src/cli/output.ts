@@ -6,7 +6,12 @@ export interface Shown {
   readonly text: string
   /** False makes the command exit with 1: the answer is no. */
   readonly ok?: boolean
+  /** Where the command has it ({@link OutputForm}): the same as a JUnit report. */
+  readonly junit?: string
 }
+
+/** How a result may be printed. */
+export type OutputForm = 'text' | 'json' | 'junit'
 
 /** Where a command prints. */
 export interface Terminal {
@@ -16,8 +21,9 @@ export interface Terminal {
   fail(): void
 }
 
-export function print(shown: Shown, output: 'text' | 'json', terminal: Terminal): void {
-  terminal.out(output === 'json' ? `${JSON.stringify(shown.value, plain, 2)}\n` : endingWithNewline(shown.text))
+export function print(shown: Shown, output: OutputForm, terminal: Terminal): void {
+  const told = output === 'junit' ? (shown.junit ?? '') : shown.text
+  terminal.out(output === 'json' ? `${JSON.stringify(shown.value, plain, 2)}\n` : endingWithNewline(told))
   if (shown.ok === false) terminal.fail()
 }
 

@@ -4,6 +4,7 @@ import type { Context } from '../cli/context.ts'
 import { agentBan, agentEvict, agentList, agentRun, agentShow } from '../cli/commands/agent.ts'
 import { bundleShow } from '../cli/commands/bundle.ts'
 import { completionOf } from '../cli/commands/completion.ts'
+import { conformance } from '../cli/commands/conformance.ts'
 import { configPrint, configValidate } from '../cli/commands/config.ts'
 import { entryCreate, entryDelete, entryShow } from '../cli/commands/entry.ts'
 import { explainWorkload } from '../cli/commands/explain.ts'
@@ -16,6 +17,7 @@ import { tokenGenerate } from '../cli/commands/token.ts'
 import { systemClock } from '../kernel/clock.ts'
 import { openOperatorApi, openWorkloadApi } from './apis.ts'
 import { systemDisk } from './disk.ts'
+import { judge } from './judge.ts'
 import { runProcess, terminal } from './process.ts'
 import { programs } from './programs.ts'
 import { version } from './version.ts'
@@ -36,6 +38,7 @@ const operations: readonly AnyCommand[] = [
   fetchJwt,
   fetchBundles,
   validateJwt,
+  conformance,
   policyCheck,
   policyTest,
   policyApply,
@@ -55,7 +58,7 @@ export const commands: readonly AnyCommand[] = [...operations, completionOf(oper
 /** Runs the command that the arguments name, and leaves its exit code behind. */
 export async function main(args: readonly string[]): Promise<void> {
   await runProcess((stop) => {
-    const context: Context = { terminal, stop, clock: systemClock, disk: systemDisk, programs, openWorkloadApi, openOperatorApi }
+    const context: Context = { terminal, stop, clock: systemClock, disk: systemDisk, programs, openWorkloadApi, openOperatorApi, judge }
     return runCommandLine(commands, args, context, version)
   })
 }

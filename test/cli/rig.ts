@@ -7,6 +7,7 @@ import type { ConfigChoice, Context, OperatorApi, ProgramKind, WorkloadApi } fro
 import { silentLog } from '../../src/kernel/log.ts'
 import { WatchedValue } from '../../src/kernel/watched.ts'
 import { commands } from '../../src/main/command-line.ts'
+import { judge } from '../../src/main/judge.ts'
 import { systemDisk } from '../../src/main/disk.ts'
 import { exitCodeFor } from '../../src/main/process.ts'
 import { listenUnix } from '../../src/rpc/listen.ts'
@@ -25,7 +26,7 @@ export interface Outcome {
   json(): unknown
 }
 
-export type Wishes = Partial<Pick<Context, 'programs' | 'openWorkloadApi' | 'openOperatorApi' | 'disk'>>
+export type Wishes = Partial<Pick<Context, 'programs' | 'openWorkloadApi' | 'openOperatorApi' | 'disk' | 'judge'>>
 
 /** Runs a command as `main` does, with nothing real but the disk. */
 export async function vidimus(args: readonly string[], wishes: Wishes = {}): Promise<Outcome> {
@@ -40,6 +41,7 @@ export async function vidimus(args: readonly string[], wishes: Wishes = {}): Pro
     programs: { run: refuse, effectiveConfig: refuse },
     openWorkloadApi: refuse,
     openOperatorApi: refuse,
+    judge,
     ...wishes,
   }
   try {

@@ -4,7 +4,7 @@ import { Crypto } from '@peculiar/webcrypto'
 import * as x509 from '@peculiar/x509'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type AgentProgram, eventually, idOf, Installation, runVidimus, type ServerProgram } from '../support/programs.ts'
-import { bytesOf, field, messagesOf, numberOf, textOf, Wire } from './wire.ts'
+import { bytesOf, field, isMessage, joined, type Message, messagesOf, textOf, Wire, type WireCall } from '../../src/conformance/wire.ts'
 
 x509.cryptoProvider.set(new Crypto())
 
@@ -32,11 +32,11 @@ beforeAll(async () => {
   agent = await installation.agent(server, { syncInterval: '200ms' })
   await server.entries(await agent.spiffeId(), { spiffeId: web, selectors: [me], dnsNames: ['web.example.org'] })
   await using wire = new Wire(agent.socket)
-  await eventually('the agent served the entry', async () => (await wire.call('/SpiffeWorkloadAPI/FetchX509SVID').next()) instanceof Map)
-  const [svid] = messagesOf(await wire.call('/SpiffeWorkloadAPI/FetchX509SVID').message(), 1)
-  leaf = new x509.X509Certificate(bytesOf(svid!, 2))
-  root = new x509.X509Certificate(bytesOf(svid!, 4))
-  const [jwt] = messagesOf(await wire.call('/SpiffeWorkloadAPI/FetchJWTSVID', field(1, 'db')).message(), 1)
+  await eventually('the agent served the entry', async () => isMessage(await wire.call('/SpiffeWorkloadAPI/FetchX509SVID').next(soon())))
+  const [svid] = messagesOf(await messageOf(wire.call('/SpiffeWorkloadAPI/FetchX509SVID')), 1)
+  leaf = new x509.X509Certificate(Buffer.from(bytesOf(svid!, 2)))
+  root = new x509.X509Certificate(Buffer.from(bytesOf(svid!, 4)))
+  const [jwt] = messagesOf(await messageOf(wire.call('/SpiffeWorkloadAPI/FetchJWTSVID', field(1, 'db'))), 1)
   token = textOf(jwt!, 2)
   document = JSON.parse(await runVidimus('bundle', 'show', '--format', 'spiffe', '--server-socket', server.adminSocket)) as BundleDocument
 }, 90_000)
@@ -176,15 +176,15 @@ describe('a JWT-SVID', () => {
 })
 
 describe('an entry whose SPIFFE ID is', () => {
-  const selector = Buffer.concat([field(1, 'unix'), field(2, 'uid:1')])
+  const selector = joined(field(1, 'unix'), field(2, 'uid:1'))
   /** The status code of BatchCreateEntry's only result. */
   async function creating(domain: string, path: string): Promise<number> {
     await using wire = new Wire(server.adminSocket)
-    const id = (td: string, rest: string) => Buffer.concat([field(1, td), field(2, rest)])
-    const entry = Buffer.concat([field(2, id(domain, path)), field(3, id('example.org', '/node')), field(4, selector)])
-    const answer = await wire.call('/spire.api.server.entry.v1.Entry/BatchCreateEntry', field(1, entry), {}).message()
+    const id = (td: string, rest: string) => joined(field(1, td), field(2, rest))
+    const entry = joined(field(2, id(domain, path)), field(3, id('example.org', '/node')), field(4, selector))
+    const answer = await messageOf(wire.call('/spire.api.server.entry.v1.Entry/BatchCreateEntry', field(1, entry), {}))
     const [result] = messagesOf(answer, 1)
-    return numberOf(messagesOf(result!, 1)[0] ?? new Map(), 1)
+    return Number(messagesOf(result!, 1)[0]?.get(1)?.[0] ?? 0n)
   }
 
   test.each([
@@ -215,3 +215,11 @@ describe('an entry whose SPIFFE ID is', () => {
     expect(await creating('example.org', '/azAZ09.-_/...')).toBe(0)
   })
 })
+
+const soon = () => AbortSignal.timeout(10_000)
+
+async function messageOf(call: WireCall): Promise<Message> {
+  const next = await call.next(soon())
+  if (isMessage(next)) return next
+  throw new Error(`the call ended: ${JSON.stringify(next)}`)
+}
