@@ -8,15 +8,19 @@ import { openTrail } from '../src/audit/trail.ts'
 import type { CertificateAuthority } from '../src/ca/certificate-authority.ts'
 import { memory as keysInMemory } from '../src/ca/keys/memory.ts'
 import { brokenRules, type Expected } from '../src/ca/lint.ts'
+import { openIntents } from '../src/ca/intents.ts'
 import { openCertificateAuthority } from '../src/ca/own-authority.ts'
 import { issuanceProfile } from '../src/ca/profile.ts'
 import { selfSigned } from '../src/ca/upstream/self-signed.ts'
+import { overThreads } from '../src/ca/workbench-threads.ts'
+import { fromHex } from '../src/kernel/bytes.ts'
 import { systemClock } from '../src/kernel/clock.ts'
 import type { World } from '../src/kernel/driver.ts'
 import { hours, minutes } from '../src/kernel/duration.ts'
 import { systemFiles } from '../src/kernel/files.ts'
 import { silentLog } from '../src/kernel/log.ts'
 import { systemRandom } from '../src/kernel/random.ts'
+import { openWorkbenchThreads } from '../src/main/threads.ts'
 import { bundleSet } from '../src/spiffe/bundle-set.ts'
 import { parseSpiffeId } from '../src/spiffe/id.ts'
 import { verifyJwtSvid } from '../src/spiffe/jwt-svid.ts'
@@ -42,8 +46,7 @@ async function issueX509(effort: Effort): Promise<Figure> {
   await using office = await openOffice()
   const { ca } = office
   const requests = await makeRequests()
-  const issue = async (request: Uint8Array) =>
-    ca.issueX509Svid({ kind: 'workload', spiffeId, key: await proven(parseCertificateRequest(request)), context }, effort.stop)
+  const issue = async (request: Uint8Array) => ca.issueX509Svid({ kind: 'workload', spiffeId, key: request, context }, effort.stop)
 
   const { chain } = await issue(requests[0]!)
   demand(verifyX509Svid(chain, bundleSet([ca.bundle.current]), systemClock.now()).spiffeId === spiffeId, 'the certificate does not verify')
@@ -77,6 +80,9 @@ async function lintLeaves(effort: Effort): Promise<Figure> {
     spki: key.spki,
     issuer,
     signatureKeyType: 'ec-p256',
+    serial: fromHex(chain[0]!.serial),
+    notBefore: chain[0]!.notBefore,
+    notAfter: chain[0]!.notAfter,
     at: Math.max(at, chain[0]!.notBefore),
     longest: hours(1),
     pathLength: 0,
@@ -104,6 +110,7 @@ async function openOffice(): Promise<{ readonly ca: CertificateAuthority } & Asy
   const keys = opened.use(await keysInMemory.open({}, world))
   const upstream = opened.use(await selfSigned.open({}, world))
   const audit = opened.use(await openTrail(await file.open({ path: join(directory, 'audit.log') }, world), world))
+  const intents = opened.use(await openIntents({ ...world, directory: join(directory, 'intents'), records: store.issuances }))
   const ca = opened.use(
     await openCertificateAuthority({
       ...world,
@@ -111,6 +118,8 @@ async function openOffice(): Promise<{ readonly ca: CertificateAuthority } & Asy
       upstream,
       audit,
       journal: store.journal,
+      intents,
+      workbench: overThreads(opened.use(await openWorkbenchThreads())),
       profile: issuanceProfile(),
       trustDomain,
       serverId: 'bench',

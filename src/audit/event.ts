@@ -50,6 +50,13 @@ export const issuanceRefused = (refusal: { spiffeId: string; reason: string }, c
   fields: { ...context, spiffeId: refusal.spiffeId, reason: refusal.reason },
 })
 
+/** An earlier run ended while this was being signed: a signature may exist, and nobody is known to have got it. `name` is a serial number or a `jti`. */
+export const issuanceUnresolved = (intent: { kind: string; name: string; spiffeId: string; entry: string }): AuditEvent => ({
+  what: 'issuance.unresolved',
+  outcome: 'refused',
+  fields: { kind: intent.kind, name: intent.name, spiffeId: intent.spiffeId, entry: intent.entry },
+})
+
 /** An authority was prepared, published, activated, retired, tainted or revoked. `authority` is the hex subject key id, or the kid of a key. */
 export const authorityChanged = (
   change: { kind: 'x509' | 'jwt' | 'wit'; step: string; authority: string; slot: string },

@@ -15,18 +15,22 @@ export type SvidKind = 'workload' | 'agent' | 'server'
 export interface X509SvidRequest {
   readonly kind: SvidKind
   readonly spiffeId: SpiffeId
-  /** All that a certificate request contributes. */
-  readonly key: ProvenKey
+  /** A PKCS #10 request, of which the key is used and nothing else, or a key that was proven before. */
+  readonly key: Uint8Array | ProvenKey
   /** 0 or absent: the default of the profile. Longer than the profile's maximum is refused, not capped. */
   readonly lifetime?: Duration
   readonly dnsNames?: readonly string[]
+  /** When the right to it ends: it does not live longer. */
+  readonly until?: Instant
   /** What is written to the audit trail beside it: entry id and revision, caller. */
   readonly context: Readonly<Record<string, string>>
 }
 
 export interface IssuedX509Svid {
   readonly spiffeId: SpiffeId
-  /** Leaf first, then intermediates; no root. */
+  /** Leaf first, then intermediates; no root. DER. */
+  readonly der: readonly Uint8Array[]
+  /** The same, read. */
   readonly chain: readonly Certificate[]
   readonly notAfter: Instant
   /** Lower-case hex. */
@@ -37,6 +41,8 @@ export interface JwtSvidRequest {
   readonly spiffeId: SpiffeId
   readonly audience: readonly string[]
   readonly lifetime?: Duration
+  /** When the right to it ends: it does not live longer. */
+  readonly until?: Instant
   readonly context: Readonly<Record<string, string>>
 }
 

@@ -1,139 +1,130 @@
 /**
- * The one way to a signature on a certificate: shape it, check the exact bytes, then sign those bytes once (C-8, C-9).
- * INVARIANT: no other file asks a key to sign a certificate.
+ * The one way to a signature by a key of this CA: the exact bytes are checked, what is about to be signed is on the disk, and then those bytes
+ * are signed once (C-8, C-9, C-10).
+ * INVARIANT: no other file asks a key to sign a certificate, and no key signs what was not written down.
  */
-import { hex, sameBytes } from '../kernel/bytes.ts'
+import { hash } from 'node:crypto'
+import { sameBytes, hex } from '../kernel/bytes.ts'
 import type { Instant } from '../kernel/clock.ts'
 import { seconds, type Duration } from '../kernel/duration.ts'
-import { Failure } from '../kernel/failure.ts'
-import { idOfTrustDomain, type SpiffeId } from '../spiffe/id.ts'
+import { idOfTrustDomain } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
-import { createCertificateRequest, parseCertificateRequest, proven, type ProvenKey } from '../x509/certificate-request.ts'
-import { parseCertificate, parseSigned, type Certificate } from '../x509/certificate.ts'
-import { encodeName, type NameAttribute } from '../x509/name.ts'
-import { oid } from '../x509/oid.ts'
-import { importPublicKey, verifySignature, type Signer } from '../x509/signature.ts'
-import { assemble, keyIdentifier, toBeSigned, type CertificateTemplate } from '../x509/template.ts'
-import { lint, type Expected } from './lint.ts'
-
-/** What every order says. */
-interface Order {
-  readonly trustDomain: TrustDomain
-  readonly serial: Uint8Array
-  readonly at: Instant
-  readonly backdate: Duration
-  /** From `at` on. */
-  readonly lifetime: Duration
-}
-
-export interface LeafOrder extends Order {
-  readonly spiffeId: SpiffeId
-  readonly key: ProvenKey
-  readonly dnsNames: readonly string[]
-  readonly issuer: Certificate
-  readonly issuerKey: Signer
-  /** The last moment of the authority: nothing it signs lives longer (C-2). */
-  readonly until: Instant
-  readonly authorityKeys: readonly Uint8Array[]
-}
-
-export interface AuthorityOrder extends Order {
-  readonly key: Signer
-  readonly pathLength: number
-}
+import { parseCertificate, type Certificate } from '../x509/certificate.ts'
+import { createCertificateRequest, parseCertificateRequest, proven } from '../x509/certificate-request.ts'
+import type { Signer } from '../x509/signature.ts'
+import type { Intent, Intents } from './intents.ts'
+import { authoritySubject, broken, demandSecondOpinion, draftRoot, type Draft, type LeafOrder, type Workbench } from './workbench.ts'
 
 /** The right to one signature over bytes that were checked. Only {@link prepareLeaf} and {@link prepareSelfSigned} make one. */
 export type { IssuanceToken }
 
-/** Shapes and checks a leaf. The proven key is all that comes from whoever asked (R-3). @throws Failure `lint.*` */
-export function prepareLeaf(order: LeafOrder): IssuanceToken {
-  const { issuer, issuerKey, spiffeId, key, dnsNames, until } = order
-  const [firstName] = dnsNames
-  const template: CertificateTemplate = {
-    ...validity(order, issuer.notBefore, until),
-    serial: order.serial,
-    issuer: issuer.subject,
-    subject: [
-      organization,
-      ...(firstName !== undefined && firstName.length <= maxCommonName ? [{ oid: oid.commonName, value: firstName }] : []),
-    ],
-    spki: key.spki,
-    ca: false,
-    keyUsage: key.keyType.startsWith('rsa') ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature'],
-    extKeyUsage: ['serverAuth', 'clientAuth'],
-    uris: [spiffeId],
-    dnsNames,
-    subjectKeyId: keyIdentifier(key.spki),
-    authorityKeyId: issuer.subjectKeyId ?? keyIdentifier(issuer.spki),
-    signatureKeyType: issuerKey.keyType,
-  }
-  const { trustDomain, at, lifetime, authorityKeys } = order
-  const expected: Expected = {
-    what: 'leaf',
-    trustDomain,
-    id: spiffeId,
-    dnsNames,
-    spki: key.spki,
-    issuer,
-    signatureKeyType: issuerKey.keyType,
-    at,
-    longest: lifetime,
-    pathLength: 0,
-    authorityKeys,
-  }
-  return checkedToken(template, expected, issuerKey.publicKey)
+/** What a token is redeemed with, beside the key. */
+export interface Office {
+  readonly intents: Intents
+  readonly workbench: Workbench
 }
 
-/** Shapes and checks a root that signs itself. @throws Failure `lint.*` */
-export function prepareSelfSigned(order: AuthorityOrder): IssuanceToken {
-  const { key, trustDomain, serial, at, lifetime, pathLength } = order
-  const subject = authoritySubject(serial)
-  const id = idOfTrustDomain(trustDomain)
-  const template: CertificateTemplate = {
-    ...validity(order, -Infinity, Infinity),
-    serial,
-    issuer: encodeName(subject),
-    subject,
-    spki: key.publicKey,
-    ca: { pathLength },
-    keyUsage: ['keyCertSign', 'cRLSign'],
-    extKeyUsage: [],
-    uris: [id],
-    dnsNames: [],
-    subjectKeyId: keyIdentifier(key.publicKey),
-    signatureKeyType: key.keyType,
-  }
-  const expected: Expected = {
-    what: 'authority',
-    trustDomain,
-    id,
-    dnsNames: [],
-    spki: key.publicKey,
-    issuer: undefined,
-    signatureKeyType: key.keyType,
-    at,
-    longest: lifetime,
-    pathLength,
-    authorityKeys: [],
-  }
-  return checkedToken(template, expected, key.publicKey)
+/** For whom it is, to be written down. */
+export type Purpose = Pick<Intent, 'entry' | 'revision'>
+
+/** What a caller told of it. */
+export const purposeIn = (context: Readonly<Record<string, string>>): Purpose => ({
+  entry: context['entry'] ?? '',
+  revision: context['revision'] ?? '',
+})
+
+/** Shapes and checks a leaf. A key that was proven is all that comes from whoever asked (R-3). @throws Failure `lint.*`, `ca.authority-key`, `der.*`, `x509.*` */
+export async function prepareLeaf(order: LeafOrder, issuerKey: Signer, purpose: Purpose, workbench: Workbench): Promise<IssuanceToken> {
+  const draft = await workbench.draftLeaf(order)
+  return new IssuanceToken(draft, issuerKey.publicKey, {
+    kind: 'x509',
+    name: hex(order.serial),
+    hash: hash('sha256', draft.tbs),
+    id: order.spiffeId,
+    ...purpose,
+    until: order.notAfter,
+  })
+}
+
+export interface SelfSignedOrder {
+  readonly key: Signer
+  readonly trustDomain: TrustDomain
+  readonly serial: Uint8Array
+  readonly at: Instant
+  readonly backdate: Duration
+  readonly lifetime: Duration
+  readonly pathLength: number
+}
+
+/** Shapes and checks a root that signs itself; a second reader that shares nothing with ours reads it too. @throws Failure `lint.*`, `x509.library` */
+export async function prepareSelfSigned({ backdate, lifetime, ...order }: SelfSignedOrder): Promise<IssuanceToken> {
+  const period = validity({ at: order.at, backdate, lifetime, earliest: -Infinity, latest: Infinity })
+  const expected = { ...order, ...period, longest: lifetime }
+  const draft = draftRoot(expected)
+  await demandSecondOpinion(draft, expected)
+  return new IssuanceToken(draft, order.key.publicKey, {
+    kind: 'authority',
+    name: hex(order.serial),
+    hash: hash('sha256', draft.tbs),
+    id: idOfTrustDomain(order.trustDomain),
+    entry: '',
+    revision: '',
+    until: period.notAfter,
+  })
+}
+
+/** A root that signs itself, from order to certificate. @throws Failure those of {@link prepareSelfSigned} and {@link redeem} */
+export async function issueRoot(order: SelfSignedOrder, office: Office, signal: AbortSignal): Promise<Certificate> {
+  const { certificate, intent } = await redeem(await prepareSelfSigned(order), order.key, office, signal)
+  office.intents.settle(intent, 'issued')
+  return parseCertificate(certificate)
+}
+
+/** A certificate, and what was written down before it was made: whoever hands it out settles that. */
+export interface Redeemed {
+  /** DER. */
+  readonly certificate: Uint8Array
+  readonly intent: Intent
 }
 
 /**
- * Spends a token: signs its bytes, and hands out the certificate only if it says what was checked and the signature holds (C-9, C-11).
- * @throws Failure `issuance.wrong-key`, `issuance.bytes-changed`, `issuance.bad-signature`, and whatever the key manager meets
+ * Spends a token: writes its intent, signs its bytes, and hands out the certificate only if it says what was checked and the signature holds (C-9, C-11).
+ * @throws Failure `issuance.wrong-key`, `issuance.bytes-changed`, `issuance.bad-signature`, `intents.*`, and whatever the key manager meets
  */
-export async function redeem(token: IssuanceToken, signer: Signer, signal: AbortSignal): Promise<Certificate> {
-  const draft = token.spend(signer)
+export async function redeem(token: IssuanceToken, signer: Signer, { intents, workbench }: Office, signal: AbortSignal): Promise<Redeemed> {
+  const { draft, intent } = token.spend(signer)
   const { tbs } = draft
-  const signature = await signer.sign(new Uint8Array(tbs), signal)
-  const certificate = parseSigned(assemble(tbs, signer.keyType, signature), draft)
-  if (!certificate) throw broken('bytes-changed', 'a certificate differs from what was checked')
-  // On this thread: with a key that is in use anyway, the way to another thread and back costs as much as it spares.
-  if (!verifySignature(importPublicKey(signer.publicKey), certificate.signatureAlgorithm, certificate.tbs, certificate.signature)) {
-    throw broken('bad-signature', 'the key manager made a signature that does not hold')
+  await intents.intend(intent)
+  try {
+    const signature = await signer.sign(new Uint8Array(tbs), signal)
+    return { certificate: await workbench.complete({ tbs, signature, signer }), intent }
+  } catch (error) {
+    intents.settle(intent, 'withheld')
+    throw error
   }
-  return certificate
+}
+
+/**
+ * A signer of tokens, which writes an intent with the hash of the very bytes before it signs them (C-10).
+ * Its first signature is its only one.
+ */
+export function recordedSigner(
+  key: Signer,
+  told: Omit<Intent, 'hash'>,
+  intents: Intents,
+): { readonly signer: Signer; settle(outcome: 'issued' | 'withheld'): void } {
+  let intent: Intent | undefined
+  const signer: Signer = {
+    keyType: key.keyType,
+    publicKey: key.publicKey,
+    async sign(message, signal) {
+      if (intent) throw new Error('bug: a recorded signer is used twice')
+      intent = { ...told, hash: hash('sha256', message) }
+      await intents.intend(intent)
+      return key.sign(message, signal)
+    },
+  }
+  return { signer, settle: (outcome) => intent && intents.settle(intent, outcome) }
 }
 
 /** Asks somebody else to make `key` an authority of the trust domain: a PKCS #10 request that names it as a root would be named. */
@@ -148,55 +139,44 @@ export async function authorityRequest(order: {
   return request
 }
 
-/** INVARIANT: bound to its bytes and to one key, and spent by the first try. */
-class IssuanceToken {
-  readonly #draft: Certificate
-  readonly #signerKey: Uint8Array
-  #spent = false
-
-  constructor(draft: Certificate, signerKey: Uint8Array) {
-    this.#draft = draft
-    this.#signerKey = signerKey
-  }
-
-  /** What was checked. */
-  spend(signer: Signer): Certificate {
-    if (this.#spent) throw new Error('bug: an issuance token is spent twice')
-    this.#spent = true
-    if (!sameBytes(signer.publicKey, this.#signerKey))
-      throw broken('wrong-key', 'a certificate was checked for another key than the one that is to sign it')
-    return this.#draft
-  }
-}
-
-function checkedToken(template: CertificateTemplate, expected: Expected, signerKey: Uint8Array): IssuanceToken {
-  // The strict reader shares no code with the writer, so it judges the bytes and not our intentions.
-  const draft = parseCertificate(assemble(toBeSigned(template), template.signatureKeyType, noSignature))
-  lint(draft, expected)
-  return new IssuanceToken(draft, signerKey)
-}
-
 /** The last second counts (C-3), and nothing leaves the validity of its issuer (C-2). */
-function validity(
-  { at, backdate, lifetime }: Order,
-  earliest: Instant,
-  latest: Instant,
-): Pick<CertificateTemplate, 'notBefore' | 'notAfter'> {
+export function validity(granted: {
+  readonly at: Instant
+  readonly backdate: Duration
+  readonly lifetime: Duration
+  readonly earliest: Instant
+  /** The last second. */
+  readonly latest: Instant
+}): { readonly notBefore: Instant; readonly notAfter: Instant } {
+  const { at, backdate, lifetime, earliest, latest } = granted
   const whole = (moment: Instant): Instant => Math.floor(moment / seconds(1)) * seconds(1)
   return { notBefore: Math.max(whole(at - backdate), earliest), notAfter: Math.min(whole(at + lifetime) - seconds(1), whole(latest)) }
 }
 
-/** Unlike any other authority's: some verifiers give up on many issuers of one name (golang/go 65142). */
-function authoritySubject(serial: Uint8Array): NameAttribute[] {
-  return [organization, { oid: oid.serialNumber, value: hex(serial) }]
-}
+/** INVARIANT: bound to its bytes and to one key, and spent by the first try. */
+class IssuanceToken {
+  readonly #draft: Draft
+  readonly #signerKey: Uint8Array
+  readonly #intent: Intent
+  #spent = false
 
-function broken(what: string, problem: string): Failure {
-  return new Failure('internal', `issuance.${what}`, { public: `nothing was issued: ${problem}` })
-}
+  constructor(draft: Draft, signerKey: Uint8Array, intent: Intent) {
+    this.#draft = draft
+    this.#signerKey = signerKey
+    this.#intent = intent
+  }
 
-const organization: NameAttribute = { oid: oid.organizationName, value: 'Vidimus' }
-/** RFC 5280 appendix A.1: ub-common-name. */
-const maxCommonName = 64
-/** Stands where the signature will, while the rest is read. */
-const noSignature = Uint8Array.of(0)
+  /** SubjectPublicKeyInfo of whom it is for. */
+  get spki(): Uint8Array {
+    return this.#draft.spki
+  }
+
+  /** What was checked. */
+  spend(signer: Signer): { readonly draft: Draft; readonly intent: Intent } {
+    if (this.#spent) throw new Error('bug: an issuance token is spent twice')
+    this.#spent = true
+    if (!sameBytes(signer.publicKey, this.#signerKey))
+      throw broken('wrong-key', 'a certificate was checked for another key than the one that is to sign it')
+    return { draft: this.#draft, intent: this.#intent }
+  }
+}

@@ -2,7 +2,7 @@
 import { calculateJwkThumbprint } from 'jose'
 import { jwtSvidIssued } from '../audit/event.ts'
 import type { AuditTrail } from '../audit/trail.ts'
-import type { Clock } from '../kernel/clock.ts'
+import type { Clock, Instant } from '../kernel/clock.ts'
 import { seconds } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import { uuid, type Random } from '../kernel/random.ts'
@@ -11,6 +11,8 @@ import { makeJwtSvid, verifyJwtSvid } from '../spiffe/jwt-svid.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { importPublicKey } from '../x509/signature.ts'
 import type { IssuedJwtSvid, JwtSvidRequest } from './certificate-authority.ts'
+import type { Intents } from './intents.ts'
+import { purposeIn, recordedSigner } from './issuance.ts'
 import type { JwtMaterial } from './journal.ts'
 import { lifetimeFor, type IssuanceProfile } from './profile.ts'
 import { demandOurs, demandTimeLeft, type Signing } from './x509-authority.ts'
@@ -20,6 +22,7 @@ export interface JwtPorts {
   readonly clock: Clock
   readonly random: Random
   readonly audit: AuditTrail
+  readonly intents: Intents
   readonly profile: IssuanceProfile
   readonly trustDomain: TrustDomain
   /** The authority of this moment. @throws Failure `ca.no-authority` */
@@ -29,7 +32,7 @@ export interface JwtPorts {
 /**
  * Issues one JWT-SVID. It was verified with the published key, and is in the audit trail, before it is handed out.
  * @throws Failure `ca.foreign-trust-domain`, `ca.no-path`, `ca.audience`, `ca.lifetime-too-short`, `ca.lifetime-too-long`,
- *   `ca.no-authority`, `ca.ending`, `issuance.bad-token`, `audit.*`
+ *   `ca.entry-expired`, `ca.no-authority`, `ca.ending`, `issuance.bad-token`, `intents.*`, `audit.*`
  */
 export async function issueJwtSvid(request: JwtSvidRequest, ports: JwtPorts, signal: AbortSignal): Promise<IssuedJwtSvid> {
   const { spiffeId, audience, context } = request
@@ -43,12 +46,27 @@ export async function issueJwtSvid(request: JwtSvidRequest, ports: JwtPorts, sig
 
   const { kid, publicKey } = authority.material
   const issuedAt = wholeSecond(now)
-  const expiresAt = wholeSecond(Math.min(now + lifetime, authority.until))
+  const expiresAt = wholeSecond(Math.min(now + lifetime, authority.until, request.until ?? Infinity))
+  demandTime(issuedAt, expiresAt)
   const jti = uuid(random)
-  const token = await makeJwtSvid(key, kid, { spiffeId, audience, issuedAt, expiresAt, jti }, signal)
-  await demandValid(token, { audience: audience[0]!, at: issuedAt, trustDomain, kid, publicKey })
-  await ports.audit.append(jwtSvidIssued({ spiffeId, jti, expiresAt, keyId: kid, audience }, context))
-  return { spiffeId, token, issuedAt, expiresAt }
+  const intent = {
+    kind: 'jwt',
+    name: jti,
+    id: spiffeId,
+    ...purposeIn(context),
+    until: expiresAt,
+  } as const
+  const { signer, settle } = recordedSigner(key, intent, ports.intents)
+  try {
+    const token = await makeJwtSvid(signer, kid, { spiffeId, audience, issuedAt, expiresAt, jti }, signal)
+    await demandValid(token, { audience: audience[0]!, at: issuedAt, trustDomain, kid, publicKey })
+    await ports.audit.append(jwtSvidIssued({ spiffeId, jti, expiresAt, keyId: kid, audience }, context))
+    settle('issued')
+    return { spiffeId, token, issuedAt, expiresAt }
+  } catch (error) {
+    settle('withheld')
+    throw error
+  }
 }
 
 /** The `kid` of a key: the beginning of its RFC 7638 thumbprint, so that one key has one name wherever it turns up. */
@@ -67,6 +85,12 @@ function demandAudience(audience: readonly string[]): void {
           ? `an audience is empty or has more than ${maxAudienceLength} characters`
           : undefined
   if (problem !== undefined) throw new Failure('invalid_argument', 'ca.audience', { public: problem })
+}
+
+/** @throws Failure `ca.entry-expired` */
+function demandTime(issuedAt: Instant, expiresAt: Instant): void {
+  if (expiresAt > issuedAt) return
+  throw new Failure('failed_precondition', 'ca.entry-expired', { public: 'the registration entry has expired, or is about to' })
 }
 
 /** C-21: read and verified as a stranger would. */

@@ -24,6 +24,9 @@ export interface Expected {
   readonly issuer: Certificate | undefined
   /** Of the key that will sign. */
   readonly signatureKeyType: KeyType
+  readonly serial: Uint8Array
+  readonly notBefore: Instant
+  readonly notAfter: Instant
   readonly at: Instant
   /** How long it may be valid from now on. */
   readonly longest: Duration

@@ -1,5 +1,5 @@
 /** Opens our own CA: authorities kept fresh, and SVIDs signed by them. */
-import { issuanceRefused } from '../audit/event.ts'
+import { issuanceRefused, issuanceUnresolved } from '../audit/event.ts'
 import type { AuditTrail } from '../audit/trail.ts'
 import { deadline, type Clock } from '../kernel/clock.ts'
 import { minutes, type Duration } from '../kernel/duration.ts'
@@ -20,14 +20,18 @@ import type {
   X509SvidRequest,
 } from './certificate-authority.ts'
 import { witOff } from './forced-rotation.ts'
+import type { Intents } from './intents.ts'
+import type { Office } from './issuance.ts'
 import type { CaJournal } from './journal.ts'
 import { issueJwtSvid, type JwtPorts } from './jwt-authority.ts'
 import { checked as checkedKeys, type KeyManager } from './key-manager.ts'
+import { KeyUse } from './key-use.ts'
 import type { IssuanceProfile } from './profile.ts'
 import { openRotation, type Rotation } from './rotation.ts'
 import { Serials } from './serial.ts'
 import { checked as checkedUpstream, type UpstreamAuthority } from './upstream-authority.ts'
 import { issueWitSvid, type WitPorts } from './wit-authority.ts'
+import { onThisThread, type Workbench } from './workbench.ts'
 import { issueX509Svid, type X509Ports } from './x509-authority.ts'
 
 /** What a CA is made of. Keys, upstream, journal and trail stay their openers' to dispose of. */
@@ -39,6 +43,9 @@ export interface CertificateAuthorityPorts {
   readonly upstream: UpstreamAuthority
   readonly audit: AuditTrail
   readonly journal: CaJournal
+  readonly intents: Intents
+  /** Where certificates are shaped and checked: on this thread when left out. */
+  readonly workbench?: Workbench
   readonly profile: IssuanceProfile
   readonly trustDomain: TrustDomain
   /** Under which the journal is kept: no two servers may share it. */
@@ -59,8 +66,11 @@ export async function openCertificateAuthority(
   const serials = new Serials(ports.random)
   const keys = checkedKeys(ports.keys)
   const upstream = checkedUpstream(ports.upstream, ports)
-  const rotation = await openRotation({ ...ports, keys, upstream, serials, wit: ports.witSvid ?? false }, signal)
-  return new OwnAuthority(ports, serials, rotation)
+  const office = { intents: ports.intents, workbench: ports.workbench ?? onThisThread }
+  for (const { kind, name, id, entry } of ports.intents.unresolved)
+    await ports.audit.append(issuanceUnresolved({ kind, name, spiffeId: id, entry }))
+  const rotation = await openRotation({ ...ports, keys, upstream, serials, office, wit: ports.witSvid ?? false }, signal)
+  return new OwnAuthority(ports, serials, office, rotation)
 }
 
 class OwnAuthority implements CertificateAuthority {
@@ -70,14 +80,17 @@ class OwnAuthority implements CertificateAuthority {
   readonly #jwt: JwtPorts
   readonly #wit: WitPorts | undefined
   readonly #audit: AuditTrail
+  readonly #intents: Intents
 
-  constructor(ports: CertificateAuthorityPorts, serials: Serials, rotation: Rotation) {
+  constructor(ports: CertificateAuthorityPorts, serials: Serials, office: Office, rotation: Rotation) {
     this.trustDomain = ports.trustDomain
     this.#rotation = rotation
-    this.#x509 = { ...ports, serials, signing: () => rotation.x509(), authorityKeys: () => rotation.authorityKeys() }
+    const keyUse = ports.profile.oneKeyOneIdentity ? new KeyUse() : undefined
+    this.#x509 = { ...ports, office, keyUse, serials, signing: () => rotation.x509(), authorityKeys: () => rotation.authorityKeys() }
     this.#jwt = { ...ports, signing: () => rotation.jwt() }
     this.#wit = ports.witSvid ? { ...ports, signing: () => rotation.wit(), authorityKeys: () => rotation.authorityKeys() } : undefined
     this.#audit = ports.audit
+    this.#intents = ports.intents
   }
 
   get bundle(): Watched<TrustBundle> {
@@ -107,7 +120,7 @@ class OwnAuthority implements CertificateAuthority {
   }
 
   complaints(): readonly string[] {
-    return this.#rotation.complaints()
+    return [...this.#rotation.complaints(), ...this.#intents.complaints()]
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -17,6 +17,8 @@ export interface ProfileAsWritten {
     readonly server?: Duration
   }
   readonly backdate?: Duration
+  /** Refuse a key that is certified for another identity (C-12). */
+  readonly oneKeyOneIdentity?: boolean
 }
 
 export interface LifetimeLimits {
@@ -39,10 +41,16 @@ export interface IssuanceProfile {
   }
   /** How long before its making a certificate begins to be valid, for those whose clocks are late (C-2). */
   readonly backdate: Duration
+  readonly oneKeyOneIdentity: boolean
 }
 
 /** @throws Failure `profile.out-of-range`, `profile.standard-above-longest` */
-export function issuanceProfile({ ca = {}, svid = {}, backdate = seconds(30) }: ProfileAsWritten = {}): IssuanceProfile {
+export function issuanceProfile({
+  ca = {},
+  svid = {},
+  backdate = seconds(30),
+  oneKeyOneIdentity = false,
+}: ProfileAsWritten = {}): IssuanceProfile {
   const longest = svid.x509Longest ?? Math.max(hours(24), svid.x509 ?? 0, svid.agent ?? 0, svid.server ?? 0)
   const profile: IssuanceProfile = {
     x509: {
@@ -53,6 +61,7 @@ export function issuanceProfile({ ca = {}, svid = {}, backdate = seconds(30) }: 
     jwt: { standard: svid.jwt ?? minutes(5), longest: svid.jwtLongest ?? Math.max(hours(1), svid.jwt ?? 0) },
     ca: { lifetime: ca.lifetime ?? hours(24), keyType: ca.keyType ?? 'ec-p256', jwtKeyType: ca.jwtKeyType ?? 'ec-p256', pathLength: 0 },
     backdate,
+    oneKeyOneIdentity,
   }
   for (const [name, limits] of [...Object.entries(profile.x509), ['jwt', profile.jwt] as const]) demandLimits(name, limits)
   demandRange('ca.lifetime', profile.ca.lifetime, seconds(10))

@@ -15,7 +15,7 @@ import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { fingerprint, type Certificate } from '../x509/certificate.ts'
 import { authorityKinds, type Asked, type Authorities, type AuthorityKind } from './authorities.ts'
 import { forcedRotation } from './forced-rotation.ts'
-import { authorityRequest, prepareSelfSigned, redeem } from './issuance.ts'
+import { authorityRequest, issueRoot, type Office } from './issuance.ts'
 import {
   emptyRecord,
   formatRecord,
@@ -46,6 +46,7 @@ export interface RotationPorts {
   readonly journal: CaJournal
   readonly audit: AuditTrail
   readonly serials: Serials
+  readonly office: Office
   readonly profile: IssuanceProfile
   readonly trustDomain: TrustDomain
   readonly serverId: string
@@ -448,9 +449,9 @@ export class Rotation implements AsyncDisposable {
         pathLength,
         csr: () => authorityRequest({ key, trustDomain, serial: serials.next() }),
         selfSigned: () =>
-          redeem(
-            prepareSelfSigned({ trustDomain, key, serial: serials.next(), at: from, backdate: profile.backdate, lifetime, pathLength }),
-            key,
+          issueRoot(
+            { trustDomain, key, serial: serials.next(), at: from, backdate: profile.backdate, lifetime, pathLength },
+            this.#ports.office,
             signal,
           ),
       },

@@ -1,7 +1,7 @@
 /** The WIT authority of this moment, and the WIT-SVIDs it signs. WIT-SVID sections 2 to 4. */
 import { witSvidIssued } from '../audit/event.ts'
 import type { AuditTrail } from '../audit/trail.ts'
-import type { Clock } from '../kernel/clock.ts'
+import type { Clock, Instant } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
 import { uuid, type Random } from '../kernel/random.ts'
 import { bundleSet } from '../spiffe/bundle-set.ts'
@@ -9,16 +9,20 @@ import { isAlgorithm } from '../spiffe/jws.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { makeWitSvid, verifyWitSvid } from '../spiffe/wit-svid.ts'
 import type { IssuedWitSvid, WitSvidRequest } from './certificate-authority.ts'
+import type { Intents } from './intents.ts'
+import { purposeIn, recordedSigner } from './issuance.ts'
 import type { JwtMaterial } from './journal.ts'
 import { wholeSecond } from './jwt-authority.ts'
 import { lifetimeFor, type IssuanceProfile } from './profile.ts'
-import { demandOurs, demandStranger, demandTimeLeft, type Signing } from './x509-authority.ts'
+import { demandStranger } from './workbench.ts'
+import { demandOurs, demandTimeLeft, type Signing } from './x509-authority.ts'
 
 /** What {@link issueWitSvid} stands on. */
 export interface WitPorts {
   readonly clock: Clock
   readonly random: Random
   readonly audit: AuditTrail
+  readonly intents: Intents
   readonly profile: IssuanceProfile
   readonly trustDomain: TrustDomain
   /** The authority of this moment. @throws Failure `ca.no-authority` */
@@ -31,7 +35,7 @@ export interface WitPorts {
  * Issues one WIT-SVID, which lives as long as a JWT-SVID may. It was verified with the published key, and is in the audit trail,
  * before it is handed out.
  * @throws Failure `ca.foreign-trust-domain`, `ca.no-path`, `ca.authority-key`, `ca.proof-key`, `ca.lifetime-too-short`, `ca.lifetime-too-long`,
- *   `ca.no-authority`, `ca.ending`, `issuance.bad-token`, `audit.*`
+ *   `ca.no-authority`, `ca.ending`, `issuance.bad-token`, `intents.*`, `audit.*`
  */
 export async function issueWitSvid(request: WitSvidRequest, ports: WitPorts, signal: AbortSignal): Promise<IssuedWitSvid> {
   const { spiffeId, proofKey, proofAlgorithm, context } = request
@@ -49,20 +53,32 @@ export async function issueWitSvid(request: WitSvidRequest, ports: WitPorts, sig
   const issuedAt = wholeSecond(now)
   const expiresAt = wholeSecond(Math.min(now + lifetime, authority.until))
   const jti = uuid(random)
-  const token = await makeWitSvid(key, kid, { spiffeId, proofKey, proofAlgorithm, issuedAt, expiresAt, jti }, signal).catch(refuseKey)
+  const intent = { kind: 'wit', name: jti, id: spiffeId, ...purposeIn(context), until: expiresAt } as const
+  const { signer, settle } = recordedSigner(key, intent, ports.intents)
+  try {
+    const token = await makeWitSvid(signer, kid, { spiffeId, proofKey, proofAlgorithm, issuedAt, expiresAt, jti }, signal).catch(refuseKey)
+    await demandValid(token, { at: issuedAt, trustDomain, kid, publicKey })
+    await audit.append(witSvidIssued({ spiffeId, jti, expiresAt, keyId: kid }, context))
+    settle('issued')
+    return { spiffeId, token, issuedAt, expiresAt }
+  } catch (error) {
+    settle('withheld')
+    throw error
+  }
+}
+
+/** C-21: read and verified as a stranger would. */
+async function demandValid(
+  token: string,
+  told: { readonly at: Instant; readonly trustDomain: TrustDomain; readonly kid: string; readonly publicKey: Uint8Array },
+): Promise<void> {
+  const { at, trustDomain, kid, publicKey } = told
   const witAuthorities = [{ keyId: kid, publicKey, tainted: false }]
   try {
-    // C-21: read and verified as a stranger would.
-    await verifyWitSvid(
-      token,
-      bundleSet([{ trustDomain, x509Authorities: [], jwtAuthorities: [], witAuthorities, sequence: 0n }]),
-      issuedAt,
-    )
+    await verifyWitSvid(token, bundleSet([{ trustDomain, x509Authorities: [], jwtAuthorities: [], witAuthorities, sequence: 0n }]), at)
   } catch (cause) {
     throw new Failure('internal', 'issuance.bad-token', { public: 'nothing was issued: a token does not verify', cause })
   }
-  await audit.append(witSvidIssued({ spiffeId, jti, expiresAt, keyId: kid }, context))
-  return { spiffeId, token, issuedAt, expiresAt }
 }
 
 /** A key that the token cannot be bound to is the caller's mistake. */

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { lstat, mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { type FileHandle, lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { Failure } from './failure.ts'
 
@@ -11,8 +11,12 @@ export interface Files {
   readTail(path: string, bytes: number): Promise<string>
   /** Replaces the file in one step, mode 0600: readers see the old content or the new, never a part. */
   writeAtomically(path: string, content: Uint8Array): Promise<void>
-  /** Opens a file for appending, mode 0600, creating it. */
-  appendTo(path: string): Promise<AppendFile>
+  /** Opens a file for appending, mode 0600, creating it. What stands beyond `keep` bytes is cut off first. */
+  appendTo(path: string, options?: { readonly keep?: number }): Promise<AppendFile>
+  /** The names in a directory, sorted; none if there is no directory. @throws Failure `directory.too-full` above 100,000 */
+  list(directory: string): Promise<readonly string[]>
+  /** Gives a file another name in the same directory, replacing what had it. */
+  rename(path: string, to: string): Promise<void>
   remove(path: string): Promise<void>
   /**
    * Makes a directory that only its owner can enter (0700), or checks that it is one.
@@ -22,7 +26,9 @@ export interface Files {
 }
 
 export interface AppendFile extends AsyncDisposable {
-  /** The bytes are on the disk when this resolves (fsync). */
+  /** Of what was appended whole, in bytes. */
+  readonly size: number
+  /** The bytes are on the disk when this resolves (fsync). If it fails, none of them stays: one append is never half there. */
   append(content: Uint8Array): Promise<void>
 }
 
@@ -74,18 +80,36 @@ export const systemFiles: Files = {
     await syncDirectory(folder)
   },
 
-  async appendTo(path) {
+  async appendTo(path, { keep = Infinity } = {}) {
     const isNew = await lstat(path).then(() => false, isMissing)
     // O_DSYNC: a write returns when its bytes are on the disk, so that writing and syncing are one way to another thread and back.
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_DSYNC
     const file = await open(path, flags, 0o600)
-    if (isNew) await syncDirectory(dirname(path))
-    return {
-      async append(content) {
-        for (let written = 0; written < content.length;) written += (await file.write(content, written)).bytesWritten
-      },
-      [Symbol.asyncDispose]: () => file.close(),
+    try {
+      if (isNew) await syncDirectory(dirname(path))
+      const { size } = await file.stat()
+      if (size > keep) await file.truncate(keep)
+      return appendFile(file, Math.min(size, keep))
+    } catch (error) {
+      await file.close()
+      throw error
     }
+  },
+
+  async list(directory) {
+    const names = await readdir(directory).catch((error: unknown) => {
+      if (isMissing(error)) return []
+      throw error
+    })
+    if (names.length <= maxListed) return names.sort()
+    throw new Failure('failed_precondition', 'directory.too-full', {
+      public: `\`${directory}\` holds ${names.length} files: at most ${maxListed} are looked at`,
+    })
+  },
+
+  async rename(path, to) {
+    await rename(path, to)
+    await syncDirectory(dirname(to))
   },
 
   async remove(path) {
@@ -108,6 +132,33 @@ export const systemFiles: Files = {
   },
 }
 
+function appendFile(file: FileHandle, length: number): AppendFile {
+  let size = length
+  let torn = false
+  const mend = async () => {
+    if (torn) await file.truncate(size)
+    torn = false
+  }
+  return {
+    get size() {
+      return size
+    },
+    async append(content) {
+      await mend()
+      try {
+        for (let written = 0; written < content.length;) written += (await file.write(content, written)).bytesWritten
+      } catch (error) {
+        torn = true
+        // Where this fails too, the next append tries it again before it writes.
+        await mend().catch(() => {})
+        throw error
+      }
+      size += content.length
+    },
+    [Symbol.asyncDispose]: () => file.close(),
+  }
+}
+
 /** True for "no such file or directory". */
 export function isMissing(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'ENOENT'
@@ -124,3 +175,4 @@ async function syncDirectory(path: string): Promise<void> {
 
 let writes = 0
 const maxFileBytes = 16 * 1024 * 1024
+const maxListed = 100_000

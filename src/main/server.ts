@@ -1,10 +1,12 @@
 /** The server, wired. Nothing is decided here; read it as the table of contents. */
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
 import { openPeerCredentials } from '../attestation/peer/linux.ts'
 import type { NodeVerifier } from '../attestation/node-attestor.ts'
 import { openTrail } from '../audit/trail.ts'
+import { openIntents } from '../ca/intents.ts'
 import { issuanceProfile } from '../ca/profile.ts'
 import { openCertificateAuthority } from '../ca/own-authority.ts'
+import { overThreads } from '../ca/workbench-threads.ts'
 import { Scope } from '../kernel/scope.ts'
 import { listenTls, listenUnix } from '../rpc/listen.ts'
 import { detailsFor } from '../server-api/messages.ts'
@@ -21,6 +23,7 @@ import { holdDirectory } from '../store/hold.ts'
 import { nodeAttestors } from './builtins.ts'
 import type { ServerConfig } from './config/server.ts'
 import { ownApiPolicies, trustedPolicyKeys } from './policies.ts'
+import { openWorkbenchThreads } from './threads.ts'
 import { version } from './version.ts'
 import { systemWorld } from './world.ts'
 
@@ -39,6 +42,9 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
   const audit = owned.use(await openTrail(await config.audit.open(world), world))
   const policies = await Policies.open(store.policies, await ownApiPolicies(), await trustedPolicyKeys(config.policies.trustedKeys))
 
+  const directory = join(config.dataDirectory, 'intents')
+  const intents = owned.use(await openIntents({ ...world, directory, records: store.issuances }))
+  const workbench = overThreads(owned.use(await openWorkbenchThreads()))
   const profile = issuanceProfile({ ca: config.ca, svid: config.svid })
   const authority = {
     ...world,
@@ -48,6 +54,8 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
     audit,
     profile,
     journal: store.journal,
+    intents,
+    workbench,
     serverId: config.serverId,
     refreshHint: config.refreshHint,
     witSvid: config.experimental.witSvid,
@@ -76,6 +84,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
 
   const scope = owned.use(new Scope(stop, { grace: config.shutdownGrace }))
   scope.run('ca rotation', (signal) => ca.keepFresh(signal))
+  scope.run('issuance records', (signal) => intents.keepCopied(signal))
   scope.run('server identity', (signal) => identity.keepFresh(signal))
   scope.run('health', (signal) => health.keepWatching(signal))
   scope.run('pruning', (signal) => keepPruned(server, signal))

@@ -292,8 +292,8 @@ function fromTokenKey({ keyId, publicKey, expiresAt, tainted }: JWTKey | WITKey)
 
 // --- SVIDs
 
-export function toX509Svid({ spiffeId: id, chain, notAfter }: IssuedX509Svid, hint = ''): Fields<typeof X509SVIDSchema> {
-  return { certChain: chain.map(({ raw }) => raw), id: toSpiffeId(id), expiresAt: toSeconds(notAfter), hint }
+export function toX509Svid({ spiffeId: id, der, notAfter }: IssuedX509Svid, hint = ''): Fields<typeof X509SVIDSchema> {
+  return { certChain: [...der], id: toSpiffeId(id), expiresAt: toSeconds(notAfter), hint }
 }
 
 /** @throws Failure `api.missing-field`, `api.bad-chain`, `der.*`, `x509.*` */

@@ -20,7 +20,8 @@ export async function issueJwtSvid(
   const entry = (await entitledById(server, agent)).get(entryId)
   if (!entry) throw notEntitled(entryId)
   const context = { caller: agent.id, entry: entry.id, revision: String(entry.revision) }
-  const svid = await server.ca.issueJwtSvid({ spiffeId: entry.spiffeId, audience, lifetime: entry.jwtSvidTtl, context }, signal)
+  const until = entry.expiresAt === undefined ? {} : { until: entry.expiresAt }
+  const svid = await server.ca.issueJwtSvid({ spiffeId: entry.spiffeId, audience, lifetime: entry.jwtSvidTtl, ...until, context }, signal)
   return { entry, svid }
 }
 

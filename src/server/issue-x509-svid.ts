@@ -2,7 +2,6 @@ import type { IssuedX509Svid } from '../ca/certificate-authority.ts'
 import { Failure } from '../kernel/failure.ts'
 import type { RegistrationEntry } from '../registry/entry.ts'
 import type { AttestedNode } from '../registry/node.ts'
-import { parseCertificateRequest, proven } from '../x509/certificate-request.ts'
 import { entitledById, notEntitled } from './entitled-entries.ts'
 import type { Server } from './server.ts'
 
@@ -53,11 +52,9 @@ async function issue(
   csr: Uint8Array,
   signal: AbortSignal,
 ): Promise<Issued> {
-  const key = await proven(parseCertificateRequest(csr))
-  const context = { caller: agent.id, entry: entry.id, revision: String(entry.revision) }
-  const svid = await server.ca.issueX509Svid(
-    { kind: 'workload', spiffeId: entry.spiffeId, key, lifetime: entry.x509SvidTtl, dnsNames: entry.dnsNames, context },
-    signal,
-  )
+  const { id, spiffeId, dnsNames, x509SvidTtl: lifetime, expiresAt } = entry
+  const context = { caller: agent.id, entry: id, revision: String(entry.revision) }
+  const until = expiresAt === undefined ? {} : { until: expiresAt }
+  const svid = await server.ca.issueX509Svid({ kind: 'workload', spiffeId, key: csr, lifetime, dnsNames, ...until, context }, signal)
   return { entry, svid }
 }

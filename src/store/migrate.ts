@@ -2,6 +2,7 @@ import { sql, type Kysely } from 'kysely'
 import { Failure } from '../kernel/failure.ts'
 import { up as registry } from './migrations/0001-registry.ts'
 import { up as policyReleases } from './migrations/0002-policy-releases.ts'
+import { up as issuances } from './migrations/0003-issuances.ts'
 import type { Tables } from './schema.ts'
 
 /**
@@ -32,4 +33,4 @@ export async function migrate(db: Kysely<Tables>): Promise<void> {
 }
 
 /** In order; a migration that was released is never changed. */
-const migrations = [registry, policyReleases] as const
+const migrations = [registry, policyReleases, issuances] as const

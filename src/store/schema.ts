@@ -16,6 +16,17 @@ export interface Tables {
   node_selectors: { owner: string; item: string }
   join_tokens: { digest: string; expires_at: number }
   ca_journals: { server_id: string; revision: number; record: string }
+  /** What the CA signed; `name` is a serial number or a `jti`. */
+  issuances: {
+    kind: string
+    name: string
+    hash: string
+    spiffe_id: string
+    entry: string
+    revision: string
+    expires_at: number
+    outcome: string
+  }
   policy_sets: PolicySetRow
 }
 

@@ -1,3 +1,4 @@
+import type { IssuanceRecords } from '../ca/intents.ts'
 import type { CaJournal } from '../ca/journal.ts'
 import type { Driver } from '../kernel/driver.ts'
 import type { EntryStore } from '../registry/entry.ts'
@@ -11,6 +12,7 @@ export interface Store extends AsyncDisposable {
   readonly nodes: NodeStore
   readonly tokens: TokenStore
   readonly journal: CaJournal
+  readonly issuances: IssuanceRecords
   readonly policies: PolicyStore
 }
 

@@ -1,5 +1,6 @@
 import { Kysely, type Dialect } from 'kysely'
 import { entryTables } from './entries.ts'
+import { issuanceTable } from './issuances.ts'
 import { journalTable } from './journal.ts'
 import { migrate } from './migrate.ts'
 import { nodeTables } from './nodes.ts'
@@ -24,6 +25,7 @@ export async function openTables(dialect: Dialect): Promise<Store> {
     nodes: nodeTables(db, writes),
     tokens: tokenTable(writes),
     journal: journalTable(db, writes),
+    issuances: issuanceTable(writes),
     policies: policyTable(db, writes),
     async [Symbol.asyncDispose]() {
       await writes.settled()

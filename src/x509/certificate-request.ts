@@ -62,6 +62,11 @@ export function provenSync(request: CertificateRequest): ProvenKey {
   )
 }
 
+/** A key that was {@link proven} on another thread of this process: the word of whoever sent it over. */
+export function provenElsewhere({ spki, keyType }: { readonly spki: Uint8Array; readonly keyType: PublicKeyType }): ProvenKey {
+  return Object.freeze({ spki, keyType, [proof]: true as const })
+}
+
 export interface RequestContents {
   readonly signer: Signer
   readonly subject?: readonly NameAttribute[]

@@ -61,21 +61,20 @@ export function parseCertificate(der: Uint8Array): Certificate {
   return readDer(der.length > maxCertificateBytes ? der : new Uint8Array(der), readCertificate)
 }
 
+/** What is around the signed part of a certificate. */
+export type CertificateFrame = Pick<Certificate, 'tbs' | 'signatureAlgorithm' | 'signature'>
+
 /**
- * {@link parseCertificate} of a certificate whose signed part was read before: what is around it is read as strictly.
- * Undefined if the signed part is not that of the draft, byte for byte.
- * @throws Failure `der.*`, `x509.*`
+ * Reads what is around the signed part, as strictly as {@link parseCertificate}; of the signed part itself, that it is well formed.
+ * For a certificate whose signed part was read before.
+ * @throws Failure `der.*`
  */
-export function parseSigned(der: Uint8Array, draft: Certificate): Certificate | undefined {
-  const raw = der.length > maxCertificateBytes ? der : new Uint8Array(der)
-  return readDer(raw, (reader) =>
+export function parseFrame(der: Uint8Array): CertificateFrame {
+  return readDer(der, (reader) =>
     reader.sequence((outer) => {
       const tbs = outer.peek()
       outer.skip()
-      const signatureAlgorithm = readSignatureAlgorithm(outer)
-      if (!sameBytes(signatureAlgorithm.raw, draft.signatureAlgorithm.raw)) throw otherAlgorithm()
-      const signature = outer.bitString()
-      return sameBytes(tbs, draft.tbs) ? Object.freeze({ ...draft, raw, tbs, signatureAlgorithm, signature }) : undefined
+      return { tbs, signatureAlgorithm: readSignatureAlgorithm(outer), signature: outer.bitString() }
     }),
   )
 }

@@ -18,6 +18,7 @@ import { createCertificateRequest, parseCertificateRequest, proven, type ProvenK
 import { generateKeyPair, type KeyType } from '../../src/x509/key-type.ts'
 import { signerOf } from '../../src/x509/signature.ts'
 import { FakeClock } from '../fakes/clock.ts'
+import { FakeIntents } from '../fakes/intents.ts'
 import { FakeJournal } from '../fakes/journal.ts'
 
 export const trustDomain = parseTrustDomain('example.org')
@@ -73,6 +74,7 @@ export interface CaWishes {
   readonly keys?: KeyManager
   readonly upstream?: UpstreamAuthority
   readonly journal?: CaJournal
+  readonly intents?: FakeIntents
   readonly profile?: ProfileAsWritten
   readonly refreshHint?: Duration
   readonly witSvid?: boolean
@@ -86,6 +88,7 @@ export interface TestAuthority extends AsyncDisposable {
   readonly world: TestWorld
   readonly keys: KeyManager
   readonly journal: CaJournal
+  readonly intents: FakeIntents
   readonly audit: string[]
 }
 
@@ -93,6 +96,7 @@ export async function openTestAuthority(wishes: CaWishes = {}): Promise<TestAuth
   const world = wishes.world ?? testWorld()
   const keys = wishes.keys ?? (await memory.open({}, world))
   const journal = wishes.journal ?? new FakeJournal()
+  const intents = wishes.intents ?? new FakeIntents()
   const lines: string[] = []
   const audit = await openTrail(
     {
@@ -108,6 +112,7 @@ export async function openTestAuthority(wishes: CaWishes = {}): Promise<TestAuth
     ...world,
     keys,
     journal,
+    intents,
     audit,
     upstream: wishes.upstream ?? (await selfSigned.open({}, world)),
     profile: issuanceProfile(wishes.profile),
@@ -116,7 +121,7 @@ export async function openTestAuthority(wishes: CaWishes = {}): Promise<TestAuth
     refreshHint: wishes.refreshHint ?? minutes(5),
     witSvid: wishes.witSvid ?? false,
   })
-  return { ca, world, keys, journal, audit: lines, [Symbol.asyncDispose]: () => ca[Symbol.asyncDispose]() }
+  return { ca, world, keys, journal, intents, audit: lines, [Symbol.asyncDispose]: () => ca[Symbol.asyncDispose]() }
 }
 
 /** A key whose owner proved that it has it. */

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { authorityRequest, prepareSelfSigned, redeem } from '../../src/ca/issuance.ts'
+import { authorityRequest, issueRoot } from '../../src/ca/issuance.ts'
+import { onThisThread } from '../../src/ca/workbench.ts'
 import { checked, type MintRequest, type UpstreamAuthority } from '../../src/ca/upstream-authority.ts'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { idOfTrustDomain } from '../../src/spiffe/id.ts'
@@ -10,6 +11,7 @@ import { generateKeyPair } from '../../src/x509/key-type.ts'
 import { signerOf } from '../../src/x509/signature.ts'
 import { FakeVault } from '../ca/fake-vault.ts'
 import { never, testWorld, trustDomain, type TestWorld } from '../ca/support.ts'
+import { FakeIntents } from '../fakes/intents.ts'
 
 type Kind = (typeof upstreamAuthorities)[number]['kind']
 
@@ -85,6 +87,10 @@ async function mintRequest({ clock }: TestWorld, lifetime = hours(24)): Promise<
     pathLength: 0,
     csr: () => authorityRequest({ key, trustDomain, serial }),
     selfSigned: () =>
-      redeem(prepareSelfSigned({ trustDomain, key, serial, at: clock.now(), backdate: seconds(30), lifetime, pathLength: 0 }), key, never),
+      issueRoot(
+        { trustDomain, key, serial, at: clock.now(), backdate: seconds(30), lifetime, pathLength: 0 },
+        { intents: new FakeIntents(), workbench: onThisThread },
+        never,
+      ),
   }
 }

@@ -15,7 +15,8 @@ const right: Readonly<Record<string, string>> = {
   'spiffe/id.ts': `import { failure } from '../kernel/failure.ts'\nexport const id = failure\nexport type Id = string`,
   'audit/event.ts': 'export const event = 1',
   'policy/evaluate.ts': `import { id } from '../spiffe/id.ts'\nexport const evaluate = id`,
-  'ca/issuance.ts': `import { assemble } from '../x509/template.ts'\nexport const issue = () => assemble()\nexport type Issued = number`,
+  'ca/workbench.ts': `import { assemble } from '../x509/template.ts'\nexport const draft = () => assemble()`,
+  'ca/issuance.ts': `import { draft } from './workbench.ts'\nexport const issue = (key: { sign(): void }) => [draft(), key.sign()]\nexport type Issued = number`,
   'ca/keys/disk.ts': `import { readFileSync } from 'node:fs'\nexport const disk = readFileSync`,
   'ca/keys/memory.ts': 'export const memory = 1',
   'ca/upstream/vault.ts': `import { wire } from './vault-wire.ts'\nexport const vault = wire`,
@@ -74,7 +75,12 @@ const wrong: readonly (readonly [file: string, source: string, rule: string])[] 
   [
     'ca/x509-authority.ts',
     `import { assemble } from '../x509/template.ts'\nexport const x = () => assemble()`,
-    'certificates are assembled in issuance.ts',
+    'certificates are assembled in workbench.ts',
+  ],
+  [
+    'ca/jwt-authority.ts',
+    `export const provenElsewhere = (key: string) => key\nexport const x = provenElsewhere('')`,
+    'keys are proven by their requests',
   ],
   ['ca/rotation.ts', `export const x = (key: { sign(): void }) => key.sign()`, 'signers are used in three places'],
   ['server/stops.ts', `export const x = () => process.exit(1)`, 'the process is touched in main/process.ts'],

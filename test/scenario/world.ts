@@ -47,6 +47,7 @@ import { requireSecurityHeader } from '../../src/workload-api/security-header.ts
 import { workloadApi } from '../../src/workload-api/service.ts'
 import { openX509Source, type X509Source } from '../../src/workload-client/source.ts'
 import { KeptLog } from '../ca/support.ts'
+import { FakeIntents } from '../fakes/intents.ts'
 import { FakeClock } from '../fakes/clock.ts'
 
 export const operator: Caller = { kind: 'local', uid: 0, gid: 0, pid: 1 }
@@ -345,6 +346,7 @@ async function startServer(
       upstream,
       audit,
       journal,
+      intents: new FakeIntents(),
       serverId: 'server',
       profile: issuanceProfile(profile),
       refreshHint: minutes(5),

@@ -26,6 +26,7 @@ import type { Store } from '../../src/store/store.ts'
 import type { Certificate } from '../../src/x509/certificate.ts'
 import { createCertificateRequest } from '../../src/x509/certificate-request.ts'
 import { signerOf } from '../../src/x509/signature.ts'
+import { FakeIntents } from '../fakes/intents.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { seededRandom } from '../fakes/random.ts'
 import { entry } from '../store/sample.ts'
@@ -85,6 +86,7 @@ export async function openRig({ agentTtl = hours(1), witSvid = false } = {}): Pr
     upstream: await selfSigned.open({}, world),
     audit,
     journal: store.journal,
+    intents: new FakeIntents(),
     serverId: 'one',
     profile: issuanceProfile({ svid: { agent: agentTtl } }),
     refreshHint: minutes(5),
