@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { IssuanceRecord } from '../../src/ca/intents.ts'
 import type { World } from '../../src/kernel/driver.ts'
 import { systemFiles } from '../../src/kernel/files.ts'
 import { silentLog } from '../../src/kernel/log.ts'
@@ -283,6 +284,35 @@ describe.each(drivers)('a store of kind $kind', ({ open }) => {
       await store.journal.write('s', 'two', 1n)
       expect(await store.journal.read('s')).toEqual({ record: 'two', revision: 2n })
       expect(await store.journal.read('t')).toEqual({ record: 'other', revision: 1n })
+    })
+  })
+
+  describe('what was issued', () => {
+    const issued = (name: string, changes: Partial<IssuanceRecord> = {}): IssuanceRecord => ({
+      kind: 'x509',
+      name,
+      hash: `hash of ${name}`,
+      id: 'spiffe://example.org/a',
+      entry: 'e-1',
+      revision: '3',
+      until: 1000,
+      outcome: 'issued',
+      ...changes,
+    })
+
+    test('C-1 a serial number that is there for other bytes is told; putting the same again is nothing', async () => {
+      expect(await store.issuances.put([issued('a'), issued('b')])).toEqual([])
+      expect(await store.issuances.put([issued('a'), issued('c')])).toEqual([])
+      expect(await store.issuances.put([issued('b', { hash: 'of something else' }), issued('d')])).toEqual(['b'])
+      expect(await store.issuances.put([issued('a', { kind: 'jwt', hash: 'a token' })])).toEqual([])
+      expect(await store.issuances.put([])).toEqual([])
+    })
+
+    test('is forgotten when it has expired', async () => {
+      await store.issuances.put([issued('a'), issued('b', { until: 2000 })])
+      await store.issuances.prune(1500)
+      const other = { hash: 'of something else' }
+      expect(await store.issuances.put([issued('a', other), issued('b', other)])).toEqual(['b'])
     })
   })
 
