@@ -14,19 +14,20 @@ export interface Threads<Question, Answer> extends AsyncDisposable {
 }
 
 export interface ThreadsOptions {
-  readonly count: number
+  /** How many there may be. One is there from the beginning, another comes whenever all have more to do than they can. */
+  readonly most: number
   /** How long one message may take; then its thread is ended and another is started. */
   readonly patience?: Duration
 }
 
-/** Starts threads that run `module`, which calls {@link answer}. They are ready. @throws Failure `threads.ended` */
+/** Starts a thread that runs `module`, which calls {@link answer}; it is ready. More follow as they are needed. @throws Failure `threads.ended` */
 export async function openThreads<Question, Answer>(
   module: URL,
-  { count, patience = seconds(30) }: ThreadsOptions,
+  { most, patience = seconds(30) }: ThreadsOptions,
 ): Promise<Threads<Question, Answer>> {
-  const pool = new Pool<Question, Answer>(module, patience)
+  const pool = new Pool<Question, Answer>(module, most, patience)
   try {
-    await Promise.all(Array.from({ length: count }, () => pool.start()))
+    await pool.start()
   } catch (error) {
     await pool[Symbol.asyncDispose]()
     throw error
@@ -66,14 +67,17 @@ interface Asked<Question, Answer> {
 
 class Pool<Question, Answer> implements Threads<Question, Answer> {
   readonly #module: URL
+  readonly #most: number
   readonly #patience: Duration
   readonly #threads = new Set<Thread<Question, Answer>>()
   #waiting: Asked<Question, Answer>[] = []
   #isDue = false
+  #isGrowing = false
   #closed = false
 
-  constructor(module: URL, patience: Duration) {
+  constructor(module: URL, most: number, patience: Duration) {
     this.#module = module
+    this.#most = most
     this.#patience = patience
   }
 
@@ -84,6 +88,7 @@ class Pool<Question, Answer> implements Threads<Question, Answer> {
     })
     this.#threads.add(thread)
     await thread.ready
+    this.#handOut()
   }
 
   ask(question: Question): Promise<Answer> {
@@ -110,18 +115,31 @@ class Pool<Question, Answer> implements Threads<Question, Answer> {
   #handOut(): void {
     this.#isDue = false
     while (this.#waiting.length > 0) {
-      const free = [...this.#threads].filter(({ messages }) => messages < messagesAhead).sort((a, b) => a.messages - b.messages)
+      const free = [...this.#threads]
+        .filter(({ isReady, messages }) => isReady && messages < messagesAhead)
+        .sort((a, b) => a.messages - b.messages)
       const [thread] = free
-      if (!thread) break
+      if (!thread) {
+        this.#grow()
+        break
+      }
       thread.send(this.#waiting.splice(0, Math.min(maxBatch, Math.ceil(this.#waiting.length / free.length))))
     }
     if (this.#threads.size === 0) this.#refuseWaiting()
   }
 
-  /** A thread that has worked before is replaced; one that never did would fail again. */
+  #grow(): void {
+    if (this.#closed || this.#threads.size === 0 || this.#threads.size >= this.#most || this.#isGrowing) return
+    this.#isGrowing = true
+    void this.start()
+      .catch(() => {})
+      .finally(() => (this.#isGrowing = false))
+  }
+
+  /** A thread that worked is replaced; one that never did would fail again. */
   #ended(thread: Thread<Question, Answer>): void {
     this.#threads.delete(thread)
-    if (!this.#closed && thread.hasAnswered) void this.start().catch(() => {})
+    if (!this.#closed && thread.isReady) void this.start().catch(() => {})
     this.#handOut()
   }
 
@@ -138,7 +156,7 @@ interface ThreadEvents {
 
 class Thread<Question, Answer> {
   readonly ready: Promise<void>
-  hasAnswered = false
+  isReady = false
   readonly #worker: Worker
   readonly #patience: Duration
   readonly #sent = new Map<number, readonly Asked<Question, Answer>[]>()
@@ -151,7 +169,10 @@ class Thread<Question, Answer> {
     this.ready = opened.promise
     let problem: unknown
     this.#worker.on('message', (message: typeof ready | Reply<Answer>) => {
-      if (message === ready) return opened.resolve()
+      if (message === ready) {
+        this.isReady = true
+        return opened.resolve()
+      }
       this.#receive(message)
       events.onAnswer()
     })
@@ -184,7 +205,6 @@ class Thread<Question, Answer> {
   #receive({ id, answers }: Reply<Answer>): void {
     const asked = this.#sent.get(id) ?? []
     this.#sent.delete(id)
-    this.hasAnswered = true
     for (const [index, { outcome }] of asked.entries()) {
       const got = answers[index]
       if (got && 'answer' in got) outcome.resolve(got.answer)

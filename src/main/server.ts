@@ -32,6 +32,15 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
   await using owned = new AsyncDisposableStack()
   const { trustDomain } = config
   const world = systemWorld(config.log)
+  // They load while the rest is opened.
+  const workbenches = openWorkbenchThreads()
+  workbenches.catch(() => {})
+  owned.defer(() =>
+    workbenches.then(
+      (threads) => threads[Symbol.asyncDispose](),
+      () => {},
+    ),
+  )
   await world.files.privateDirectory(config.dataDirectory)
   owned.use(holdDirectory(config.dataDirectory))
   await world.files.privateDirectory(dirname(config.adminSocket))
@@ -44,7 +53,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
 
   const directory = join(config.dataDirectory, 'intents')
   const intents = owned.use(await openIntents({ ...world, directory, records: store.issuances }))
-  const workbench = overThreads(owned.use(await openWorkbenchThreads()))
+  const workbench = overThreads(await workbenches)
   const profile = issuanceProfile({ ca: config.ca, svid: config.svid })
   const authority = {
     ...world,

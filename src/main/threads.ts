@@ -3,10 +3,10 @@ import { availableParallelism } from 'node:os'
 import type { WorkbenchThreads } from '../ca/workbench-threads.ts'
 import { openThreads } from '../kernel/threads.ts'
 
-/** One thread a core, at most four: beside the thread that signs they are what keeps the cores busy. */
-export function openWorkbenchThreads(count = Math.min(availableParallelism(), 4)): Promise<WorkbenchThreads> {
+/** As many as there are cores, at most four: beside the thread that signs they are what keeps the cores busy. */
+export function openWorkbenchThreads(most = Math.min(availableParallelism(), 4)): Promise<WorkbenchThreads> {
   return openThreads(isSource ? new URL('../ca/workbench-thread.ts', import.meta.url) : new URL('./workbench-thread.js', import.meta.url), {
-    count,
+    most,
   })
 }
 

@@ -1,9 +1,9 @@
 import { createPublicKey, type KeyObject, sign as signWith, verify as verifyWith } from 'node:crypto'
-import { sameBytes } from '../kernel/bytes.ts'
+import { base64url, sameBytes } from '../kernel/bytes.ts'
 import { Failure } from '../kernel/failure.ts'
 import { type DerReader, readDer } from './der-reader.ts'
 import { encodeDer, nullValue, objectIdentifier, sequence, unsignedInteger } from './der-writer.ts'
-import { type KeyFamily, type KeyType, keyTypeOf, keyTypes, readPublicKeyInfo } from './key-type.ts'
+import { type KeyFamily, type KeyType, keyTypeOf, keyTypes, type PublicKeyInfo, type PublicKeyType, readPublicKeyInfo } from './key-type.ts'
 import { oid } from './oid.ts'
 
 /** Signs, wherever the key lives. The hash is that of the key type. */
@@ -87,8 +87,7 @@ export function importPublicKey(spki: Uint8Array): KeyObject {
 
 /** {@link importPublicKey} for a key that will hardly come again, so that it drives no other out of those that are kept. */
 export function importStrangersKey(spki: Uint8Array): KeyObject {
-  readPublicKeyInfo(spki)
-  return openPublicKey(spki)
+  return openPublicKey(spki, readPublicKeyInfo(spki))
 }
 
 /** An ECDSA signature as JOSE wants it: both halves at full length (RFC 7518 section 3.4). RSA signatures are the same everywhere. @throws Failure `der.*`, `x509.signature` */
@@ -139,11 +138,23 @@ function usable(publicKey: KeyObject, algorithm: SignatureAlgorithm): AlgorithmR
   return row && row.family === publicKey.asymmetricKeyType && sameBytes(row.raw, algorithm.raw) ? row : undefined
 }
 
-function openPublicKey(spki: Uint8Array): KeyObject {
+function openPublicKey(spki: Uint8Array, { type, family, key }: PublicKeyInfo): KeyObject {
   try {
+    // A point takes two thirds of the time when OpenSSL need not find out first what it is; that it is on its curve is checked either way.
+    if (family === 'ec') return createPublicKey({ key: jwkOf(type, key), format: 'jwk' })
     return createPublicKey({ key: spki, format: 'der', type: 'spki' })
   } catch (cause) {
     throw new Failure('invalid_argument', 'x509.public-key', { public: 'a public key is not valid', cause })
+  }
+}
+
+function jwkOf(type: PublicKeyType, point: Uint8Array): { kty: string; crv: string; x: string; y: string } {
+  const half = (point.length - 1) / 2
+  return {
+    kty: 'EC',
+    crv: type === 'ec-p384' ? 'P-384' : 'P-256',
+    x: base64url(point.subarray(1, 1 + half)),
+    y: base64url(point.subarray(1 + half)),
   }
 }
 

@@ -1,4 +1,5 @@
 /** Answers in capitals, and does what a thread should not do when it is told to. */
+import { threadId } from 'node:worker_threads'
 import { Failure } from '../../src/kernel/failure.ts'
 import { answer } from '../../src/kernel/threads.ts'
 
@@ -13,6 +14,8 @@ answer((question: string): string => {
       break
     case 'hang':
       for (;;) Math.sqrt(2)
+    case 'which':
+      return String(threadId)
     default:
       return question.toUpperCase()
   }

@@ -5,7 +5,7 @@ import { seconds } from '../../src/kernel/duration.ts'
 const module = new URL('./answering-thread.ts', import.meta.url)
 let threads: Threads<string, string>
 beforeEach(async () => {
-  threads = await openThreads(module, { count: 2, patience: seconds(2) })
+  threads = await openThreads(module, { most: 2, patience: seconds(2) })
 })
 afterEach(() => threads[Symbol.asyncDispose]())
 
@@ -35,6 +35,14 @@ describe('threads', () => {
     expect(await threads.ask('c')).toBe('C')
   })
 
+  test('another one comes when there is more to do than one can', async () => {
+    const before = await threads.ask('which')
+    await Promise.all(Array.from({ length: 2000 }, () => threads.ask('which')))
+    await expect
+      .poll(async () => (await Promise.all(Array.from({ length: 200 }, () => threads.ask('which')))).some((one) => one !== before))
+      .toBe(true)
+  })
+
   test('a flood is refused, and what was accepted is answered', async () => {
     const outcomes = await Promise.allSettled(Array.from({ length: 9000 }, (_, index) => threads.ask(`n${index}`)))
     const answered = outcomes.filter(({ status }) => status === 'fulfilled')
@@ -49,7 +57,7 @@ describe('threads', () => {
   })
 
   test('a module that does not work is found out at once', async () => {
-    await expect(openThreads(new URL('./no-such-file.ts', import.meta.url), { count: 1 })).rejects.toMatchObject({
+    await expect(openThreads(new URL('./no-such-file.ts', import.meta.url), { most: 1 })).rejects.toMatchObject({
       reason: 'threads.ended',
     })
   })
