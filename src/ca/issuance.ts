@@ -57,7 +57,7 @@ export interface SelfSignedOrder {
 }
 
 /** Shapes and checks a root that signs itself; a second reader that shares nothing with ours reads it too. @throws Failure `lint.*`, `x509.library` */
-export async function prepareSelfSigned({ backdate, lifetime, ...order }: SelfSignedOrder): Promise<IssuanceToken> {
+async function prepareSelfSigned({ backdate, lifetime, ...order }: SelfSignedOrder): Promise<IssuanceToken> {
   const period = validity({ at: order.at, backdate, lifetime, earliest: -Infinity, latest: Infinity })
   const expected = { ...order, ...period, longest: lifetime }
   const draft = draftRoot(expected)

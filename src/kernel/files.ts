@@ -101,7 +101,7 @@ export const systemFiles: Files = {
       if (isMissing(error)) return []
       throw error
     })
-    if (names.length <= maxListed) return names.sort()
+    if (names.length <= maxListed) return names.toSorted()
     throw new Failure('failed_precondition', 'directory.too-full', {
       public: `\`${directory}\` holds ${names.length} files: at most ${maxListed} are looked at`,
     })

@@ -36,11 +36,11 @@ export async function openThreads<Question, Answer>(
 }
 
 /** Called once by the module of a thread: answers what the pool asks, for as long as the pool lives. */
-export function answer<Question, Answer>(handle: (question: Question) => Answer): void {
+export function answer(handle: (question: never) => unknown): void {
   const port = parentPort
   if (!port) throw new Error('bug: there is nobody to answer outside of a thread')
-  port.on('message', ({ id, questions }: Message<Question>) => {
-    const reply: Reply<Answer> = { id, answers: questions.map((question) => told(() => handle(question))) }
+  port.on('message', ({ id, questions }: Message<never>) => {
+    const reply: Reply<unknown> = { id, answers: questions.map((question) => told(() => handle(question))) }
     port.postMessage(reply)
   })
   port.postMessage(ready)
