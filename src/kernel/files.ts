@@ -97,7 +97,7 @@ export const systemFiles: Files = {
   },
 
   async list(directory) {
-    const names = await readdir(directory).catch((error: unknown) => {
+    const names = await readdir(directory).catch((error: unknown): string[] => {
       if (isMissing(error)) return []
       throw error
     })
