@@ -7,7 +7,7 @@ const folder = (name: string) => `test/${name}/**/*.test.ts`
 
 export default defineConfig({
   test: {
-    reporters: ['default', './test/support/closing-line-reporter.ts'],
+    reporters: ['default', './test/support/rule-reporter.ts', './test/support/closing-line-reporter.ts'],
     projects: [
       {
         test: {

@@ -23,10 +23,12 @@ describe.concurrent('the suite names exactly the rule that is broken', () => {
     expect(Object.keys(defects)).toEqual(seen.map(({ id }) => id))
   })
 
-  const cases = Object.entries(defects).flatMap(([id, list]) => list.map((defect, index) => [id, index + 1, defect] as const))
+  const cases = Object.entries(defects).flatMap(([id, list]) =>
+    list.map((defect, index) => [id.replace('-', ' '), index + 1, id, defect] as const),
+  )
   test.each(cases)(
-    '%s, defect %i',
-    async (id, _index, defect) => {
+    'of %s, by defect %i',
+    async (_name, _index, id, defect) => {
       const broken = brokenIn(await outcomesOf(defect))
       expect(broken).toEqual([expect.stringMatching(new RegExp(`^${id} broken: expected .+, found .+`))])
     },

@@ -209,9 +209,9 @@ class State {
 
   #jwtOf(sub: string, audience: readonly string[]): string {
     const { header, claims, text = (token: string) => token } = this.#defect.jwt ?? {}
-    const all = { sub, aud: audience, exp: inFiveMinutes(), iat: now(), jti: randomUUID(), ...claims }
+    const all: Json = { sub, aud: audience, exp: inFiveMinutes(), iat: now(), jti: randomUUID(), ...claims }
     const token = text(signed({ alg: 'ES256', kid: 'jwt-1', typ: 'JWT', ...header }, all, this.#keys.jwt.privateKey))
-    this.#handedOut.set(token, { sub: all.sub, audience, times: 0 })
+    this.#handedOut.set(token, { sub: (all['sub'] as string | undefined) ?? sub, audience, times: 0 })
     return token
   }
 

@@ -1,4 +1,5 @@
 /** The suite against our own agent: every rule that shows on a socket is kept. */
+import { stat } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Outcome, tellVerdict } from '../../src/conformance/report.ts'
 import type { Rule } from '../../src/conformance/rule.ts'
@@ -34,6 +35,12 @@ beforeAll(async () => {
 
 afterAll(() => installation[Symbol.asyncDispose](), 60_000)
 
+test('EP-1 EP-3 the endpoint is a Unix socket of this machine that every user may open', async () => {
+  const socket = await stat(agent.socket)
+  expect(socket.isSocket()).toBe(true)
+  expect(socket.mode & 0o777).toBe(0o666)
+})
+
 test('EP-14 a process without identity is denied', async () => {
   expect(await verdictOn('EP-14')).toBe('kept')
 })
@@ -52,6 +59,10 @@ describe('an agent that serves four identities keeps', () => {
     await eventually('the agent served an identity', async () => (await verdictOn('API-12')) === 'kept')
     outcomes = await outcomesOf(rules)
   }, 60_000)
+
+  test('EP-6 EP-11 EP-17 exposes the Workload API to a caller that speaks no TLS and shows nothing of itself', () => {
+    expect(tellVerdict(outcomes.get('API-1')!)).toBe('kept')
+  })
 
   const awaited = /^(?:W-|API-24|API-25|EP-16|EP-18|EP-14)/
   test.each(seen.filter(({ id }) => !awaited.test(id)))('$id $says', ({ id }) => {
