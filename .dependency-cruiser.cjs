@@ -142,7 +142,7 @@ module.exports = {
       name: 'crafts and households do not open sockets',
       severity: 'error',
       comment: 'What speaks to the world is a driver, the store, the plumbing, a door or main.',
-      from: { path: '^src/(ca|registry|server|agent)/', pathNot: drivers },
+      from: { path: '^src/(ca|registry|server|agent)/', pathNot: [drivers, '^src/ca/vault/(wire|credentials)\\.ts$'] },
       to: { path: inputAndOutput },
     },
 
@@ -167,7 +167,13 @@ module.exports = {
       'A slow and careful second opinion, in one file that is imported late.',
     ),
     only('koffi', 'node_modules/koffi/', '^src/attestation/peer/linux\\.ts$', 'Native calls are dangerous: there is one file of them.'),
-    only('node-vault', 'node_modules/node-vault/', '^src/ca/upstream/vault[^/]*\\.ts$', 'The wire to Vault, nothing more.'),
+    only('node-vault', 'node_modules/node-vault/', '^src/ca/vault/wire\\.ts$', 'The wire to Vault, nothing more.'),
+    only(
+      'a vault is spoken to by its drivers',
+      '^src/ca/vault/',
+      '^src/(ca/vault|main)/|^src/ca/(keys|upstream)/vault[^/]*\\.ts$',
+      'Upstream and key manager share one way to a vault; nobody else in the room goes there.',
+    ),
     only(
       'jose',
       'node_modules/jose/',

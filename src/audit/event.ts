@@ -70,6 +70,13 @@ export const authorityChanged = (
 /** The key of an authority that nobody needs any more is about to be destroyed. */
 export const keyDestroyed = ({ key }: { key: string }): AuditEvent => ({ what: 'key.destroyed', outcome: 'done', fields: { slot: key } })
 
+/** The upstream gave our CA less life than was asked for (V-4). Durations in milliseconds. */
+export const upstreamTtlCapped = (cap: { serial: string; until: Instant; lifetime: number; got: number }): AuditEvent => ({
+  what: 'upstream.ttl-capped',
+  outcome: 'done',
+  fields: { serial: cap.serial, until: cap.until, lifetime: cap.lifetime, got: cap.got },
+})
+
 export const nodeAttested = (node: { id: string; type: string; serial: string; address: string }): AuditEvent => ({
   what: 'node.attested',
   outcome: 'done',

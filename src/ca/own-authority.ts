@@ -81,8 +81,11 @@ class OwnAuthority implements CertificateAuthority {
   readonly #wit: WitPorts | undefined
   readonly #audit: AuditTrail
   readonly #intents: Intents
+  /** Those who may have something to say of themselves. */
+  readonly #others: readonly { complaints?(): readonly string[] }[]
 
   constructor(ports: CertificateAuthorityPorts, serials: Serials, office: Office, rotation: Rotation) {
+    this.#others = [ports.upstream, ports.keys]
     this.trustDomain = ports.trustDomain
     this.#rotation = rotation
     const keyUse = ports.profile.oneKeyOneIdentity ? new KeyUse() : undefined
@@ -120,7 +123,7 @@ class OwnAuthority implements CertificateAuthority {
   }
 
   complaints(): readonly string[] {
-    return [...this.#rotation.complaints(), ...this.#intents.complaints()]
+    return [...this.#rotation.complaints(), ...this.#intents.complaints(), ...this.#others.flatMap((one) => one.complaints?.() ?? [])]
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,9 +1,13 @@
 /** Whoever stands above our CA. */
-import { sameBytes } from '../kernel/bytes.ts'
+import { upstreamTtlCapped } from '../audit/event.ts'
+import type { AuditTrail } from '../audit/trail.ts'
+import { hex, sameBytes } from '../kernel/bytes.ts'
 import { formatInstant, type Clock, type Instant } from '../kernel/clock.ts'
 import type { Driver } from '../kernel/driver.ts'
 import { formatDuration, minutes, seconds, type Duration } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
+import type { Log } from '../kernel/log.ts'
+import type { Watched } from '../kernel/watched.ts'
 import { idOfTrustDomain } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { fingerprint, signedBy, type Certificate } from '../x509/certificate.ts'
@@ -38,6 +42,10 @@ export interface MintedAuthority {
 /** PORT: whoever stands above our CA. */
 export interface UpstreamAuthority extends AsyncDisposable {
   mint(request: MintRequest, signal: AbortSignal): Promise<MintedAuthority>
+  /** The roots that it announces, ahead of certificates below them (V-7). Left out by one whose roots come with what it mints. */
+  readonly roots?: Watched<readonly Certificate[]>
+  /** What the operator should know or change, in words. */
+  complaints?(): readonly string[]
 }
 
 export type UpstreamAuthorityDriver<Config = never> = Driver<UpstreamAuthority, Config>
@@ -55,19 +63,39 @@ export interface CheckedAuthority extends MintedAuthority {
 export interface CheckedUpstream extends AsyncDisposable {
   /** @throws Failure `upstream.*` */
   mint(request: MintRequest, signal: AbortSignal): Promise<CheckedAuthority>
+  /** See {@link UpstreamAuthority.roots}. */
+  readonly roots?: Watched<readonly Certificate[]>
+  complaints(): readonly string[]
+}
+
+/** What an upstream's answers are checked with. A capped lifetime is written to log and trail (V-4). */
+export interface UpstreamChecks {
+  readonly clock: Clock
+  readonly log: Log
+  readonly audit?: AuditTrail
 }
 
 /**
  * An upstream whose answers were checked (V-4 to V-6): nothing of them is believed that the certificates do not prove.
  * @throws Failure `upstream.empty-chain`, `upstream.wrong-key`, `upstream.not-a-ca`, `upstream.path-length`, `upstream.wrong-name`,
- *   `upstream.no-path`, `upstream.too-many-certificates`, `upstream.lifetime-too-short`
+ *   `upstream.no-path`, `upstream.too-many-certificates`, `upstream.serial-again`, `upstream.lifetime-too-short`, `audit.*`
  */
-export function checked(upstream: UpstreamAuthority, { clock }: { readonly clock: Clock }): CheckedUpstream {
+export function checked(upstream: UpstreamAuthority, { clock, log, audit }: UpstreamChecks): CheckedUpstream {
+  const serials = new Serials()
   return {
+    ...(upstream.roots && { roots: upstream.roots }),
     async mint(request, signal) {
       const minted = await upstream.mint(request, signal)
-      return demand(minted, request, clock.now())
+      const good = demand(minted, request, clock.now())
+      serials.demandNew(good.chain[0])
+      const asked = { lifetime: request.lifetime, got: good.until - clock.now() }
+      if (good.complaints.length > 0) {
+        log.warn('the lifetime of our CA was capped', { reason: 'upstream.ttl-capped', ...asked, why: good.complaints.join('; ') })
+        await audit?.append(upstreamTtlCapped({ serial: good.chain[0].serial, until: good.until, ...asked }))
+      }
+      return good
     },
+    complaints: () => upstream.complaints?.() ?? [],
     [Symbol.asyncDispose]: () => upstream[Symbol.asyncDispose](),
   }
 }
@@ -85,7 +113,7 @@ function demand({ chain, roots, warnings }: MintedAuthority, request: MintReques
     roots: unique(roots),
     until,
     warnings,
-    complaints: demandLifetime(until - at, until, request),
+    complaints: demandLifetime(until - at, until, request, whyCapped(path, warnings)),
   }
 }
 
@@ -120,16 +148,39 @@ function pathOf(own: Certificate, intermediates: readonly Certificate[], roots: 
   }
 }
 
-function demandLifetime(life: Duration, until: Instant, { lifetime, leastLifetime }: MintRequest): string[] {
+function demandLifetime(life: Duration, until: Instant, { lifetime, leastLifetime }: MintRequest, why: string): string[] {
   if (life < leastLifetime) {
     throw refused(
       'lifetime-too-short',
-      `our certificate ends at ${formatInstant(until)}, in ${formatDuration(Math.max(0, life))}: expected at least ${formatDuration(leastLifetime)}`,
+      `our certificate ends at ${formatInstant(until)}, in ${formatDuration(Math.max(0, life))}: expected at least ${formatDuration(leastLifetime)}; ${why}`,
     )
   }
   if (lifetime - life <= noticeable) return []
-  return [`the upstream capped the lifetime of our CA: asked for ${formatDuration(lifetime)}, got ${formatDuration(life)}`]
+  return [`the upstream capped the lifetime of our CA: asked for ${formatDuration(lifetime)}, got ${formatDuration(life)}; ${why}`]
 }
+
+/** Whose end it is, as far as the certificates tell: ours may outlive who signed it (V-4). */
+function whyCapped([own, ...issuers]: readonly Certificate[], warnings: readonly string[]): string {
+  const first = issuers.toSorted((a, b) => a.notAfter - b.notAfter)[0]
+  if (own && first && first.notAfter < own.notAfter) return `\`${printable(first.subject.text)}\` above us ends first: renew it`
+  const [warning] = warnings
+  return warning === undefined ? 'the upstream limits how long we may live: raise its limit' : `it says: ${warning}`
+}
+
+/** No serial number twice of one issuer, as far as we remember (V-6). */
+class Serials {
+  readonly #seen = new Set<string>()
+
+  demandNew({ issuer, serial }: Certificate): void {
+    const name = `${hex(issuer.raw)} ${serial}`
+    if (this.#seen.has(name)) throw refused('serial-again', 'it gave our certificate a serial number that it had given before')
+    this.#seen.add(name)
+    if (this.#seen.size > maxSerials) this.#seen.delete(this.#seen.values().next().value ?? '')
+  }
+}
+
+/** What somebody else wrote, fit for one line. */
+const printable = (text: string): string => text.slice(0, 120).replace(/[^ -~]|`/g, '?')
 
 function unique(certificates: readonly Certificate[]): Certificate[] {
   return [...new Map(certificates.map((certificate) => [fingerprint(certificate), certificate])).values()]
@@ -143,5 +194,6 @@ function refused(what: string, problem: string, cause?: unknown): Failure {
 }
 
 const maxCertificates = 16
+const maxSerials = 1000
 /** V-4. */
 const noticeable = minutes(5)

@@ -34,8 +34,14 @@ export type Misbehaviour = (response: ServerResponse) => void
 /** The part of Vault's HTTP API that signs an authority, with real certificates, and with every bad habit that is asked for. */
 export class FakeVault implements AsyncDisposable {
   readonly token = 'hvs.a-token-that-nobody-may-read'
+  /** The calls that were to sign, and those that were not. */
   readonly asked: Asked[] = []
-  /** Each call takes the next of these; when none is left, calls are answered well. */
+  readonly besides: Asked[] = []
+  /** What the token may not do, of what it is asked about. */
+  lacks: readonly string[] = []
+  /** Whom the mount names as its issuer; itself when left out. */
+  issuer: Certificate | undefined
+  /** Each call to sign takes the next of these; when none is left, calls are answered well. */
   misbehaves: Misbehaviour[] = []
   /** Changes what is certified. */
   wishes: Wishes = {}
@@ -78,11 +84,27 @@ export class FakeVault implements AsyncDisposable {
     for await (const part of request) parts.push(part as Buffer)
     const text = Buffer.concat(parts).toString()
     const body = (text === '' ? {} : JSON.parse(text)) as Record<string, unknown>
-    this.asked.push({ method: request.method ?? '', path: request.url ?? '', headers: request.headers, body })
-    const bad = this.misbehaves.shift()
+    const asked = { method: request.method ?? '', path: request.url ?? '', headers: request.headers, body }
+    const signs = asked.path.endsWith('/sign-intermediate')
+    ;(signs ? this.asked : this.besides).push(asked)
+    const bad = signs ? this.misbehaves.shift() : undefined
     if (bad) return bad(response)
     if (request.headers['x-vault-token'] !== this.token) return refusing(403, 'permission denied')(response)
-    json(response, 200, this.tells({ own: await this.#sign(body), root: this.root.certificate }))
+    if (signs) return json(response, 200, this.tells({ own: await this.#sign(body), root: this.root.certificate }))
+    const answer = this.#facts(asked)
+    if (answer) json(response, 200, { data: answer })
+    else refusing(404, 'no handler for route')(response)
+  }
+
+  #facts({ path, body }: Asked): object | undefined {
+    if (path === '/v1/auth/token/lookup-self') return { ttl: 0, renewable: false }
+    if (path === '/v1/sys/capabilities-self') {
+      return Object.fromEntries(
+        (body['paths'] as string[]).map((one) => [one, this.lacks.includes(one) ? ['deny'] : ['create', 'read', 'update', 'delete']]),
+      )
+    }
+    if (path.endsWith('/json')) return { certificate: pem(this.issuer ?? this.root.certificate), ca_chain: [pem(this.root.certificate)] }
+    return undefined
   }
 
   async #sign(body: Record<string, unknown>): Promise<Certificate> {

@@ -43,6 +43,9 @@ afterEach(() => {
   server.misbehaves = []
   server.wishes = {}
   server.tells = plainly
+  server.issuer = undefined
+  server.lacks = []
+  server.besides.length = 0
 })
 
 let plainly: FakeVault['tells']
@@ -72,15 +75,19 @@ async function mint(
   settings: object = {},
   world: TestWorld = testWorld({ clock: new FakeClock(clock.now()) }),
 ) {
-  const upstream = await open(settings, world)
+  await using upstream = await open(settings, world)
+  return await moving(world.clock, upstream.mint(request(changes), never))
+}
+
+/** Moves the clock on while somebody waits for a next try, and not while they wait for an answer. */
+async function moving<T>(time: FakeClock, work: Promise<T>): Promise<T> {
   let done = false
-  const minted = upstream.mint(request(changes), never).finally(() => (done = true))
-  minted.catch(() => {})
-  while (!done) {
-    if (world.clock.sleepers > 0) await world.clock.advance(seconds(1))
-    await new Promise((resolve) => setImmediate(resolve))
+  work.finally(() => (done = true)).catch(() => {})
+  for (let turns = 0; !done; turns++) {
+    if (turns > 20) await time.advance(seconds(1))
+    await new Promise((resolve) => setTimeout(resolve, 2))
   }
-  return minted
+  return work
 }
 
 describe('what is configured', () => {
@@ -112,8 +119,8 @@ describe('what is configured', () => {
 
   test('V-18 switching off the verification of the server is an alarm', async () => {
     const world = testWorld({ clock })
-    await open({ dangerouslySkipTlsVerification: true }, world)
-    expect(world.log.lines).toEqual([expect.stringMatching(/^error the certificate of the vault is not verified/)])
+    await using _ = await open({ dangerouslySkipTlsVerification: true }, world)
+    expect(world.log.lines.slice(0, 1)).toEqual([expect.stringMatching(/^error the certificate of the vault is not verified/)])
   })
 })
 
@@ -211,7 +218,13 @@ describe('what is answered', () => {
 
   test('V-4 a lifetime that was capped is told; one that is too short is refused', async () => {
     server.wishes = { notAfter: clock.now() + hours(3) }
-    expect((await mint()).complaints).toEqual(['the upstream capped the lifetime of our CA: asked for 1d, got 3h999ms'])
+    const world = testWorld({ clock: new FakeClock(clock.now()) })
+    expect((await mint({}, {}, world)).complaints).toEqual([
+      'the upstream capped the lifetime of our CA: asked for 1d, got 3h999ms; the upstream limits how long we may live: raise its limit',
+    ])
+    expect(world.log.lines.join()).toContain('"reason":"upstream.ttl-capped"')
+    server.tells = (signed) => plainly({ ...signed, warnings: ['TTL of "24h" is longer than permitted maxTTL'] })
+    expect((await mint()).complaints[0]).toContain('; it says: TTL of "24h" is longer than permitted maxTTL')
     server.wishes = { notAfter: clock.now() + hours(2) - seconds(2) }
     await expect(mint()).rejects.toMatchObject({ reason: 'upstream.lifetime-too-short' })
   })
@@ -220,9 +233,10 @@ describe('what is answered', () => {
     const old = await TestCa.create({ at: clock.now(), name: 'old root', lifetime: hours(5) })
     const signing = vi.spyOn(server.root, 'leaf').mockImplementation((wishes) => old.leaf(wishes))
     server.tells = ({ own }) => plainly({ own, root: old.certificate })
-    const minted = await mint()
-    signing.mockRestore()
+    server.issuer = old.certificate
+    const minted = await mint().finally(() => signing.mockRestore())
     expect(minted.until).toBe(clock.now() + hours(5) + 999)
+    expect(minted.complaints).toEqual([expect.stringContaining('`CN=old root` above us ends first: renew it')])
   })
 
   test.for<readonly [string, FakeVault['tells']]>([
@@ -260,7 +274,7 @@ describe('what is answered', () => {
       more()
     }
     server.misbehaves = [endless]
-    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.answer-too-long' })
+    await expect(mint()).rejects.toMatchObject({ reason: 'vault.answer-too-long' })
   })
 
   test('V-19 an answer that nests without end is no answer', async () => {
@@ -271,9 +285,9 @@ describe('what is answered', () => {
 
 describe('V-9 what passes is waited for, what is refused is not', () => {
   test.for([
-    ['400', refusing(400, 'the CSR is bad'), 'upstream.bad-request'],
-    ['403', refusing(403, 'permission denied'), 'upstream.permission-denied'],
-    ['404', refusing(404, 'no handler'), 'upstream.not-found'],
+    ['400', refusing(400, 'the CSR is bad'), 'vault.bad-request'],
+    ['403', refusing(403, 'permission denied'), 'vault.permission-denied'],
+    ['404', refusing(404, 'no handler'), 'vault.not-found'],
   ] as const)('%s is not tried again', async ([, bad, reason]) => {
     server.misbehaves = [bad]
     await expect(mint()).rejects.toMatchObject({ reason })
@@ -282,7 +296,7 @@ describe('V-9 what passes is waited for, what is refused is not', () => {
 
   test('a redirection is not followed, for the token would go with it', async () => {
     server.misbehaves = [refusing(307, '', { location: `${server.address}/v1/elsewhere` })]
-    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.redirected' })
+    await expect(mint()).rejects.toMatchObject({ reason: 'vault.redirected' })
     expect(server.asked).toHaveLength(1)
   })
 
@@ -302,7 +316,7 @@ describe('V-9 what passes is waited for, what is refused is not', () => {
   test('a vault that stays sealed is given up for now', async () => {
     server.misbehaves = Array.from({ length: 10 }, () => refusing(503, 'Vault is sealed'))
     await expect(mint()).rejects.toMatchObject({
-      reason: 'upstream.unavailable',
+      reason: 'vault.sealed',
       message: expect.stringContaining('(status 503: Vault is sealed)') as string,
     })
     expect(server.asked).toHaveLength(4)
@@ -317,7 +331,7 @@ describe('V-9 what passes is waited for, what is refused is not', () => {
 
   test('V-13 a vault that does not answer is not waited for', async () => {
     server.misbehaves = Array.from({ length: 4 }, () => () => {})
-    await expect(mint({}, { timeout: '1s' })).rejects.toMatchObject({ reason: 'upstream.timeout' })
+    await expect(mint({}, { timeout: '1s' })).rejects.toMatchObject({ reason: 'vault.timeout' })
   }, 15_000)
 
   test('V-13 whoever waits may stop waiting', async () => {
@@ -332,7 +346,7 @@ describe('V-9 what passes is waited for, what is refused is not', () => {
 
   test('a port where nobody listens', async () => {
     await expect(mint({}, { address: 'http://127.0.0.1:1' })).rejects.toMatchObject({
-      reason: 'upstream.unreachable',
+      reason: 'vault.unreachable',
       message: expect.stringContaining('ECONNREFUSED') as string,
     })
   })
@@ -344,7 +358,7 @@ describe('whom we talk to', () => {
     const { certificate, keyPem } = await authority.leaf({ dnsNames: ['localhost'] })
     await using secure = await FakeVault.open(clock.now(), { cert: pem(certificate), key: keyPem })
     await expect(mint({}, { address: secure.address, auth: { method: 'token', token: { env: secure.token } } })).rejects.toMatchObject({
-      reason: 'upstream.unreachable',
+      reason: 'vault.unreachable',
     })
     expect(secure.asked).toEqual([])
 
@@ -353,7 +367,7 @@ describe('whom we talk to', () => {
     await writeFile(caFile, pem(authority.certificate))
     await expect(mint({}, { address: secure.address, caFile })).resolves.toBeDefined()
     await rm(folder, { recursive: true })
-    await expect(mint({}, { address: secure.address, caFile })).rejects.toMatchObject({ reason: 'upstream.ca-file-missing' })
+    await expect(mint({}, { address: secure.address, caFile })).rejects.toMatchObject({ reason: 'vault.file-missing' })
     await expect(mint({}, { address: secure.address, dangerouslySkipTlsVerification: true })).resolves.toBeDefined()
   })
 })

@@ -12,6 +12,7 @@ import { vault } from '../../src/ca/upstream/vault.ts'
 import { authorityRequest } from '../../src/ca/issuance.ts'
 import { hours, minutes } from '../../src/kernel/duration.ts'
 import { systemClock } from '../../src/kernel/clock.ts'
+import { silentLog } from '../../src/kernel/log.ts'
 import { tellChain } from '../../src/kernel/failure.ts'
 import { bundleSet } from '../../src/spiffe/bundle-set.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
@@ -47,26 +48,26 @@ describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
     const world = testWorld({ clock: new FakeClock(systemClock.now()) })
     const upstream = await upstreamOf({ auth: { method: 'token', token: { env: 's.wrong-and-secret' } } }, world)
     const error = await upstream.mint(await mintRequest(), never).catch((thrown: unknown) => thrown)
-    expect(error).toMatchObject({ reason: 'upstream.permission-denied' })
+    expect(error).toMatchObject({ reason: 'vault.permission-denied' })
     expect(tellChain(error)).toContain('path "pki/root/sign-intermediate" { capabilities = ["update"] }')
     expect(`${tellChain(error)}${JSON.stringify(error)}${world.log.lines.join()}`).not.toContain('s.wrong-and-secret')
-    expect(world.log.lines).toEqual([])
+    expect(world.log.lines.filter((line) => line.startsWith('error'))).toEqual([])
   })
 
   test('a token whose policy lacks the right is refused in the same words', async () => {
     const token = await bao.tokenFor('path "pki/roles/*" { capabilities = ["read"] }')
     const upstream = await upstreamOf({ auth: { method: 'token', token: { env: token } } })
-    await expect(upstream.mint(await mintRequest(), never)).rejects.toMatchObject({ reason: 'upstream.permission-denied' })
+    await expect(upstream.mint(await mintRequest(), never)).rejects.toMatchObject({ reason: 'vault.permission-denied' })
   })
 
   test('a mount or an issuer that is not there is refused', async () => {
     await expect((await upstreamOf({ mount: 'nowhere' })).mint(await mintRequest(), never)).rejects.toMatchObject({
-      reason: 'upstream.not-found',
+      reason: 'vault.not-found',
     })
   })
 
   test('V-6 a certificate for another trust domain is refused', async () => {
-    const upstream = checked(await upstreamOf({}), { clock: systemClock })
+    const upstream = checked(await upstreamOf({}), { clock: systemClock, log: silentLog })
     const request = await mintRequest()
     await expect(upstream.mint({ ...request, trustDomain: parseTrustDomain('other.test') }, never)).rejects.toMatchObject({
       reason: 'upstream.wrong-name',
@@ -74,7 +75,7 @@ describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
   })
 
   test('V-6 a certificate for another key is refused', async () => {
-    const upstream = checked(await upstreamOf({}), { clock: systemClock })
+    const upstream = checked(await upstreamOf({}), { clock: systemClock, log: silentLog })
     const request = await mintRequest()
     const { publicKey } = signerOf((await generateKeyPair('ec-p256')).privateKey)
     await expect(upstream.mint({ ...request, publicKey }, never)).rejects.toMatchObject({ reason: 'upstream.wrong-key' })
@@ -82,7 +83,7 @@ describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
 
   test('V-4 a lifetime that the mount caps is told, and refused where it is too short to be of use', async () => {
     await bao.mountRoot('pki-short', { max: '1h' })
-    const upstream = checked(await upstreamOf({ mount: 'pki-short' }), { clock: systemClock })
+    const upstream = checked(await upstreamOf({ mount: 'pki-short' }), { clock: systemClock, log: silentLog })
     const minted = await upstream.mint({ ...(await mintRequest()), leastLifetime: minutes(30) }, never)
     expect(minted.complaints.join('\n')).toMatch(/capped the lifetime of our CA: asked for 1d, got (1h|59m)/)
     expect(minted.until - systemClock.now()).toBeLessThanOrEqual(hours(1) + 1000)
@@ -115,7 +116,7 @@ describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
   })
 
   test('V-3 an issuer that is named signs, whatever the default of the mount is', async () => {
-    const upstream = checked(await upstreamOf({ issuer: 'first' }), { clock: systemClock })
+    const upstream = checked(await upstreamOf({ issuer: 'first' }), { clock: systemClock, log: silentLog })
     const { roots } = await upstream.mint(await mintRequest(), never)
     expect(roots[0]!.subject.text).toContain('CN=root of pki')
   })
