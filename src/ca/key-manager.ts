@@ -18,6 +18,8 @@ export interface KeyManager extends AsyncDisposable {
   find(id: string, signal: AbortSignal): Promise<ManagedKey | undefined>
   /** Destroys the key of that name, if there is one. */
   remove(id: string, signal: AbortSignal): Promise<void>
+  /** What the operator should know or change, in words. */
+  complaints?(): readonly string[]
 }
 
 export type KeyManagerDriver<Config = never> = Driver<KeyManager, Config>
@@ -49,6 +51,37 @@ export function checked(keys: KeyManager): KeyManager {
   }
 }
 
+/**
+ * A key that a device or a service keeps: its signatures are handed on only if they hold (C-21), and no more than a thousand
+ * are waited for at once, so that an outage fills no memory (C-23).
+ * @throws Failure `keys.bad-signature`, `keys.busy`
+ */
+export function distrusted(key: ManagedKey): ManagedKey {
+  const publicKey = importPublicKey(key.publicKey)
+  const algorithm = signatureAlgorithmOf(key.keyType)
+  let waiting = 0
+  return {
+    ...key,
+    async sign(message, signal) {
+      if (waiting >= maxWaiting)
+        throw new Failure('resource_exhausted', 'keys.busy', { public: 'too many signatures are waited for: try again later' })
+      waiting++
+      try {
+        const signature = await key.sign(message, signal)
+        if (verifySignature(publicKey, algorithm, message, signature)) return signature
+      } finally {
+        waiting--
+      }
+      throw refused('bad-signature', `a signature by the key \`${key.id}\` does not hold`)
+    },
+  }
+}
+
+/** A key manager that is away: the current certificates are served on, and whoever wanted a signature is told to come again (C-23). */
+export function outage(cause: unknown): Failure {
+  return new Failure('unavailable', 'keys.unavailable', { public: 'the key manager cannot be reached: try again later', cause })
+}
+
 /** Names of keys become names of files and parts of paths, so they are made of little. @throws Failure `keys.bad-id` */
 export function demandId(id: string): void {
   if (!idPattern.test(id))
@@ -76,4 +109,5 @@ function refused(what: string, problem: string): Failure {
   return new Failure('internal', `keys.${what}`, { public: `the key manager cannot be trusted: ${problem}` })
 }
 
+const maxWaiting = 1000
 const idPattern = /^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$/

@@ -65,7 +65,6 @@ export interface CheckedUpstream extends AsyncDisposable {
   mint(request: MintRequest, signal: AbortSignal): Promise<CheckedAuthority>
   /** See {@link UpstreamAuthority.roots}. */
   readonly roots?: Watched<readonly Certificate[]>
-  complaints(): readonly string[]
 }
 
 /** What an upstream's answers are checked with. A capped lifetime is written to log and trail (V-4). */
@@ -95,7 +94,6 @@ export function checked(upstream: UpstreamAuthority, { clock, log, audit }: Upst
       }
       return good
     },
-    complaints: () => upstream.complaints?.() ?? [],
     [Symbol.asyncDispose]: () => upstream[Symbol.asyncDispose](),
   }
 }

@@ -192,6 +192,7 @@ const nouns: Readonly<Record<string, string>> = {
   validate: 'tokens, as the Workload API judges them',
   policy: 'authorization policies',
   explain: 'why something is as it is',
+  vault: 'the HashiCorp Vault or OpenBao that signs our CA or keeps its keys',
   config: 'configuration files',
 }
 

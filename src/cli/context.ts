@@ -11,6 +11,7 @@ export interface Context {
   readonly clock: Clock
   readonly disk: Disk
   readonly programs: Programs
+  readonly vaults: Vaults
   /** The agent's socket as a workload sees it; the address as `unix:///path`, or what `SPIFFE_ENDPOINT_SOCKET` says. */
   openWorkloadApi(address: string | undefined): WorkloadApi
   /** The agent's private socket. */
@@ -41,6 +42,47 @@ export interface Programs {
   run(kind: ProgramKind, config: ConfigChoice, stop: AbortSignal): Promise<void>
   /** The configuration as meant, with every default. @throws Failure `config.invalid` */
   effectiveConfig(kind: ProgramKind, config: ConfigChoice): Promise<object>
+}
+
+/** A right that a policy at a vault gives. */
+export interface VaultRight {
+  readonly path: string
+  readonly capabilities: readonly string[]
+  readonly purpose: string
+}
+
+/** What is asked of which vault: what a server's configuration says, or mounts by name. */
+export type VaultChoice =
+  | { readonly config: ConfigChoice }
+  | {
+      readonly mount: string
+      readonly issuer: string | undefined
+      readonly transit: string | undefined
+      readonly keyPrefix: string
+    }
+
+/** What was looked at in a vault. */
+export interface VaultFinding {
+  readonly what: string
+  readonly ok: boolean
+  readonly text: string
+  /** What would mend it. */
+  readonly remedy?: string
+}
+
+export interface VaultReport {
+  /** `upstream authority` or `key manager` */
+  readonly role: string
+  readonly address: string
+  readonly findings: readonly VaultFinding[]
+}
+
+/** The vaults above and behind a server. */
+export interface Vaults {
+  /** The least that a policy must allow, as rights and as HCL. @throws Failure `config.*`, `usage.no-vault` */
+  policy(choice: VaultChoice): Promise<{ readonly rights: readonly VaultRight[]; readonly hcl: string }>
+  /** Logs in as the server would and looks at everything that it will need. @throws Failure `config.*`, `usage.no-vault` */
+  check(config: ConfigChoice, signal: AbortSignal): Promise<readonly VaultReport[]>
 }
 
 export interface HeldX509Svid {

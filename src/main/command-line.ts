@@ -14,12 +14,14 @@ import { policyCheck, policyTest } from '../cli/commands/policy.ts'
 import { policyApply, policyHistory, policyList, policyRollback, policySign } from '../cli/commands/policy-release.ts'
 import { serverRun } from '../cli/commands/server.ts'
 import { tokenGenerate } from '../cli/commands/token.ts'
+import { vaultCheck, vaultPolicy } from '../cli/commands/vault.ts'
 import { systemClock } from '../kernel/clock.ts'
 import { openOperatorApi, openWorkloadApi } from './apis.ts'
 import { systemDisk } from './disk.ts'
 import { judge } from './judge.ts'
 import { runProcess, terminal } from './process.ts'
 import { programs } from './programs.ts'
+import { vaults } from './vaults.ts'
 import { version } from './version.ts'
 
 const operations: readonly AnyCommand[] = [
@@ -47,6 +49,8 @@ const operations: readonly AnyCommand[] = [
   policyRollback,
   policySign,
   explainWorkload,
+  vaultPolicy,
+  vaultCheck,
   configValidate,
   configPrint,
   health,
@@ -58,7 +62,7 @@ export const commands: readonly AnyCommand[] = [...operations, completionOf(oper
 /** Runs the command that the arguments name, and leaves its exit code behind. */
 export async function main(args: readonly string[]): Promise<void> {
   await runProcess((stop) => {
-    const context: Context = { terminal, stop, clock: systemClock, disk: systemDisk, programs, openWorkloadApi, openOperatorApi, judge }
+    const context: Context = { terminal, stop, clock: systemClock, disk: systemDisk, programs, vaults, openWorkloadApi, openOperatorApi, judge }
     return runCommandLine(commands, args, context, version)
   })
 }

@@ -23,7 +23,7 @@ export const programs: Programs = {
   },
 }
 
-async function sourceOf({ path }: ConfigChoice): Promise<ConfigSource> {
+export async function sourceOf({ path }: ConfigChoice): Promise<ConfigSource> {
   return path === undefined
     ? { name: 'command line', text: '' }
     : { name: path === '-' ? 'standard input' : path, text: await systemDisk.read(path) }

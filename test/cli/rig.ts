@@ -26,7 +26,7 @@ export interface Outcome {
   json(): unknown
 }
 
-export type Wishes = Partial<Pick<Context, 'programs' | 'openWorkloadApi' | 'openOperatorApi' | 'disk' | 'judge'>>
+export type Wishes = Partial<Pick<Context, 'programs' | 'vaults' | 'openWorkloadApi' | 'openOperatorApi' | 'disk' | 'judge'>>
 
 /** Runs a command as `main` does, with nothing real but the disk. */
 export async function vidimus(args: readonly string[], wishes: Wishes = {}): Promise<Outcome> {
@@ -39,6 +39,7 @@ export async function vidimus(args: readonly string[], wishes: Wishes = {}): Pro
     clock: new FakeClock(),
     disk: systemDisk,
     programs: { run: refuse, effectiveConfig: refuse },
+    vaults: { policy: refuse, check: refuse },
     openWorkloadApi: refuse,
     openOperatorApi: refuse,
     judge,

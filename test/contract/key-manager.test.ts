@@ -3,6 +3,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createPublicKey } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { formatPolicy, sessionRights, transitRights } from '../../src/ca/vault/rights.ts'
+import { systemClock } from '../../src/kernel/clock.ts'
+import type { PeerName } from '../../tools/peers/table.ts'
+import { OpenBao } from '../support/openbao.ts'
+import { describeWithPeer } from '../support/peers.ts'
 import { checked, type KeyManager } from '../../src/ca/key-manager.ts'
 import { utf8 } from '../../src/kernel/bytes.ts'
 import { keyManagers } from '../../src/main/builtins.ts'
@@ -10,23 +15,57 @@ import { keyTypeOf, type KeyType } from '../../src/x509/key-type.ts'
 import { importPublicKey, signatureAlgorithmOf, verifySignature } from '../../src/x509/signature.ts'
 import { never, testWorld } from '../ca/support.ts'
 
-/** What each driver is configured with here; a new driver needs a line. */
-const settings: Record<(typeof keyManagers)[number]['kind'], (folder: string) => object> = {
-  memory: () => ({}),
-  disk: (folder) => ({ directory: join(folder, 'keys') }),
+/** Where a driver keeps its keys here. */
+interface Counterpart extends AsyncDisposable {
+  readonly settings: object
 }
 
-describe.each(keyManagers.map((driver) => [driver.kind, driver] as const))('key manager %s', (kind, driver) => {
+const alone = (settings: object): Counterpart => ({ settings, async [Symbol.asyncDispose]() {} })
+
+/** What stands behind each driver here; a new driver needs a line. */
+const counterparts: Record<
+  (typeof keyManagers)[number]['kind'],
+  { readonly peer?: PeerName; open(folder: string, program: string): Promise<Counterpart> }
+> = {
+  memory: { open: async () => alone({}) },
+  disk: { open: async (folder) => alone({ directory: join(folder, 'keys') }) },
+  'vault-transit': {
+    peer: 'openbao',
+    async open(folder, program) {
+      const bao = new OpenBao(program)
+      await bao.start(folder)
+      await bao.call('sys/mounts/transit', { type: 'transit' })
+      const token = await bao.tokenFor(formatPolicy([...transitRights({ mount: 'transit', prefix: 'vidimus' }), ...sessionRights]))
+      return {
+        settings: { address: bao.address, auth: { method: 'token', token: { env: token } } },
+        [Symbol.asyncDispose]: () => bao.stop(),
+      }
+    },
+  },
+}
+
+for (const driver of keyManagers) {
+  const { peer, open: stand } = counterparts[driver.kind]!
+  const title = `key manager ${driver.kind}`
+  const body = (program: string) => keepsTheContract(driver, (folder) => stand(folder, program))
+  if (peer === undefined) describe(title, () => body(''))
+  else describeWithPeer(peer, title, ({ path }) => body(path))
+}
+
+function keepsTheContract(driver: (typeof keyManagers)[number], stand: (folder: string) => Promise<Counterpart>): void {
   let folder: string
+  let counterpart: Counterpart
   let keys: KeyManager
-  const open = async (): Promise<KeyManager> => driver.open(driver.config.parse(settings[kind]!(folder)) as never, testWorld())
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'vidimus-keys-'))
-    keys = await open()
-  })
+    counterpart = await stand(folder)
+    const world = { ...testWorld(), clock: systemClock }
+    keys = await driver.open(driver.config.parse(counterpart.settings) as never, world)
+  }, 30_000)
   afterAll(async () => {
     await keys[Symbol.asyncDispose]()
+    await counterpart[Symbol.asyncDispose]()
     await rm(folder, { recursive: true, force: true })
   })
 
@@ -101,4 +140,4 @@ describe.each(keyManagers.map((driver) => [driver.kind, driver] as const))('key 
       signatures.every((signature, index) => verifySignature(publicKey, signatureAlgorithmOf('ec-p256'), messages[index]!, signature)),
     ).toBe(true)
   })
-})
+}

@@ -1,8 +1,6 @@
-import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
-import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -23,10 +21,11 @@ import { signerOf } from '../../src/x509/signature.ts'
 import { openTestAuthority, provenKey, never, testWorld, trustDomain, whileFresh, workload } from '../ca/support.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { FakeJournal } from '../fakes/journal.ts'
+import { OpenBao } from '../support/openbao.ts'
 import { describeWithPeer } from '../support/peers.ts'
 
 describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
-  const bao = new Bao(found.path)
+  const bao = new OpenBao(found.path)
   let folder: string
 
   beforeAll(async () => {
@@ -203,106 +202,4 @@ async function opensslVerifies(folder: string, chain: readonly string[], roots: 
     { cwd: folder },
   )
   return stdout
-}
-
-/** A dev server on a port of its own. */
-class Bao {
-  readonly token = 'root-token-of-the-test'
-  readonly #program: string
-  #process: ChildProcess | undefined
-  #port = 0
-
-  constructor(program: string) {
-    this.#program = program
-  }
-
-  get address(): string {
-    return `http://127.0.0.1:${this.#port}`
-  }
-
-  async start(home: string): Promise<void> {
-    this.#port = await freePort()
-    const args = [
-      'server',
-      '-dev',
-      '-dev-no-store-token',
-      `-dev-root-token-id=${this.token}`,
-      `-dev-listen-address=127.0.0.1:${this.#port}`,
-    ]
-    this.#process = spawn(this.#program, args, { cwd: home, env: { PATH: process.env['PATH'] ?? '', HOME: home }, stdio: 'ignore' })
-    for (let waited = 0; waited < 200; waited++) {
-      const answer = await fetch(`${this.address}/v1/sys/health`).catch(() => undefined)
-      if (answer?.ok) return
-      await new Promise((resolve) => setTimeout(resolve, 50))
-    }
-    throw new Error('the OpenBao server did not start')
-  }
-
-  async stop(): Promise<void> {
-    if (!this.#process || this.#process.exitCode !== null) return
-    const ended = once(this.#process, 'exit')
-    this.#process.kill('SIGTERM')
-    await ended
-  }
-
-  async mountRoot(mount: string, { max = '87600h' } = {}): Promise<void> {
-    await this.#post(`sys/mounts/${mount}`, { type: 'pki', config: { max_lease_ttl: max } })
-    await this.#post(`${mount}/root/generate/internal`, {
-      common_name: `root of ${mount}`,
-      issuer_name: 'first',
-      key_type: 'ec',
-      key_bits: 256,
-      ttl: '87600h',
-    })
-  }
-
-  async mountIntermediate(mount: string, root: string): Promise<void> {
-    await this.#post(`sys/mounts/${mount}`, { type: 'pki', config: { max_lease_ttl: '43800h' } })
-    const { csr } = await this.#post(`${mount}/intermediate/generate/internal`, {
-      common_name: `intermediate of ${mount}`,
-      key_type: 'ec',
-      key_bits: 256,
-    })
-    const { certificate, issuing_ca } = await this.#post(`${root}/root/sign-intermediate`, {
-      csr,
-      common_name: `intermediate of ${mount}`,
-      ttl: '43800h',
-    })
-    await this.#post(`${mount}/intermediate/set-signed`, { certificate: `${String(certificate)}\n${String(issuing_ca)}` })
-  }
-
-  async tokenFor(policy: string): Promise<string> {
-    const name = `policy-${Math.random().toString(36).slice(2)}`
-    await this.#post(`sys/policies/acl/${name}`, { policy })
-    const answer = await this.#call('auth/token/create', { policies: [name], no_default_policy: true })
-    return (answer as { auth: { client_token: string } }).auth.client_token
-  }
-
-  async seal(): Promise<void> {
-    await this.#call('sys/seal', {})
-  }
-
-  async #post(path: string, body: object): Promise<Record<string, unknown>> {
-    return ((await this.#call(path, body)) as { data?: Record<string, unknown> } | undefined)?.data ?? {}
-  }
-
-  async #call(path: string, body: object): Promise<unknown> {
-    const answer = await fetch(`${this.address}/v1/${path}`, {
-      method: 'POST',
-      headers: { 'X-Vault-Token': this.token },
-      body: JSON.stringify(body),
-    })
-    const text = await answer.text()
-    if (!answer.ok) throw new Error(`${path}: ${answer.status} ${text}`)
-    return text === '' ? undefined : JSON.parse(text)
-  }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }

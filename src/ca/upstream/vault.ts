@@ -1,34 +1,31 @@
 import { z } from 'zod'
-import { backoff } from '../../kernel/backoff.ts'
 import { hex } from '../../kernel/bytes.ts'
 import { formatInstant, type Instant } from '../../kernel/clock.ts'
 import type { World } from '../../kernel/driver.ts'
-import { hours, minutes, seconds } from '../../kernel/duration.ts'
-import { Failure, failedWith, tellChain } from '../../kernel/failure.ts'
-import { fraction } from '../../kernel/random.ts'
+import { minutes, seconds } from '../../kernel/duration.ts'
+import { Failure, failedWith } from '../../kernel/failure.ts'
 import { WatchedValue } from '../../kernel/watched.ts'
 import { fingerprint, isSelfIssued, signedBy, type Certificate } from '../../x509/certificate.ts'
 import { buildChain } from '../../x509/chain.ts'
 import { formatPem, parseCertificatesPem } from '../../x509/pem.ts'
 import { keyIdentifier } from '../../x509/template.ts'
 import { upstreamAuthority, type MintedAuthority, type MintRequest, type UpstreamAuthority } from '../upstream-authority.ts'
-import { formatRight, missingRights, pkiRights, sessionRights, type Right } from '../vault/rights.ts'
+import { formatRight, pkiRights, sessionRights, type Right } from '../vault/rights.ts'
 import { openVaultSession, type VaultSession } from '../vault/session.ts'
-import { vaultPath, vaultSegment, vaultSettings } from '../vault/settings.ts'
+import { vaultPath, vaultSegment, vaultSettings, type VaultPkiSettings } from '../vault/settings.ts'
+import { VaultWatch } from '../vault/watch.ts'
 import { tame, type VaultAnswer } from '../vault/wire.ts'
-
-const config = z.strictObject({
-  ...vaultSettings,
-  /** Path of the PKI mount. */
-  mount: vaultPath.default('pki'),
-  /** Name or id of the issuer within the mount; the mount's default issuer, which can change under us, when left out (V-3). */
-  issuer: vaultSegment.optional(),
-})
 
 /** Signs our CA with a PKI mount of HashiCorp Vault or OpenBao. Wire: Vault's HTTP API, `sign-intermediate`. */
 export const vault = upstreamAuthority({
   kind: 'vault',
-  config,
+  config: z.strictObject({
+    ...vaultSettings,
+    /** Path of the PKI mount. */
+    mount: vaultPath.default('pki'),
+    /** Name or id of the issuer within the mount; the mount's default issuer, which can change under us, when left out (V-3). */
+    issuer: vaultSegment.optional(),
+  }),
   example: {
     address: 'https://vault.example.test:8200',
     mount: 'pki',
@@ -56,30 +53,20 @@ class VaultUpstream implements UpstreamAuthority {
   readonly #issuer: string | undefined
   /** The right to have our CA signed first. */
   readonly #rights: readonly Right[]
-  readonly #stop = new AbortController()
-  readonly #watching: readonly Promise<void>[]
+  readonly #watch: VaultWatch
   #known: KnownIssuer | undefined
   /** Fingerprints of the roots that were announced, by the poll or by an earlier answer. */
   readonly #announced = new Set<string>()
-  readonly #complaints = new Map<'issuer' | 'rights' | 'answer', string>()
 
-  constructor(session: VaultSession, { mount, issuer }: z.infer<typeof config>, world: World) {
+  constructor(session: VaultSession, { mount, issuer }: VaultPkiSettings, world: World) {
     this.#session = session
     this.#world = world
     this.#mount = mount.split('/')
     this.#issuer = issuer
     this.#rights = [...pkiRights({ mount, issuer }), ...sessionRights]
-    this.#watching = [
-      this.#every(minutes(5), (signal) => this.#readIssuer(signal), 'issuer'),
-      this.#every(
-        hours(1),
-        async (signal) => {
-          const lacking = await missingRights(this.#session, this.#rights, signal)
-          if (lacking.length > 0) throw lackingRights(lacking.map(formatRight))
-        },
-        'rights',
-      ),
-    ]
+    this.#watch = new VaultWatch(world)
+    this.#watch.every('issuer', minutes(5), (signal) => this.#readIssuer(signal))
+    this.#watch.demandRights(session, this.#rights)
   }
 
   async mint(request: MintRequest, signal: AbortSignal): Promise<MintedAuthority> {
@@ -105,12 +92,11 @@ class VaultUpstream implements UpstreamAuthority {
   }
 
   complaints(): readonly string[] {
-    return [...this.#session.complaints(), ...this.#complaints.values()]
+    return [...this.#session.complaints(), ...this.#watch.complaints()]
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort()
-    await Promise.all(this.#watching)
+    await this.#watch[Symbol.asyncDispose]()
     this.roots.close()
     await this.#session[Symbol.asyncDispose]()
   }
@@ -161,36 +147,14 @@ class VaultUpstream implements UpstreamAuthority {
   async #demandIssuer(path: readonly Certificate[], signal: AbortSignal): Promise<void> {
     const signer = keyIdOf(path[1]!)
     const root = fingerprint(path.at(-1)!)
-    if (!this.#known || this.#known.keyId === signer) return void this.#complaints.delete('answer')
+    if (!this.#known || this.#known.keyId === signer) return this.#watch.complain('answer', undefined)
     // The operator may have changed it since it was read.
     await this.#readIssuer(signal)
-    if (this.#known.keyId === signer) return void this.#complaints.delete('answer')
+    if (this.#known.keyId === signer) return this.#watch.complain('answer', undefined)
     const text = `the vault signed our CA with the issuer \`${signer}\`: expected \`${this.#known.keyId}\``
-    this.#complaints.set('answer', text)
+    this.#watch.complain('answer', text)
     this.#world.log.error(text, { reason: 'upstream.other-issuer', root })
     if (!this.#announced.has(root)) throw refused('other-issuer', `${text}, and its root was never announced`)
-  }
-
-  /** Does it now and then again and again; what fails is complained of, and tried again sooner. */
-  async #every(period: number, deed: (signal: AbortSignal) => Promise<void>, about: 'issuer' | 'rights'): Promise<void> {
-    const { clock, log, random } = this.#world
-    const { signal } = this.#stop
-    let pauses = backoff(random, retries)
-    while (!signal.aborted) {
-      let pause = period * (0.9 + fraction(random) / 10)
-      try {
-        await deed(signal)
-        this.#complaints.delete(about)
-        pauses = backoff(random, retries)
-      } catch (error) {
-        if (signal.aborted) return
-        const { reason } = Failure.from(error)
-        if (!this.#complaints.has(about)) log.warn('the vault is not as it should be', { reason, error: tellChain(error) })
-        this.#complaints.set(about, tellChain(error))
-        pause = Math.min(pause, pauses.next().value ?? retries.longest)
-      }
-      await clock.sleep(pause, signal).catch(() => {})
-    }
   }
 }
 
@@ -260,17 +224,9 @@ const answerSchema = z.object({
   warnings: z.array(z.string()).nullish(),
 })
 
-function lackingRights(hcl: readonly string[]): Failure {
-  return new Failure('failed_precondition', 'vault.lacks-rights', {
-    public: `the policy of our token at the vault lacks\n${hcl.join('\n')}`,
-  })
-}
-
 function refused(what: string, problem: string, cause?: unknown): Failure {
   return new Failure('failed_precondition', `upstream.${what}`, { public: problem, ...(cause === undefined ? {} : { cause }) })
 }
 
-/** V-9. */
-const retries = { first: seconds(5), longest: minutes(1) }
 const maxWarnings = 8
 const maxCertificates = 64

@@ -1,6 +1,6 @@
 /** A session at a vault: a token that is kept alive, and calls made with it. Does what `token.ts` says. */
 import { backoff } from '../../kernel/backoff.ts'
-import { deadline, formatInstant } from '../../kernel/clock.ts'
+import { deadline, formatInstant, type Instant } from '../../kernel/clock.ts'
 import type { World } from '../../kernel/driver.ts'
 import { formatDuration, seconds, type Duration } from '../../kernel/duration.ts'
 import { Failure, failedWith, tellChain } from '../../kernel/failure.ts'
@@ -31,6 +31,8 @@ export interface VaultSession extends AsyncDisposable {
    * @throws Failure `vault.*`
    */
   call(call: VaultCall, signal: AbortSignal): Promise<VaultAnswer>
+  /** Resolves when we are logged in, with the moment at which the token ends; Infinity for one without an end. @throws Failure `vault.*` */
+  ready(signal: AbortSignal): Promise<Instant>
   /** Makes a call that needs no token, once. @throws Failure `vault.*` */
   ask(call: VaultCall, signal: AbortSignal): Promise<VaultAnswer>
   /** What the operator should know of our token. */
@@ -98,6 +100,12 @@ class Session implements VaultSession {
         await clock.sleep(Math.max(pause, retryAfter(failure)), signal)
       }
     }
+  }
+
+  async ready(signal: AbortSignal): Promise<Instant> {
+    await this.#ready(signal)
+    const { held } = this.#state
+    return held ? endOf(held) : -Infinity
   }
 
   async ask(call: VaultCall, signal: AbortSignal): Promise<VaultAnswer> {

@@ -64,6 +64,18 @@ export interface VaultSettings {
   readonly timeout: Duration
 }
 
+/** Of an upstream authority. */
+export interface VaultPkiSettings extends VaultSettings {
+  readonly mount: string
+  readonly issuer?: string | undefined
+}
+
+/** Of a key manager. */
+export interface VaultTransitSettings extends VaultSettings {
+  readonly mount: string
+  readonly prefix: string
+}
+
 /** HTTPS; without it only on this machine, for the token travels with each call. */
 function readAddress(text: string, context: z.RefinementCtx): string {
   const url = URL.canParse(text) ? new URL(text) : undefined

@@ -149,7 +149,7 @@ function exchangeOver(ask: typeof requestHttps, agent: HttpAgent, { method, uri,
         (text) => resolve({ statusCode: heard.status, body: readJson(text), request: { path: url.pathname } }),
         (error: unknown) => {
           request.destroy()
-          reject(error as Error)
+          reject(error)
         },
       )
     })
