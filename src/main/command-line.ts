@@ -62,7 +62,17 @@ export const commands: readonly AnyCommand[] = [...operations, completionOf(oper
 /** Runs the command that the arguments name, and leaves its exit code behind. */
 export async function main(args: readonly string[]): Promise<void> {
   await runProcess((stop) => {
-    const context: Context = { terminal, stop, clock: systemClock, disk: systemDisk, programs, vaults, openWorkloadApi, openOperatorApi, judge }
+    const context: Context = {
+      terminal,
+      stop,
+      clock: systemClock,
+      disk: systemDisk,
+      programs,
+      vaults,
+      openWorkloadApi,
+      openOperatorApi,
+      judge,
+    }
     return runCommandLine(commands, args, context, version)
   })
 }
