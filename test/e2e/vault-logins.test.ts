@@ -155,7 +155,7 @@ describeWithPeer('openbao', 'logins at an OpenBao server', (found) => {
 
   test('a JWT lets in whoever it names, read anew at each login', async () => {
     const { publicKey, privateKey } = await generateKeyPair('ec-p256')
-    await bao.write('auth/jwt/config', { jwt_validation_pubkeys: String(publicKey.export({ type: 'spki', format: 'pem' })) })
+    await bao.write('auth/jwt/config', { jwt_validation_pubkeys: publicKey.export({ type: 'spki', format: 'pem' }) })
     await bao.write('auth/jwt/role/vid', {
       role_type: 'jwt',
       bound_audiences: 'openbao',
@@ -375,7 +375,7 @@ async function tokenReviews(known: readonly string[]): Promise<Server> {
     request.setEncoding('utf8').on('data', (part: string) => (text += part))
     request.on('end', () => {
       const { spec } = JSON.parse(text) as { spec: { token: string } }
-      const name = String((JSON.parse(Buffer.from(spec.token.split('.')[1]!, 'base64url').toString()) as { jti: string }).jti)
+      const name = (JSON.parse(Buffer.from(spec.token.split('.')[1]!, 'base64url').toString()) as { jti: string }).jti
       reviewed.push(name)
       const authenticated = known.includes(name)
       const user = { username: 'system:serviceaccount:vidimus-system:vidimus', uid: 'uid-1', groups: [] }
