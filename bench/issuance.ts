@@ -109,7 +109,9 @@ async function openOffice(): Promise<{ readonly ca: CertificateAuthority } & Asy
   const store = opened.use(await storeInMemory.open({}, world))
   const keys = opened.use(await keysInMemory.open({}, world))
   const upstream = opened.use(await selfSigned.open({}, world))
-  const audit = opened.use(await openTrail(await file.open({ path: join(directory, 'audit.log') }, world), world))
+  const audit = opened.use(
+    await openTrail(await file.open({ path: join(directory, 'audit.log'), maxMebibytes: 64, maxAge: hours(24) }, world), world),
+  )
   const intents = opened.use(await openIntents({ ...world, directory: join(directory, 'intents'), records: store.issuances }))
   const ca = opened.use(
     await openCertificateAuthority({

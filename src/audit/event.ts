@@ -50,6 +50,13 @@ export const issuanceRefused = (refusal: { spiffeId: string; reason: string }, c
   fields: { ...context, spiffeId: refusal.spiffeId, reason: refusal.reason },
 })
 
+/** The end of the trail had been torn by a power cut, and was cut off. */
+export const trailRepaired = (torn: { bytes: number; sha256: string }): AuditEvent => ({
+  what: 'audit.repaired',
+  outcome: 'done',
+  fields: { bytes: torn.bytes, sha256: torn.sha256 },
+})
+
 /** An earlier run ended while this was being signed: a signature may exist, and nobody is known to have got it. `name` is a serial number or a `jti`. */
 export const issuanceUnresolved = (intent: { kind: string; name: string; spiffeId: string; entry: string }): AuditEvent => ({
   what: 'issuance.unresolved',
@@ -77,10 +84,11 @@ export const upstreamTtlCapped = (cap: { serial: string; until: Instant; lifetim
   fields: { serial: cap.serial, until: cap.until, lifetime: cap.lifetime, got: cap.got },
 })
 
-export const nodeAttested = (node: { id: string; type: string; serial: string; address: string }): AuditEvent => ({
+/** `evidence` is the SHA-256 of what the node showed. */
+export const nodeAttested = (node: { id: string; type: string; evidence: string; serial: string; address: string }): AuditEvent => ({
   what: 'node.attested',
   outcome: 'done',
-  fields: { id: node.id, type: node.type, serial: node.serial, address: node.address },
+  fields: { id: node.id, type: node.type, evidence: node.evidence, serial: node.serial, address: node.address },
 })
 
 export const nodeRenewed = (node: { id: string; serial: string }): AuditEvent => ({
@@ -89,10 +97,10 @@ export const nodeRenewed = (node: { id: string; serial: string }): AuditEvent =>
   fields: { id: node.id, serial: node.serial },
 })
 
-export const nodeRefused = (refusal: { type: string; reason: string; address: string }): AuditEvent => ({
+export const nodeRefused = (refusal: { type: string; evidence: string; reason: string; address: string }): AuditEvent => ({
   what: 'node.refused',
   outcome: 'refused',
-  fields: { type: refusal.type, reason: refusal.reason, address: refusal.address },
+  fields: { type: refusal.type, evidence: refusal.evidence, reason: refusal.reason, address: refusal.address },
 })
 
 /** An administrator changed something: `what` is for example `entry.created`, `subject` its id. */

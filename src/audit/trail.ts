@@ -2,8 +2,9 @@
 import { hash as hashOf } from 'node:crypto'
 import { formatInstant, type Clock, type Instant } from '../kernel/clock.ts'
 import type { Driver } from '../kernel/driver.ts'
-import { Failure } from '../kernel/failure.ts'
-import type { AuditEvent } from './event.ts'
+import { Failure, tellChain } from '../kernel/failure.ts'
+import type { Log } from '../kernel/log.ts'
+import { trailRepaired, type AuditEvent } from './event.ts'
 
 /** PORT: where audit lines go. They are safe (on the disk, out of this process) when `append` resolves. */
 export interface AuditSink extends AsyncDisposable {
@@ -11,6 +12,8 @@ export interface AuditSink extends AsyncDisposable {
   append(lines: readonly string[]): Promise<void>
   /** The last whole line there is, so that the chain goes on after a restart. Absent where nothing can be read back. */
   last?(): Promise<string | undefined>
+  /** What a power cut had torn and opening has cut off: it never counted, for nobody was told that it was written. */
+  readonly repaired?: { readonly bytes: number; readonly sha256: string } | undefined
 }
 
 export type AuditSinkDriver<Config = never> = Driver<AuditSink, Config>
@@ -22,45 +25,52 @@ export interface AuditTrail extends AsyncDisposable {
    * @throws Failure `audit.sink-failed`: what was about to be done must then not be done (R-37)
    */
   append(event: AuditEvent): Promise<void>
+  /** Why nothing can be recorded, in words. */
+  complaints(): readonly string[]
 }
 
-/** Opens a trail that goes on where the sink's last line ends. */
-export async function openTrail(sink: AuditSink, world: { readonly clock: Clock }): Promise<AuditTrail> {
-  const trail = new ChainedTrail(sink, world.clock, hashIn(await sink.last?.()))
-  return trail
+export interface TrailWorld {
+  readonly clock: Clock
+  readonly log: Log
+  /** Goes on without a record where none can be written (R-37); said at every start and in the health. */
+  readonly dangerouslyGoOnWithout?: boolean
 }
 
-export type TrailVerdict =
-  | { readonly whole: true; readonly lines: number }
-  | { readonly whole: false; readonly line: number; readonly problem: string }
-
-/** Checks that each line follows from the one before. Line numbers begin with 1. */
-export function verifyTrail(lines: Iterable<string>): TrailVerdict {
-  let before: string | undefined
-  let count = 0
-  for (const line of lines) {
-    count++
-    const record = read(line)
-    if (!record) return { whole: false, line: count, problem: 'it is not an audit record' }
-    if (before !== undefined && record.previous !== before)
-      return { whole: false, line: count, problem: 'it does not follow from the line before' }
-    if (sealed(record.previous, record.body).line !== line)
-      return { whole: false, line: count, problem: 'it was changed after it was written' }
-    before = record.hash
+/**
+ * Opens a trail that goes on where the sink's last line ends.
+ * @throws Failure `audit.not-a-record` where that line is none; `audit.sink-failed` where a repair cannot be recorded
+ */
+export async function openTrail(sink: AuditSink, world: TrailWorld): Promise<AuditTrail> {
+  await using opened = new AsyncDisposableStack()
+  opened.use(sink)
+  const last = await sink.last?.()
+  const record = last === undefined ? undefined : readRecord(last)
+  if (last !== undefined && !record) {
+    throw new Failure('failed_precondition', 'audit.not-a-record', {
+      public: 'the audit trail does not end with a record: run `vidimus audit verify`, and move the damaged file away',
+    })
   }
-  return { whole: true, lines: count }
+  const trail = new ChainedTrail(sink, world, record?.hash ?? noHash)
+  if (sink.repaired) {
+    world.log.warn('the audit trail was torn and is repaired', sink.repaired)
+    await trail.append(trailRepaired(sink.repaired))
+  }
+  if (world.dangerouslyGoOnWithout) world.log.warn('certificates are issued even where the audit trail cannot be written')
+  opened.move()
+  return trail
 }
 
 class ChainedTrail implements AuditTrail {
   readonly #sink: AuditSink
-  readonly #clock: Clock
+  readonly #world: TrailWorld
+  #problem: string | undefined
   #hash: string
   #waiting: { readonly event: AuditEvent; readonly at: Instant; readonly done: PromiseWithResolvers<void> }[] = []
   #writing: Promise<void> | undefined
 
-  constructor(sink: AuditSink, clock: Clock, hash: string) {
+  constructor(sink: AuditSink, world: TrailWorld, hash: string) {
     this.#sink = sink
-    this.#clock = clock
+    this.#world = world
     this.#hash = hash
   }
 
@@ -71,9 +81,15 @@ class ChainedTrail implements AuditTrail {
       )
     }
     const done = Promise.withResolvers<void>()
-    this.#waiting.push({ event, at: this.#clock.now(), done })
+    this.#waiting.push({ event, at: this.#world.clock.now(), done })
     this.#writing ??= this.#writeAll()
     return done.promise
+  }
+
+  complaints(): readonly string[] {
+    if (this.#problem === undefined) return []
+    const consequence = this.#world.dangerouslyGoOnWithout ? 'what happens is not recorded' : 'nothing can be issued'
+    return [`${consequence}: the audit trail cannot be written: ${this.#problem}`]
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -95,33 +111,43 @@ class ChainedTrail implements AuditTrail {
       try {
         await this.#sink.append(lines)
         this.#hash = hash
+        this.#problem = undefined
         for (const { done } of batch) done.resolve()
       } catch (cause) {
+        this.#failed(cause)
+        if (this.#world.dangerouslyGoOnWithout) {
+          for (const { done } of batch) done.resolve()
+          continue
+        }
         const failure = new Failure('unavailable', 'audit.sink-failed', { public: 'the audit trail cannot be written', cause })
         for (const { done } of batch) done.reject(failure)
       }
     }
     this.#writing = undefined
   }
+
+  #failed(cause: unknown): void {
+    const problem = tellChain(cause)
+    if (this.#problem === undefined)
+      this.#world.log.error('the audit trail cannot be written', { reason: 'audit.sink-failed', error: problem })
+    this.#problem = problem
+  }
 }
 
 /** One line: the body, the hash of the line before, and the hash over both. */
-function sealed(previous: string, body: string): { readonly line: string; readonly hash: string } {
+export function sealed(previous: string, body: string): { readonly line: string; readonly hash: string } {
   const hash = hashOf('sha256', `${previous}\n${body}`)
   return { line: `{"event":${body},"previous":"${previous}","hash":"${hash}"}`, hash }
 }
 
-function read(line: string): { readonly body: string; readonly previous: string; readonly hash: string } | undefined {
+export function readRecord(line: string): { readonly body: string; readonly previous: string; readonly hash: string } | undefined {
   const parts = recordPattern.exec(line)
   return parts ? { body: parts[1]!, previous: parts[2]!, hash: parts[3]! } : undefined
 }
 
-function hashIn(line: string | undefined): string {
-  return (line === undefined ? undefined : read(line)?.hash) ?? noHash
-}
-
 const recordPattern = /^\{"event":(\{.*\}),"previous":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}$/s
 /** What the first line of a chain follows from. */
-const noHash = '0'.repeat(64)
-const maxBatch = 512
+export const noHash = '0'.repeat(64)
+/** Small enough that those who go on after one do not hold up everybody else. */
+const maxBatch = 64
 const maxWaiting = 65_536

@@ -123,7 +123,12 @@ class OwnAuthority implements CertificateAuthority {
   }
 
   complaints(): readonly string[] {
-    return [...this.#rotation.complaints(), ...this.#intents.complaints(), ...this.#others.flatMap((one) => one.complaints?.() ?? [])]
+    return [
+      ...this.#rotation.complaints(),
+      ...this.#intents.complaints(),
+      ...this.#audit.complaints(),
+      ...this.#others.flatMap((one) => one.complaints?.() ?? []),
+    ]
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -194,6 +194,7 @@ const nouns: Readonly<Record<string, string>> = {
   explain: 'why something is as it is',
   vault: 'the HashiCorp Vault or OpenBao that signs our CA or keeps its keys',
   config: 'configuration files',
+  audit: 'what happened, and whether the record of it is as it was written',
 }
 
 const afterHelp = `

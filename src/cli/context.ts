@@ -17,6 +17,7 @@ export interface Context {
   /** The agent's private socket. */
   openOperatorApi(socketPath: string): OperatorApi
   readonly judge: Judge
+  readonly auditor: Auditor
 }
 
 /** Files as commands need them. */
@@ -163,4 +164,18 @@ export interface ConformanceQuestion {
 export interface Judge {
   /** Asks a Workload API about the rules. @throws Failure `usage.selection`, `endpoint.*`, `rpc.unavailable` */
   conformance(question: ConformanceQuestion, stop: AbortSignal): Promise<Judgement>
+}
+
+/** Looks at an audit trail, file by file. */
+export type AuditVerdict =
+  | { readonly whole: true; readonly files: number; readonly lines: number; readonly last: string }
+  | { readonly whole: false; readonly file: string; readonly line: number; readonly problem: string }
+
+export interface Auditor {
+  /**
+   * Follows the chain of a trail through all of its files. `from` is the hash that its first line follows from, where older files are
+   * kept elsewhere; `seen` are hashes that were noted before and must occur.
+   * @throws Failure `usage.no-file`
+   */
+  verify(path: string, options: { readonly from?: string; readonly seen: readonly string[] }, stop: AbortSignal): Promise<AuditVerdict>
 }

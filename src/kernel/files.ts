@@ -7,8 +7,8 @@ import { Failure } from './failure.ts'
 export interface Files {
   /** The whole file, or undefined if there is none. @throws Failure `file.too-large` above 16 MiB */
   read(path: string): Promise<Uint8Array | undefined>
-  /** The last `bytes` bytes of a file as UTF-8 text (its first character may be torn); empty if there is no file. */
-  readTail(path: string, bytes: number): Promise<string>
+  /** The last `bytes` bytes of a file; none if there is no file. */
+  readTail(path: string, bytes: number): Promise<Uint8Array>
   /** Replaces the file in one step, mode 0600: readers see the old content or the new, never a part. */
   writeAtomically(path: string, content: Uint8Array): Promise<void>
   /** Opens a file for appending, mode 0600, creating it. What stands beyond `keep` bytes is cut off first. */
@@ -54,9 +54,9 @@ export const systemFiles: Files = {
       const { size } = await file.stat()
       const buffer = Buffer.alloc(Math.min(size, bytes))
       await file.read(buffer, 0, buffer.length, size - buffer.length)
-      return buffer.toString('utf8')
+      return buffer
     } catch (error) {
-      if (isMissing(error)) return ''
+      if (isMissing(error)) return new Uint8Array()
       throw error
     }
   },

@@ -2,6 +2,7 @@
 import { runCommandLine, type AnyCommand } from '../cli/command.ts'
 import type { Context } from '../cli/context.ts'
 import { agentBan, agentEvict, agentList, agentRun, agentShow } from '../cli/commands/agent.ts'
+import { auditVerify } from '../cli/commands/audit.ts'
 import { bundleShow } from '../cli/commands/bundle.ts'
 import { completionOf } from '../cli/commands/completion.ts'
 import { conformance } from '../cli/commands/conformance.ts'
@@ -17,6 +18,7 @@ import { tokenGenerate } from '../cli/commands/token.ts'
 import { vaultCheck, vaultPolicy } from '../cli/commands/vault.ts'
 import { systemClock } from '../kernel/clock.ts'
 import { openOperatorApi, openWorkloadApi } from './apis.ts'
+import { auditor } from './auditor.ts'
 import { systemDisk } from './disk.ts'
 import { judge } from './judge.ts'
 import { runProcess, terminal } from './process.ts'
@@ -53,6 +55,7 @@ const operations: readonly AnyCommand[] = [
   vaultCheck,
   configValidate,
   configPrint,
+  auditVerify,
   health,
 ]
 
@@ -72,6 +75,7 @@ export async function main(args: readonly string[]): Promise<void> {
       openWorkloadApi,
       openOperatorApi,
       judge,
+      auditor,
     }
     return runCommandLine(commands, args, context, version)
   })

@@ -48,7 +48,9 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
   const keys = owned.use(await config.keyManager.open(world))
   const upstream = owned.use(await config.upstreamAuthority.open(world))
   const store = owned.use(await config.store.open(world))
-  const audit = owned.use(await openTrail(await config.audit.open(world), world))
+  const audit = owned.use(
+    await openTrail(await config.audit.open(world), { ...world, dangerouslyGoOnWithout: config.dangerouslySignWithoutAudit }),
+  )
   const policies = await Policies.open(store.policies, await ownApiPolicies(), await trustedPolicyKeys(config.policies.trustedKeys))
 
   const directory = join(config.dataDirectory, 'intents')

@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto'
 import { answer, begin, challenge, finish, handshakeLimits, type Evidence } from '../attestation/handshake.ts'
 import type { Challenge, NodeVerifier, ProvenNode } from '../attestation/node-attestor.ts'
 import { nodeAttested, nodeRefused } from '../audit/event.ts'
@@ -37,11 +38,13 @@ export async function attestAgent(
     const key = await proven(parseCertificateRequest(evidence.csr))
     const bounded = deadline(handshakeLimits.duration, signal)
     const node = await converse(server, handshake, ask, (challenging) => verifier.verify(evidence.payload, challenging, bounded))
-    return await admit(server, checked(server, evidence.type, node), evidence.type, key, address, signal)
+    return await admit(server, checked(server, evidence.type, node), evidence.type, key, address, digestOf(evidence), signal)
   } catch (thrown) {
     const failure = Failure.from(thrown)
     server.log.warn('a node was refused', { type: evidence.type.slice(0, 64), reason: failure.reason, address })
-    await server.audit.append(nodeRefused({ type: evidence.type.slice(0, 64), reason: failure.reason, address }))
+    await server.audit.append(
+      nodeRefused({ type: evidence.type.slice(0, 64), evidence: digestOf(evidence), reason: failure.reason, address }),
+    )
     throw failure
   }
 }
@@ -96,11 +99,12 @@ async function admit(
   type: string,
   key: ProvenKey,
   address: string,
+  digest: string,
   signal: AbortSignal,
 ): Promise<AttestedAgent> {
   if ((await server.nodes.find(node.id))?.banned) throw bannedNode()
   const svid = await server.ca.issueX509Svid(
-    { kind: 'agent', spiffeId: node.id, key, context: { caller: address, attestation: type } },
+    { kind: 'agent', spiffeId: node.id, key, context: { caller: address, attestation: type, evidence: digest } },
     signal,
   )
   const record: AttestedNode = {
@@ -113,13 +117,16 @@ async function admit(
     banned: false,
     agentVersion: '',
   }
-  await server.audit.append(nodeAttested({ id: node.id, type, serial: svid.serial, address }))
+  await server.audit.append(nodeAttested({ id: node.id, type, evidence: digest, serial: svid.serial, address }))
   // A ban that came meanwhile stays.
   const stored = await server.nodes.change(node.id, (found) => (found.banned ? undefined : record))
   if (stored?.banned) throw bannedNode()
   if (!stored) await server.nodes.put(record)
   return { svid, reattestable: node.canReattest }
 }
+
+/** What was shown, for the audit trail: whoever has it can find the record, and the record tells nothing of it. */
+const digestOf = ({ payload }: Evidence): string => hash('sha256', payload)
 
 function bannedNode(): Failure {
   return new Failure('permission_denied', 'server.agent-banned', { public: 'agent is banned' })

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import type { X509SvidRequest } from '../../src/ca/certificate-authority.ts'
 import { selfSigned } from '../../src/ca/upstream/self-signed.ts'
-import { verifyTrail } from '../../src/audit/trail.ts'
+import { verifyTrail } from '../../src/audit/verify.ts'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { Failure } from '../../src/kernel/failure.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'

@@ -7,6 +7,7 @@ import type { ConfigChoice, Context, OperatorApi, ProgramKind, WorkloadApi } fro
 import { silentLog } from '../../src/kernel/log.ts'
 import { WatchedValue } from '../../src/kernel/watched.ts'
 import { commands } from '../../src/main/command-line.ts'
+import { auditor } from '../../src/main/auditor.ts'
 import { judge } from '../../src/main/judge.ts'
 import { systemDisk } from '../../src/main/disk.ts'
 import { exitCodeFor } from '../../src/main/process.ts'
@@ -43,6 +44,7 @@ export async function vidimus(args: readonly string[], wishes: Wishes = {}): Pro
     openWorkloadApi: refuse,
     openOperatorApi: refuse,
     judge,
+    auditor,
     ...wishes,
   }
   try {

@@ -11,8 +11,8 @@ export class FakeFiles implements Files {
     return this.contents.get(path)
   }
 
-  async readTail(path: string, bytes: number): Promise<string> {
-    return Buffer.from((this.contents.get(path) ?? new Uint8Array()).slice(-bytes)).toString('utf8')
+  async readTail(path: string, bytes: number): Promise<Uint8Array> {
+    return (this.contents.get(path) ?? new Uint8Array()).slice(-bytes)
   }
 
   async list(directory: string): Promise<readonly string[]> {

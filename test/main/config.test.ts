@@ -269,7 +269,7 @@ describe('what is meant', () => {
     expect(config.svid).toMatchObject({ x509: hours(48), x509Longest: hours(48), jwt: minutes(5), jwtLongest: hours(1) })
     expect(config.ca.lifetime).toBe(hours(24))
     expect(config.store.settings).toEqual({ path: '/data/vidimus.sqlite' })
-    expect(config.audit.settings).toEqual({ path: '/data/audit.log' })
+    expect(config.audit.settings).toEqual({ path: '/data/audit.log', maxMebibytes: 64, maxAge: hours(24) })
     expect(config.keyManager.settings).toEqual({ directory: '/data/keys' })
   })
 

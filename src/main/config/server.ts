@@ -48,6 +48,7 @@ export const serverConfigSchema = z.strictObject({
   keyManager: oneOf(keyManagers).optional(),
   upstreamAuthority: oneOf(upstreamAuthorities).prefault({ kind: 'self-signed' }),
   audit: oneOf(auditSinks).optional(),
+  dangerouslySignWithoutAudit: z.boolean().default(false),
   nodeAttestors: z
     .array(z.enum(nodeAttestors.map((driver) => driver.kind)))
     .min(1)

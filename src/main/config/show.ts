@@ -14,4 +14,4 @@ function shown(key: string, value: unknown): unknown {
 }
 
 /** Numbers that are no durations say so in their name. */
-const isCount = (key: string): boolean => key === 'port' || key.endsWith('Bytes')
+const isCount = (key: string): boolean => key === 'port' || /bytes$/i.test(key)
