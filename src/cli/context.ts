@@ -24,6 +24,8 @@ export interface Context {
 export interface Disk {
   /** A text file; `-` is standard input. @throws Failure `usage.no-file` */
   read(path: string): Promise<string>
+  /** The same of a file that may be no text. @throws Failure `usage.no-file` */
+  readBytes(path: string): Promise<Uint8Array>
   /** Every `.yaml` and `.yml` file under these paths, in order of name. @throws Failure `usage.no-file` */
   yamlFiles(paths: readonly string[]): Promise<readonly PolicyDocument[]>
   /** Mode 0600 for secrets, 0644 for the rest; the directory is made. */
@@ -164,6 +166,43 @@ export interface ConformanceQuestion {
 export interface Judge {
   /** Asks a Workload API about the rules. @throws Failure `usage.selection`, `endpoint.*`, `rpc.unavailable` */
   conformance(question: ConformanceQuestion, stop: AbortSignal): Promise<Judgement>
+  /** Everything that an input holds, each with the rules it breaks. @throws Failure `usage.not-recognised`, `usage.too-large`, `usage.trust-bundle` */
+  inspect(question: InspectQuestion): Promise<readonly Inspected[]>
+}
+
+/** What `inspect` can be told that a document is meant to be. */
+export const inspectableForms = [
+  'certificate',
+  'certificate-request',
+  'jwt-svid',
+  'wit-svid',
+  'bundle',
+  'bundle-map',
+  'key-set',
+  'spiffe-id',
+] as const
+
+export interface InspectQuestion {
+  readonly input: Uint8Array
+  /** Found out if undefined. */
+  readonly form: (typeof inspectableForms)[number] | undefined
+  readonly at: Instant
+  /** The text of a bundle; with one, signatures and paths are verified. */
+  readonly trustBundle: string | undefined
+  readonly audience: string | undefined
+}
+
+export interface Inspected {
+  readonly kind: string
+  readonly title: string
+  readonly facts: readonly (readonly [name: string, value: string])[]
+  readonly flaws: readonly {
+    readonly rule: string
+    readonly level: string
+    readonly says: string
+    readonly expected: string
+    readonly found: string
+  }[]
 }
 
 /** Looks at an audit trail, file by file. */

@@ -46,7 +46,7 @@ export function section(rows: Readonly<Record<string, Omit<Rule, 'id'>>>): reado
 export const finding = (expected: string, found: string): Finding => ({ expected, found: shown(found) })
 
 /** What somebody else wrote, fit for a terminal: one line, no control characters, not endless. */
-function shown(text: string): string {
+export function shown(text: string): string {
   const line = text.replaceAll(/[^\x20-\x7e\u00a1-\u2028\u202f-\ud7ff]/gu, '?')
   return line.length > 200 ? `${line.slice(0, 200)}…` : line
 }

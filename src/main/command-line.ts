@@ -12,6 +12,7 @@ import { explainWorkload } from '../cli/commands/explain.ts'
 import { fetchBundles, fetchJwt, fetchX509, validateJwt } from '../cli/commands/fetch.ts'
 import { health } from '../cli/commands/health.ts'
 import { policyCheck, policyTest } from '../cli/commands/policy.ts'
+import { inspect } from '../cli/commands/inspect.ts'
 import { policyApply, policyHistory, policyList, policyRollback, policySign } from '../cli/commands/policy-release.ts'
 import { serverRun } from '../cli/commands/server.ts'
 import { tokenGenerate } from '../cli/commands/token.ts'
@@ -43,6 +44,7 @@ const operations: readonly AnyCommand[] = [
   fetchBundles,
   validateJwt,
   conformance,
+  inspect,
   policyCheck,
   policyTest,
   policyApply,

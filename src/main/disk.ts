@@ -7,9 +7,11 @@ import { Failure } from '../kernel/failure.ts'
 import { systemFiles } from '../kernel/files.ts'
 
 export const systemDisk: Disk = {
-  async read(path) {
+  read: async (path) => fromUtf8(await systemDisk.readBytes(path)),
+
+  async readBytes(path) {
     const content = path === '-' ? await standardInput() : await systemFiles.read(path)
-    if (content) return fromUtf8(content)
+    if (content) return content
     throw new Failure('invalid_argument', 'usage.no-file', { public: `\`${path}\` does not exist` })
   },
 

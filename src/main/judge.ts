@@ -28,4 +28,9 @@ export const judge: Judge = {
       ok: report.isConformant(outcomes),
     }
   },
+
+  async inspect({ input, form, ...looking }) {
+    const { inspect } = await import('../conformance/inspect/inspect.ts')
+    return inspect(input, form, looking)
+  },
 }

@@ -11,7 +11,7 @@ export const conformance = command({
     ...workloadSocket,
     selection: z
       .string()
-      .default('')
+      .optional()
       .describe('sections and rules, with commas between them: ID, X, J, W, EP, API, B, F, BE, BR, T (default: all)')
       .meta({ value: 'J,API,X-12' }),
     audience: z
@@ -30,7 +30,7 @@ export const conformance = command({
   ],
   async run({ socket, selection, audience, timeout, quiet }, { judge, terminal, stop }) {
     const progress = quiet ? () => {} : (text: string) => terminal.err(text)
-    const names = selection.split(',').flatMap((name) => name.trim() || [])
+    const names = (selection ?? '').split(',').flatMap((name) => name.trim() || [])
     return judge.conformance({ address: socket, selection: names, audience, timeout, progress }, stop)
   },
 })

@@ -126,7 +126,7 @@ export const bundleRules: readonly Rule[] = section({
 })
 
 /** The bundles of a map by their trust domain. */
-function domainsIn(value: unknown): Json | undefined {
+export function domainsIn(value: unknown): Json | undefined {
   const domains = isObject(value) ? value['trust_domains'] : undefined
   return isObject(domains) ? domains : undefined
 }
