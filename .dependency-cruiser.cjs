@@ -150,12 +150,12 @@ module.exports = {
     only(
       'protobuf stays at the doors',
       ['^src/rpc/gen/', 'node_modules/@bufbuild/protobuf/'],
-      // sds/secrets.ts, authz/rbac.ts and authz/requirement.ts are those doors' messages under the name of what they make.
+      // sds/secrets.ts and these files of authz are those doors' messages under the name of what they make.
       [
         '^src/(rpc|main)/',
         '^src/[^/]+/(messages|client|[^/]*service|services)\\.ts$',
         '^src/sds/secrets\\.ts$',
-        '^src/authz/(rbac|requirement)\\.ts$',
+        '^src/authz/(rbac|rbac-interpreter|requirement|cel-messages)\\.ts$',
       ],
       'Generated types end where a message is translated; below, there are domain values. Main mounts the services.',
     ),

@@ -1,10 +1,13 @@
 /** Envoy's questions as requests of the policy room, and decisions as Envoy's answers. */
-import { create, toBinary } from '@bufbuild/protobuf'
+import { create, createRegistry, enumToJson, type JsonValue, toBinary, toJson } from '@bufbuild/protobuf'
 import { anyPack } from '@bufbuild/protobuf/wkt'
 import { headerValues, type HeaderValues, type PolicyRequest } from '../policy/request.ts'
 import type { PolicyMode } from '../policy/policy-set.ts'
 import type { Decision } from '../policy/decision.ts'
 import { type Address, type HeaderMap, TypedExtensionConfigSchema } from '../rpc/gen/envoy/config/core/v3/core_pb.ts'
+import { RBAC_ActionSchema, type RBAC as Rules, RBACSchema as RulesSchema } from '../rpc/gen/envoy/config/rbac/v3/rbac_pb.ts'
+import { UriTemplateMatchConfigSchema } from '../rpc/gen/envoy/extensions/path/match/uri_template/v3/uri_template_match_pb.ts'
+import { ConfigSchema as MtlsAuthenticatedSchema } from '../rpc/gen/envoy/extensions/rbac/principals/mtls_authenticated/v3/mtls_authenticated_pb.ts'
 import { type RBAC, RBACSchema } from '../rpc/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.ts'
 import { type AttributeContext, CheckResponseSchema } from '../rpc/gen/envoy/service/auth/v3/auth_pb.ts'
 import { StatusCode } from '../rpc/gen/envoy/type/v3/type_pb.ts'
@@ -70,6 +73,14 @@ export function toFilterResources({ deny, allow }: RbacFilters): Resources {
     [allowFilter, toResource(allowFilter, allow)],
   ])
 }
+
+/** Rules as they are written in a proxy's configuration. */
+export function rulesJson(rules: Rules): Readonly<Record<string, JsonValue>> {
+  const written = toJson(RulesSchema, rules, { registry: extensions, useProtoFieldName: true }) as Record<string, JsonValue>
+  return { action: enumToJson(RBAC_ActionSchema, rules.action), ...written }
+}
+
+const extensions = createRegistry(MtlsAuthenticatedSchema, UriTemplateMatchConfigSchema)
 
 function toResource(name: string, filter: RBAC): Resource {
   const value = toBinary(TypedExtensionConfigSchema, create(TypedExtensionConfigSchema, { name, typedConfig: anyPack(RBACSchema, filter) }))

@@ -8,18 +8,34 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import { anyPack } from '@bufbuild/protobuf/wkt'
 import { Failure } from '../kernel/failure.ts'
-import type { CompiledPolicies } from '../policy/compile.ts'
+import { type CompiledPolicies, onlyHttp } from '../policy/compile.ts'
 import type { CompiledRule } from '../policy/compiled-rule.ts'
 import { hostPattern, namesPort } from '../policy/evaluate.ts'
 import type { AddressBlock, PathMatch, StringMatch, Template } from '../policy/matching.ts'
 import { canonicalPath } from '../policy/normalize.ts'
-import type { Clause, HeaderClause, PathClause, PeerClause, PeerMatch } from '../policy/policy-set.ts'
-import { type PolicySchema, RBAC_Action } from '../rpc/gen/envoy/config/rbac/v3/rbac_pb.ts'
+import type {
+  Clause,
+  FilterMetadataClause,
+  HeaderClause,
+  PathClause,
+  PeerClause,
+  PeerMatch,
+  PolicyMode,
+  RequestPrincipalMatch,
+} from '../policy/policy-set.ts'
+import {
+  type PolicySchema,
+  RBAC_Action,
+  type RBAC as EnvoyRules,
+  RBACSchema as RulesSchema,
+} from '../rpc/gen/envoy/config/rbac/v3/rbac_pb.ts'
 import { type RBAC, RBACSchema } from '../rpc/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.ts'
 import { UriTemplateMatchConfigSchema } from '../rpc/gen/envoy/extensions/path/match/uri_template/v3/uri_template_match_pb.ts'
 import { ConfigSchema as MtlsAuthenticatedSchema } from '../rpc/gen/envoy/extensions/rbac/principals/mtls_authenticated/v3/mtls_authenticated_pb.ts'
+import type { ValueMatcherSchema } from '../rpc/gen/envoy/type/matcher/v3/matcher_pb.ts'
 import { SubjectAltNameMatcher_SanType } from '../rpc/gen/envoy/extensions/transport_sockets/tls/v3/tls_pb.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import { toExpression } from './cel-messages.ts'
 import { isJoinedByEnvoy, repeatedAuthorization } from './joined-headers.ts'
 import { hasOneSpelling, spellings } from './paths.ts'
 import {
@@ -37,79 +53,191 @@ import {
 } from './requirement.ts'
 import { globbed, noneOf, quoted, templated } from './regex.ts'
 
+/** Where rules are enforced: requests of HTTP, or connections of any kind. */
+export type Point = 'http' | 'tcp'
+
+/** Rules by what they do. What is absent is not enforced by a filter; present but empty, ALLOW allows nothing. */
+export interface RbacRules {
+  /** By provider: what it is asked about. */
+  readonly custom: ReadonlyMap<string, Rules>
+  readonly audit?: Rules
+  readonly deny?: Rules
+  readonly allow?: Rules
+  /** What this point cannot enforce as it is written, and what it does instead. */
+  readonly notes: readonly string[]
+}
+
+export type Rules = EnvoyRules
+
 export interface RbacFilters {
   readonly deny: RBAC
   /** Without a rule it allows nothing. */
   readonly allow: RBAC
+  /** What these filters alone do not do, for whoever operates them. */
+  readonly notes: readonly string[]
+}
+
+interface Surroundings {
+  /** Whose certificates the proxy accepts: our trust domain and the federated ones. */
+  readonly trustDomains: readonly TrustDomain[]
+  readonly point: Point
+  /** True where the filters must refuse connections without mTLS themselves, because the listener takes them. */
+  readonly refusePlaintext: boolean
 }
 
 /**
- * `trustDomains` are those whose certificates the proxy accepts: ours and the federated ones.
+ * The two filters that are delivered to a proxy. `trustDomains` are those whose certificates it accepts: ours and the federated ones.
+ * No provider is known there, so what a CUSTOM rule matches is refused (authorization.md 1.8).
  * @throws Failure `rbac.not-enforceable` where Envoy cannot decide as the evaluator does; nothing is left out instead
  */
 export function rbacFilters(compiled: CompiledPolicies, trustDomains: readonly TrustDomain[]): RbacFilters {
-  const unsaid = [...compiled.custom, ...compiled.audit, ...compiled.deny, ...compiled.allow].find(
-    ({ action, cel }) => cel || action === 'CUSTOM',
-  )
-  if (unsaid)
-    throw new Failure('failed_precondition', 'rbac.not-enforceable', { public: `the rule \`${unsaid.id}\` cannot be enforced by a proxy` })
-  return compiled.mode === 'strict' ? strictFilters(compiled, trustDomains) : istioFilters(compiled)
+  const { custom, audit, deny, allow, notes } = rbacRules(compiled, { trustDomains, point: 'http', refusePlaintext: true })
+  const unanswered = [...custom.values()].flatMap((rules) => Object.entries(withoutProvider(rules).policies))
+  const denying =
+    deny || unanswered.length > 0 ? ruleSet(RBAC_Action.DENY, [...Object.entries(deny?.policies ?? {}), ...unanswered]) : undefined
+  const told = [
+    ...notes,
+    ...[...custom.keys()].map((provider) => `the provider \`${provider}\` is not known here: what its CUSTOM policies match is refused`),
+    ...(audit ? ['AUDIT policies mark nothing here: the proxy has no filter for them'] : []),
+  ]
+  return { deny: create(RBACSchema, denying && { rules: denying }), allow: create(RBACSchema, allow && { rules: allow }), notes: told }
 }
+
+/** Rules that refuse what a provider cannot be asked about. */
+export const withoutProvider = ({ action, policies }: Rules): Rules =>
+  ruleSet(
+    action,
+    Object.entries(policies).map(([id, policy]) => [`${id}-deny-due-to-bad-CUSTOM-action`, policy]),
+  )
 
 /** Allows nothing: for a workload whose policies are not known, or cannot be enforced. */
 export function refuseEverything(): RbacFilters {
-  return { deny: create(RBACSchema), allow: filter(RBAC_Action.ALLOW, []) }
+  return { deny: create(RBACSchema), allow: create(RBACSchema, { rules: { action: RBAC_Action.ALLOW } }), notes: [] }
 }
+
+/**
+ * All rules at one point.
+ * @throws Failure `rbac.not-enforceable`
+ */
+export function rbacRules(compiled: CompiledPolicies, around: Surroundings): RbacRules {
+  const { mode, deny, allow, allowSelected } = compiled
+  const { point } = around
+  const notes = notesOn(compiled, point)
+  const policies = (rules: readonly CompiledRule[]) => rules.flatMap((rule) => policyOf(rule, mode, point))
+  const custom = Map.groupBy(compiled.custom, ({ provider }) => provider!)
+  const first = [
+    ...(mode === 'strict' ? strictDenials(compiled, around) : []),
+    ...(around.refusePlaintext ? plaintextDenials(compiled) : []),
+  ]
+  const never = compiled.withoutRules.map((id): Named => [id, matchingNothing])
+  return {
+    custom: new Map([...custom].map(([provider, rules]) => [provider, ruleSet(RBAC_Action.DENY, asked(policies(rules), provider))])),
+    ...(compiled.audit.length > 0 && { audit: ruleSet(RBAC_Action.LOG, policies(compiled.audit)) }),
+    ...((first.length > 0 || deny.length > 0) && { deny: ruleSet(RBAC_Action.DENY, [...first, ...policies(deny)]) }),
+    ...((mode === 'strict' || allowSelected) && { allow: ruleSet(RBAC_Action.ALLOW, [...never, ...policies(allow)]) }),
+    notes,
+  }
+}
+
+/** Rules of one kind, by their ids. */
+export const ruleSet = (action: RBAC_Action, named: Iterable<Named>): Rules =>
+  create(RulesSchema, { action, policies: Object.fromEntries(named) })
+
+/** The name says whom to ask: external authorization looks for it (authorization.md 1.8). */
+const asked = (named: readonly Named[], provider: string): Named[] => named.map(([id, policy]) => [`${askedPrefix(provider)}${id}`, policy])
+export const askedPrefix = (provider: string): string => `istio-ext-authz-${provider}-`
 
 type Policy = MessageInitShape<typeof PolicySchema>
 type Named = readonly [id: string, policy: Policy]
 
-function istioFilters({ deny, allow, allowSelected }: CompiledPolicies): RbacFilters {
-  const policies = (rules: readonly CompiledRule[]) => rules.flatMap((rule) => policyOf(rule, (clause) => asIstioReads(rule, clause)))
-  return {
-    deny: deny.length === 0 ? create(RBACSchema) : filter(RBAC_Action.DENY, policies(deny)),
-    allow: allowSelected ? filter(RBAC_Action.ALLOW, policies(allow)) : create(RBACSchema),
+/** What HTTP alone has is dropped where there is none (authorization.md 1.7). */
+function notesOn({ mode, custom, audit, deny, allow, tokens }: CompiledPolicies, point: Point): string[] {
+  const rules = [...custom, ...audit, ...deny, ...allow]
+  const readsTokens = rules.some((rule) => clausesOf(rule).some(({ on }) => on === 'claim' || on === 'request.auth.principal'))
+  if (point === 'http') {
+    return readsTokens || tokens.length > 0
+      ? ['end-user tokens are read by the filter `envoy.filters.http.jwt_authn`: without it no request has one']
+      : []
   }
+  return rules
+    .filter(({ needsHttp }) => needsHttp)
+    .map(({ id, action }) => {
+      const instead =
+        action !== 'ALLOW'
+          ? 'it matches whatever the rest of it matches'
+          : mode === 'istio'
+            ? 'the whole rule allows nothing'
+            : 'what asks for HTTP in it allows nothing'
+      return `\`${id}\` is about HTTP: on connections without, ${instead}`
+    })
 }
 
-function strictFilters(compiled: CompiledPolicies, trustDomains: readonly TrustDomain[]): RbacFilters {
-  const policies = (rules: readonly CompiledRule[]) => rules.flatMap((rule) => policyOf(rule, (clause) => strictly(rule, clause)))
-  return {
-    deny: filter(RBAC_Action.DENY, [...strictDenials(compiled, trustDomains), ...policies(compiled.deny)]),
-    allow: filter(RBAC_Action.ALLOW, policies(compiled.allow)),
-  }
-}
-
-const filter = (action: RBAC_Action, named: readonly Named[]): RBAC =>
-  create(RBACSchema, { rules: { action, policies: Object.fromEntries(named) } })
+const clausesOf = ({ sources, operations, conditions }: CompiledRule): readonly Clause[] => [
+  ...(sources === 'any' ? [] : sources.flat()),
+  ...(operations === 'any' ? [] : operations.flat()),
+  ...conditions,
+]
 
 /** One rule as an Envoy policy: operations are permissions, sources principals, and conditions go where Istio puts them. None for a rule that nothing matches. */
-function policyOf(rule: CompiledRule, read: (clause: Clause) => Requirement): Named[] {
+function policyOf(rule: CompiledRule, mode: PolicyMode, point: Point): Named[] {
   const { sources, operations, conditions } = rule
   if ((sources !== 'any' && sources.length === 0) || (operations !== 'any' && operations.length === 0)) return []
+  if (mode === 'istio' && point === 'tcp' && rule.action === 'ALLOW' && rule.needsHttp) return []
   const withSources = conditions.filter(({ on }) => withTheSources.has(on))
   const withOperations = conditions.filter(({ on }) => !withTheSources.has(on))
-  const peer = rule.requirePeer ? [verifiedPeer] : []
-  const permissions = branches(operations).map((operation) => asPermission(all([...operation, ...withOperations].map(read))))
-  const principals = branches(sources).map((source) => asPrincipal(all([...peer, ...[...source, ...withSources].map(read)])))
-  return [[rule.id, { permissions, principals }]]
+  const together = mode === 'strict' ? all : istioAll
+  const read = (clauses: readonly Clause[]) => together(clauses.flatMap((clause) => readAt(rule, clause, { mode, point })))
+  const permissions = branches(operations).map((operation) => asPermission(read([...operation, ...withOperations])))
+  const principals = branches(sources).map((source) => {
+    const requirement = read([...source, ...withSources])
+    return asPrincipal(rule.requirePeer ? all([verifiedPeer, requirement]) : requirement)
+  })
+  const condition = rule.cel && toExpression(rule.cel.tree, { unknown: rule.action !== 'ALLOW', http: point === 'http' })
+  return [[rule.id, { permissions, principals, ...(condition && { condition }) }]]
 }
+
+function readAt(rule: CompiledRule, clause: Clause, { mode, point }: { readonly mode: PolicyMode; readonly point: Point }): Requirement[] {
+  const unanswerable = point === 'tcp' && onlyHttp.has(clause.on)
+  if (mode === 'istio') return unanswerable ? [] : [asIstioReads(rule, clause)]
+  if (unanswerable) return [rule.action === 'ALLOW' ? not(always) : always]
+  return [strictly(rule, clause)]
+}
+
+/** Istio writes a conjunction also around one thing, or nothing. */
+const istioAll = (of: readonly Requirement[]): Requirement => ({ kind: 'all', of: of.length === 0 ? [always] : of })
 
 const branches = <T>(list: 'any' | readonly (readonly T[])[]): readonly (readonly T[])[] => (list === 'any' ? [[]] : list)
 
-const withTheSources: ReadonlySet<Clause['on']> = new Set(['peer', 'source.ip', 'remote.ip', 'header'])
+const withTheSources: ReadonlySet<Clause['on']> = new Set(['peer', 'source.ip', 'remote.ip', 'header', 'request.auth.principal', 'claim'])
+
+const matchingNothing: Policy = { permissions: [asPermission(not(always))], principals: [asPrincipal(not(always))] }
+
+/** `PeerAuthentication` where the listener itself takes connections without mTLS (authorization.md 1.9). */
+function plaintextDenials({ mtls }: CompiledPolicies): Named[] {
+  const ports = (wanted: (mode: string) => boolean) =>
+    oneOf(
+      [...mtls.ports]
+        .filter(([, mode]) => wanted(mode))
+        .map(([value]) => ({ kind: 'permission', permission: { rule: { case: 'destinationPort', value } } })),
+    )
+  const strictEverywhere = mtls.mode === 'STRICT'
+  if (!strictEverywhere && ![...mtls.ports.values()].includes('STRICT')) return []
+  const where = strictEverywhere ? not(ports((mode) => mode !== 'STRICT')) : ports((mode) => mode === 'STRICT')
+  return [denial('vidimus[plaintext]', asPermission(where), asPrincipal(not(verifiedPeer)))]
+}
 
 /** What strict mode refuses before any rule is read: what can be read in two ways, and what nobody knows (R-7, R-8, R-9). */
-function strictDenials({ knownMethods, comparesPaths }: CompiledPolicies, trustDomains: readonly TrustDomain[]): Named[] {
+function strictDenials({ knownMethods, comparesPaths }: CompiledPolicies, { trustDomains, point }: Surroundings): Named[] {
+  const several =
+    trustDomains.length > 1 ? [denial('vidimus[several-trust-domains]', asPermission(always), asPrincipal(severalOf(trustDomains)))] : []
+  if (point === 'tcp') return several
   const known = knownMethods.toSorted().map((value) => header(':method', exactly(value)))
   return [
     denial('vidimus[unknown-method]', asPermission(not(oneOf(known)))),
     denial('vidimus[unreadable-host]', asPermission(not(header(':authority', regex(hostPattern))))),
     denial('vidimus[repeated-authorization]', asPermission(header('authorization', regex(repeatedAuthorization)))),
     ...(comparesPaths ? [denial('vidimus[ambiguous-path]', asPermission(not(canonical)))] : []),
-    ...(trustDomains.length > 1
-      ? [denial('vidimus[several-trust-domains]', asPermission(always), asPrincipal(severalOf(trustDomains)))]
-      : []),
+    ...several,
   ]
 }
 
@@ -127,22 +255,28 @@ function severalOf(trustDomains: readonly TrustDomain[]): Requirement {
   return oneOf(trustDomains.flatMap((one, index) => trustDomains.slice(index + 1).map((other) => all([has(one), has(other)]))))
 }
 
-/** One clause as Istio reads it. */
+/** One clause as Istio reads it, and writes it: a disjunction also around one value. */
 function asIstioReads(rule: CompiledRule, clause: Clause): Requirement {
-  const { not: negated } = clause
+  const said = <T>(list: readonly T[], make: (one: T) => Requirement) => notIf(clause.not, { kind: 'oneOf', of: list.map(make) })
   switch (clause.on) {
     case 'peer':
-      return notIf(negated, oneOf(clause.anyOf.map(istioPeer)))
+      return said(clause.anyOf, istioPeer)
     case 'header':
-      return notIf(negated, oneOf(clause.anyOf.map((match) => headerThat(clause.name, match))))
+      return said(clause.anyOf, (match) => headerThat(clause.name, match))
     case 'host':
-      return notIf(negated, oneOf(clause.anyOf.map((match) => headerThat(':authority', match, { ignoreCase: true }))))
+      return said(clause.anyOf, (match) => headerThat(':authority', match, { ignoreCase: true }))
     case 'path':
-      return notIf(negated, oneOf(clause.anyOf.map((match) => (match.kind === 'template' ? uriTemplate(match) : path(notEmpty(match))))))
+      return said(clause.anyOf, (match) => (match.kind === 'template' ? uriTemplate(match) : path(notEmpty(match))))
     case 'connection.sni':
-      return notIf(negated, oneOf(clause.anyOf.map((match) => serverName(notEmpty(match)))))
+      return said(clause.anyOf, (match) => serverName(notEmpty(match)))
+    case 'request.auth.principal':
+      return notIf(clause.not, oneOf(clause.anyOf.map(requestPrincipal)))
+    case 'claim':
+      return notIf(clause.not, claim(clause.path, clause.anyOf))
+    case 'filter-metadata':
+      return said([clause], (one) => filterMetadata(one))
     default:
-      return plainly(rule, clause)
+      return plainly(rule, clause, said)
   }
 }
 
@@ -163,14 +297,28 @@ function strictly(rule: CompiledRule, clause: Clause): Requirement {
       const name = said(clause.anyOf.map((match) => serverName(notEmpty(match))))
       return rule.action === 'ALLOW' ? all([name, not(noServerName)]) : oneOf([name, noServerName])
     }
+    case 'request.auth.principal':
+    case 'claim': {
+      const one = clause.on === 'claim' ? claim(clause.path, clause.anyOf) : oneOf(clause.anyOf.map(requestPrincipal))
+      // As without a peer: who shows no token never satisfies a negation in an ALLOW rule, and always in any other.
+      return clause.not && rule.action === 'ALLOW' ? all([anyToken, not(one)]) : notIf(clause.not, one)
+    }
+    case 'filter-metadata': {
+      const known = metadata(clause.filter, [clause.key], { matchPattern: { case: 'presentMatch', value: true } })
+      const one = notIf(clause.not, filterMetadata(clause))
+      return rule.action === 'ALLOW' ? all([known, one]) : oneOf([not(known), one])
+    }
     default:
-      return plainly(rule, clause)
+      return plainly(rule, clause, (list, make) => notIf(clause.not, oneOf(list.map(make))))
   }
 }
 
 /** Clauses about what is always known: the same in both modes. */
-function plainly(rule: CompiledRule, clause: Clause): Requirement {
-  const said = <T>(list: readonly T[], make: (one: T) => Requirement) => notIf(clause.not, oneOf(list.map(make)))
+function plainly(
+  rule: CompiledRule,
+  clause: Clause,
+  said: <T>(list: readonly T[], make: (one: T) => Requirement) => Requirement,
+): Requirement {
   switch (clause.on) {
     case 'method':
       return said(clause.anyOf, (match) => headerThat(':method', match))
@@ -200,7 +348,7 @@ function strictPeers({ action }: CompiledRule, clause: PeerClause): Requirement 
 /** ALLOW needs every value of a repeated header to agree, DENY one of them. Envoy's matcher says "some value matches". */
 function strictHeader(rule: CompiledRule, clause: HeaderClause): Requirement {
   const { name, anyOf } = clause
-  const everyValue = clause.not === (rule.action === 'DENY')
+  const everyValue = clause.not === (rule.action !== 'ALLOW')
   return notIf(clause.not, everyValue ? everyValueMatches(rule, clause) : oneOf(anyOf.flatMap((match) => someValueMatches(name, match))))
 }
 
@@ -243,7 +391,7 @@ function strictHost(match: StringMatch): Requirement {
 
 function strictPaths({ action }: CompiledRule, clause: PathClause): Requirement[] {
   // What finds too much here finds too little where it is negated.
-  const atLeast = (action === 'DENY') !== clause.not
+  const atLeast = (action !== 'ALLOW') !== clause.not
   return clause.anyOf.map((match) => strictPath(match, atLeast))
 }
 
@@ -380,6 +528,42 @@ function uriTemplate(template: Template): Requirement {
     kind: 'permission',
     permission: { rule: { case: 'uriTemplate', value: { name: 'envoy.path.match.uri_template.uri_template_matcher', typedConfig } } },
   }
+}
+
+const anyText: StringMatch = { kind: 'present' }
+
+type MetadataValue = MessageInitShape<typeof ValueMatcherSchema>
+
+const metadata = (filter: string, keys: readonly string[], value: MetadataValue): Requirement => ({
+  kind: 'metadata',
+  matcher: { filter, path: keys.map((key) => ({ segment: { case: 'key', value: key } })), value },
+})
+
+const textValue = (match: StringMatch): MetadataValue => ({ matchPattern: { case: 'stringMatch', value: notEmpty(match) } })
+
+const oneValue = (valueMatchers: MetadataValue[]): MetadataValue =>
+  valueMatchers.length === 1 ? valueMatchers[0]! : { matchPattern: { case: 'orMatch', value: { valueMatchers } } }
+
+const inList = (value: MetadataValue): MetadataValue => ({
+  matchPattern: { case: 'listMatch', value: { matchPattern: { case: 'oneOf', value } } },
+})
+
+/** A claim is a text or a list of them (authorization.md 1.3). */
+function claim(keys: readonly string[], matches: readonly StringMatch[]): Requirement {
+  const value = oneValue(matches.map(textValue))
+  return metadata(tokenFilter, ['payload', ...keys], oneValue([inList(value), value]))
+}
+
+const requestPrincipal = ({ issuer, subject }: RequestPrincipalMatch): Requirement => ({
+  kind: 'all',
+  of: [metadata(tokenFilter, ['payload', 'iss'], textValue(issuer)), metadata(tokenFilter, ['payload', 'sub'], textValue(subject))],
+})
+
+const tokenFilter = 'envoy.filters.http.jwt_authn'
+const anyToken = metadata(tokenFilter, ['payload', 'iss'], textValue(anyText))
+
+function filterMetadata({ filter, key, anyOf }: FilterMetadataClause): Requirement {
+  return metadata(filter, [key], oneValue(anyOf.map(({ inList: listed, match }) => (listed ? inList(textValue(match)) : textValue(match)))))
 }
 
 /** The typed way: a URI SAN, and only of a certificate that was validated. */

@@ -2,20 +2,22 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { PermissionSchema, PrincipalSchema } from '../rpc/gen/envoy/config/rbac/v3/rbac_pb.ts'
 import type { HeaderMatcherSchema } from '../rpc/gen/envoy/config/route/v3/route_pb.ts'
-import type { StringMatcherSchema } from '../rpc/gen/envoy/type/matcher/v3/matcher_pb.ts'
+import type { MetadataMatcherSchema, StringMatcherSchema } from '../rpc/gen/envoy/type/matcher/v3/matcher_pb.ts'
 
 export type Permission = MessageInitShape<typeof PermissionSchema>
 export type Principal = MessageInitShape<typeof PrincipalSchema>
 export type Matcher = MessageInitShape<typeof StringMatcherSchema>
+export type MetadataMatcher = MessageInitShape<typeof MetadataMatcherSchema>
 export type HeaderMatcher = MessageInitShape<typeof HeaderMatcherSchema>
 
-/** Headers and paths can stand on both sides, the rest on one of them. */
+/** Headers, paths and metadata can stand on both sides, the rest on one of them. */
 export type Requirement =
   | { readonly kind: 'always' }
   | { readonly kind: 'all' | 'oneOf'; readonly of: readonly Requirement[] }
   | { readonly kind: 'not'; readonly of: Requirement }
   | { readonly kind: 'header'; readonly matcher: HeaderMatcher }
   | { readonly kind: 'path'; readonly matcher: Matcher }
+  | { readonly kind: 'metadata'; readonly matcher: MetadataMatcher }
   | { readonly kind: 'permission'; readonly permission: Permission }
   | { readonly kind: 'principal'; readonly principal: Principal }
 
@@ -42,6 +44,8 @@ export function asPermission(requirement: Requirement): Permission {
       return { rule: { case: 'header', value: requirement.matcher } }
     case 'path':
       return { rule: { case: 'urlPath', value: { rule: { case: 'path', value: requirement.matcher } } } }
+    case 'metadata':
+      return { rule: { case: 'metadata', value: requirement.matcher } }
     case 'permission':
       return requirement.permission
     case 'principal':
@@ -66,6 +70,8 @@ export function asPrincipal(requirement: Requirement): Principal {
       return { identifier: { case: 'header', value: requirement.matcher } }
     case 'path':
       return { identifier: { case: 'urlPath', value: { rule: { case: 'path', value: requirement.matcher } } } }
+    case 'metadata':
+      return { identifier: { case: 'metadata', value: requirement.matcher } }
     case 'principal':
       return requirement.principal
     case 'permission':

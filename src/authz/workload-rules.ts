@@ -131,7 +131,9 @@ export class WorkloadRules {
 
   #enforceable(make: () => RbacFilters, version: string, facts: string): Resources {
     try {
-      return remember(this.#lastFilters, facts, toFilterResources(make()))
+      const filters = make()
+      if (filters.notes.length > 0) this.#log.warn('the proxy cannot do all that the policies say', { version, notes: filters.notes })
+      return remember(this.#lastFilters, facts, toFilterResources(filters))
     } catch (error) {
       const failure = Failure.from(error)
       this.#log.error('the policies cannot be enforced by a proxy; the last ones that can stay in force', {

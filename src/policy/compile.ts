@@ -36,6 +36,8 @@ export interface CompiledPolicies {
   readonly allow: readonly CompiledRule[]
   /** True if an ALLOW policy applies here, also one without rules or one that has expired. In istio mode its absence opens the workload. */
   readonly allowSelected: boolean
+  /** Ids for the ALLOW policies that have no rules at all: they match nothing, and that is what a proxy is told. */
+  readonly withoutRules: readonly string[]
   /** Strict mode: methods that a request may have at all; any other is refused before the rules are read (R-9). */
   readonly knownMethods: readonly string[]
   /** True if a rule compares paths. In strict mode a path that is not canonical is then refused before the rules are read (R-7). */
@@ -93,6 +95,7 @@ export function compilePolicies(
     deny,
     allow,
     allowSelected,
+    withoutRules: policies.filter(({ action, rules: own }) => action === 'ALLOW' && own.length === 0).map((policy) => idOf(policy, 0)),
     knownMethods: [...new Set([...registeredMethods, ...methodsNamedIn(rules)])],
     comparesPaths:
       operationClauses(rules).some((clause) => clause.on === 'path') ||
@@ -140,7 +143,7 @@ function labelsOf(facts: WorkloadFacts): Set<string> {
 
 function compileRules(policy: Policy): CompiledRule[] {
   return policy.rules.map((rule, index) => ({
-    id: `ns[${policy.namespace}]-policy[${policy.name}]-rule[${index}]`,
+    id: idOf(policy, index),
     action: policy.action,
     ...(policy.provider === undefined ? {} : { provider: policy.provider }),
     policy: policy.namespace === '' ? policy.name : `${policy.namespace}/${policy.name}`,
@@ -155,6 +158,8 @@ function compileRules(policy: Policy): CompiledRule[] {
     place: rule.place,
   }))
 }
+
+const idOf = ({ namespace, name }: Policy, rule: number): string => `ns[${namespace}]-policy[${name}]-rule[${rule}]`
 
 function needsHttp({ from, to, when, cel }: Rule): boolean {
   const clauses: readonly Clause[] = [...(from === 'any' ? [] : from.flat()), ...(to === 'any' ? [] : to.flat()), ...when]
@@ -188,7 +193,7 @@ function fingerprintOf(value: unknown): string {
 }
 
 /** What Istio refuses to say of plain connections (authorization.md 1.2). */
-const onlyHttp: ReadonlySet<Clause['on']> = new Set(['host', 'method', 'path', 'header', 'request.auth.principal', 'claim'])
+export const onlyHttp: ReadonlySet<Clause['on']> = new Set(['host', 'method', 'path', 'header', 'request.auth.principal', 'claim'])
 const namespacePath = /^\/ns\/([^/]+)\//
 const labelSelectors: Readonly<Record<string, string>> = { k8s: 'pod-label:', docker: 'label:' }
 /** RFC 9110 section 9.3 and RFC 5789. */

@@ -392,7 +392,7 @@ function claimAt(claims: Claims, path: readonly string[]): unknown {
 const isObject = (value: unknown): value is Claims => typeof value === 'object' && value !== null && !Array.isArray(value)
 
 /** authorization.md 1.3: a list that is written as words becomes one, before anything is compared. */
-function cutAtSpaces(claims: Claims, tokens: CompiledPolicies['tokens']): Claims {
+export function cutAtSpaces(claims: Claims, tokens: CompiledPolicies['tokens']): Claims {
   const own = tokens.filter(({ issuer }) => issuer === claims['iss']).flatMap(({ spaceDelimitedClaims }) => spaceDelimitedClaims)
   const cut = ['scope', 'permission', ...own].flatMap((name): [string, readonly string[]][] => {
     const value = claimAt(claims, [name])

@@ -424,23 +424,24 @@ const readBoolean: ValueReader<string> = (text, at, { problems }) =>
 const readTrustDomain: ValueReader<string> = (text, at, { problems }) => attempt(() => parseTrustDomain(text), at, problems)
 const readId: ValueReader<IdMatch> = (text, at, { problems }) => readIdMatch(text, at, problems)
 
+/** In the order in which Istio writes them. */
 const sourceFields: ReadonlyMap<string, FieldRow<SourceClause>> = new Map<string, FieldRow<SourceClause>>([
   ...both<SourceClause>('principals', 'peer', readPrincipal),
+  ...both<SourceClause>('requestPrincipals', 'request.auth.principal', readRequestPrincipal),
   ...both<SourceClause>('namespaces', 'peer', readNamespace),
   ...both<SourceClause>('serviceAccounts', 'peer', readServiceAccount, { most: limits.serviceAccounts }),
   ...both<SourceClause>('trustDomains', 'peer', readTrustDomainGlob),
-  ...both<SourceClause>('requestPrincipals', 'request.auth.principal', readRequestPrincipal),
-  ...both<SourceClause>('ipBlocks', 'source.ip', readBlock),
   ...both<SourceClause>('remoteIpBlocks', 'remote.ip', readBlock),
+  ...both<SourceClause>('ipBlocks', 'source.ip', readBlock),
   ...both<SourceClause>('spiffeIds', 'peer', readId, { ours: true }),
   ['callers', row<CallerClause>('caller', false, readCaller, { target: 'serverApi', ours: true })],
 ])
 
 const operationFields: ReadonlyMap<string, FieldRow<OperationClause>> = new Map([
   ...both<OperationClause>('hosts', 'host', readHost),
-  ...both<OperationClause>('ports', 'destination.port', readPort),
   ...both<OperationClause>('methods', 'method', readMethod),
   ...both<OperationClause>('paths', 'path', readPath, { target: 'both' }),
+  ...both<OperationClause>('ports', 'destination.port', readPort),
 ])
 
 const conditionKeys: Readonly<Record<string, { readonly target: PolicyTarget; row(not: boolean): FieldRow<Condition> }>> = {

@@ -406,9 +406,9 @@ spec: { identities: ["spiffe://example.org/{*}"], action: DENY, expires: 2030-01
       to: [
         [
           { on: 'host', anyOf: [{ kind: 'suffix', value: '.example.org' }] },
-          { on: 'destination.port', anyOf: [8080] },
           { on: 'method', anyOf: [{ kind: 'exact', value: 'GET' }] },
           { on: 'path', anyOf: [{ kind: 'exact', value: '/a' }, { kind: 'prefix', value: '/b' }, { kind: 'suffix', value: 'c' }, { kind: 'present' }, { kind: 'template', text: '/d/{*}/{**}' }] }, // prettier-ignore
+          { on: 'destination.port', anyOf: [8080] },
         ],
       ],
       when: [

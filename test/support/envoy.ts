@@ -9,6 +9,8 @@ export interface EnvoyConfig {
   /** Socket of the agent; the cluster `agent` points at it. */
   readonly agentSocket: string
   readonly listeners: readonly EnvoyListener[]
+  /** Listeners as the configuration writes them, for what {@link EnvoyListener} cannot say. */
+  readonly ownListeners?: readonly object[]
   /** What the proxy says about itself. */
   readonly nodeMetadata?: Readonly<Record<string, unknown>>
 }
@@ -97,7 +99,7 @@ export async function startEnvoy(binary: string, config: EnvoyConfig): Promise<R
 }
 
 /** A message of an Envoy extension, as JSON. */
-function typed(type: string, config: object): object {
+export function typed(type: string, config: object): object {
   return { '@type': `type.googleapis.com/${type}`, ...config }
 }
 
@@ -160,7 +162,7 @@ function bootstrap(config: EnvoyConfig): object {
           },
         },
       ],
-      listeners: config.listeners.map(listener),
+      listeners: [...config.listeners.map(listener), ...(config.ownListeners ?? [])],
     },
   }
 }
