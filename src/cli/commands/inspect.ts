@@ -31,7 +31,7 @@ export const inspect = command({
   }),
   examples: [
     'vidimus inspect svid.0.pem --trust-bundle bundle.example.org.pem',
-    'vidimus fetch jwt --audience orders --output json | jq -r .svids[0].token | vidimus inspect - --audience orders',
+    'vidimus inspect token.jwt --audience orders --trust-bundle bundle.json --at 2026-01-01T00:00:00Z',
     'vidimus inspect bundle.json --output json',
   ],
   async run({ file, as, trustBundle, audience, at }, { judge, disk, clock }) {
