@@ -17,6 +17,7 @@ import { WorkloadPolicies } from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
 import { mount } from '../rpc/handler.ts'
 import { health } from '../rpc/health.ts'
 import { listenUnix } from '../rpc/listen.ts'
+import { reflection } from '../rpc/reflection.ts'
 import { secretDiscovery } from '../sds/service.ts'
 import { connectServer } from '../server-api/client.ts'
 import { holdDirectory } from '../store/hold.ts'
@@ -70,19 +71,20 @@ export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<
   scope.run('agent', (signal) => agent.run(signal))
 
   const doors = { agent, random: world.random, rules: new WorkloadRules(world) }
+  const services = [
+    workloadApi(agent),
+    mount<typeof SecretDiscoveryService, Peer>(SecretDiscoveryService, secretDiscovery(doors)),
+    mount<typeof ExtensionConfigDiscoveryService, Peer>(ExtensionConfigDiscoveryService, extensionConfigDiscovery(doors)),
+    mount<typeof Authorization, Peer>(Authorization, externalAuthorization(doors)),
+    mount<typeof WorkloadPolicies, Peer>(WorkloadPolicies, workloadPolicies(doors)),
+    health<Peer>(agent.serving),
+  ]
   const workloads = owned.use(
     await listenUnix<Peer>({
       ...world,
       path: config.socket,
       mode: 0o666,
-      services: [
-        workloadApi(agent),
-        mount(SecretDiscoveryService, secretDiscovery(doors)),
-        mount(ExtensionConfigDiscoveryService, extensionConfigDiscovery(doors)),
-        mount(Authorization, externalAuthorization(doors)),
-        mount(WorkloadPolicies, workloadPolicies(doors)),
-        health(agent.serving),
-      ],
+      services: [...services, ...reflection(services)],
       wrap: requireSecurityHeader,
       peerOf: (socket) => peers.of(socket),
     }),

@@ -11,7 +11,7 @@ import { parseSpiffeId } from '../spiffe/id.ts'
 import type { VerifiedJwtSvid } from '../spiffe/jwt-svid.ts'
 import { jwtBundlesResponse, jwtSvidResponse, validatedResponse, x509BundlesResponse, x509SvidResponse } from './messages.ts'
 
-/** The five methods over an agent. Serve it behind `requireSecurityHeader`. */
+/** The methods over an agent. Serve it behind `requireSecurityHeader`. */
 export function workloadApi(agent: Pick<Agent, 'trustDomain' | 'identify' | 'jwtSvids' | 'validateJwt'>): Mounted<Peer> {
   return mount<typeof SpiffeWorkloadAPI, Peer>(SpiffeWorkloadAPI, {
     fetchX509SVID: (_request, call) => push(agent, call, x509SvidResponse),
@@ -34,6 +34,9 @@ export function workloadApi(agent: Pick<Agent, 'trustDomain' | 'identify' | 'jwt
       const held = requireIdentity(await agent.identify(peer, signal))
       return validatedResponse(await judged(() => agent.validateJwt(held, audience, svid)), agent.trustDomain)
     },
+
+    fetchWITSVID: notServed,
+    fetchWITBundles: notServed,
   })
 }
 
@@ -55,6 +58,11 @@ async function* push(
     if (!told || !sameBytes(told.bytes, response.bytes)) yield response
     told = response
   }
+}
+
+/** What an agent that does not speak the profile answers (API-23, EP-15). */
+function notServed(): never {
+  throw new Failure('unimplemented', 'workload-api.no-wit', { public: 'WIT-SVIDs are not served here' })
 }
 
 /** A token that does not hold is a bad argument, and the caller may know why: it has the token. */

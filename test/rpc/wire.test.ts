@@ -59,7 +59,7 @@ describe('Envoy reads what we mean', () => {
   })
 })
 
-describe('SPIRE, SPIFFE and gRPC health clients read what we mean', () => {
+describe('SPIRE, SPIFFE and gRPC clients read what we mean', () => {
   const ofTables = <T extends { typeName: string }>(all: readonly T[]) => all.filter(({ typeName }) => judges[1]!.of.test(typeName))
 
   test('in every message', () => {
@@ -82,7 +82,7 @@ describe('SPIRE, SPIFFE and gRPC health clients read what we mean', () => {
   })
 })
 
-// As published in SPIRE's API (1.15), the SPIFFE Workload API and the gRPC health protocol: the rows that we speak.
+// As published in SPIRE's API (1.15), the SPIFFE Workload API and gRPC's health and reflection protocols: the rows that we speak.
 
 const publishedMessages = `
 spire.api.types.SPIFFEID: trust_domain=1 string; path=2 string
@@ -162,8 +162,29 @@ JWTBundlesRequest:
 JWTBundlesResponse: bundles=1 map<string,bytes>
 ValidateJWTSVIDRequest: audience=1 string; svid=2 string
 ValidateJWTSVIDResponse: spiffe_id=1 string; claims=2 Struct
+WITSVIDRequest: spiffe_id=1 string
+WITSVIDResponse: svids=1 repeated WITSVID
+WITSVID: spiffe_id=1 string; wit_svid=2 string; wit_svid_key=3 string; hint=4 string
+WITBundlesRequest:
+WITBundlesResponse: bundles=1 map<string,string>
 grpc.health.v1.HealthCheckRequest: service=1 string
 grpc.health.v1.HealthCheckResponse: status=1 ServingStatus
+grpc.reflection.v1.ServerReflectionRequest: host=1 string; file_by_filename=3 string; file_containing_symbol=4 string; file_containing_extension=5 ExtensionRequest; all_extension_numbers_of_type=6 string; list_services=7 string
+grpc.reflection.v1.ExtensionRequest: containing_type=1 string; extension_number=2 int32
+grpc.reflection.v1.ServerReflectionResponse: valid_host=1 string; original_request=2 ServerReflectionRequest; file_descriptor_response=4 FileDescriptorResponse; all_extension_numbers_response=5 ExtensionNumberResponse; list_services_response=6 ListServiceResponse; error_response=7 ErrorResponse
+grpc.reflection.v1.FileDescriptorResponse: file_descriptor_proto=1 repeated bytes
+grpc.reflection.v1.ExtensionNumberResponse: base_type_name=1 string; extension_number=2 repeated int32
+grpc.reflection.v1.ListServiceResponse: service=1 repeated ServiceResponse
+grpc.reflection.v1.ServiceResponse: name=1 string
+grpc.reflection.v1.ErrorResponse: error_code=1 int32; error_message=2 string
+grpc.reflection.v1alpha.ServerReflectionRequest: host=1 string; file_by_filename=3 string; file_containing_symbol=4 string; file_containing_extension=5 ExtensionRequest; all_extension_numbers_of_type=6 string; list_services=7 string
+grpc.reflection.v1alpha.ExtensionRequest: containing_type=1 string; extension_number=2 int32
+grpc.reflection.v1alpha.ServerReflectionResponse: valid_host=1 string; original_request=2 ServerReflectionRequest; file_descriptor_response=4 FileDescriptorResponse; all_extension_numbers_response=5 ExtensionNumberResponse; list_services_response=6 ListServiceResponse; error_response=7 ErrorResponse
+grpc.reflection.v1alpha.FileDescriptorResponse: file_descriptor_proto=1 repeated bytes
+grpc.reflection.v1alpha.ExtensionNumberResponse: base_type_name=1 string; extension_number=2 repeated int32
+grpc.reflection.v1alpha.ListServiceResponse: service=1 repeated ServiceResponse
+grpc.reflection.v1alpha.ServiceResponse: name=1 string
+grpc.reflection.v1alpha.ErrorResponse: error_code=1 int32; error_message=2 string
 `
 
 const publishedEnums = `
@@ -199,8 +220,12 @@ const publishedMethods = `
 /SpiffeWorkloadAPI/FetchJWTSVID JWTSVIDRequest JWTSVIDResponse
 /SpiffeWorkloadAPI/FetchJWTBundles JWTBundlesRequest stream JWTBundlesResponse
 /SpiffeWorkloadAPI/ValidateJWTSVID ValidateJWTSVIDRequest ValidateJWTSVIDResponse
+/SpiffeWorkloadAPI/FetchWITSVID WITSVIDRequest stream WITSVIDResponse
+/SpiffeWorkloadAPI/FetchWITBundles WITBundlesRequest stream WITBundlesResponse
 /grpc.health.v1.Health/Check HealthCheckRequest HealthCheckResponse
 /grpc.health.v1.Health/Watch HealthCheckRequest stream HealthCheckResponse
+/grpc.reflection.v1.ServerReflection/ServerReflectionInfo stream ServerReflectionRequest stream ServerReflectionResponse
+/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo stream ServerReflectionRequest stream ServerReflectionResponse
 `
 
 /** The descriptors at hand are older than Envoy 1.40, which reads these numbers. */

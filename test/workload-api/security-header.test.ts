@@ -60,6 +60,8 @@ test('EP-5 on the wire, whatever a hostile client sends', async () => {
     fetchX509SVID: async function* () {},
     fetchX509Bundles: async function* () {},
     fetchJWTBundles: async function* () {},
+    fetchWITSVID: async function* () {},
+    fetchWITBundles: async function* () {},
     fetchJWTSVID: refused,
     validateJWTSVID: async () => ({ spiffeId: 'spiffe://example.org/seen' }),
   })

@@ -73,6 +73,8 @@ export class FakeAgent implements AsyncDisposable {
           },
           fetchX509Bundles: async function* () {},
           fetchJWTBundles: async function* () {},
+          fetchWITSVID: async function* () {},
+          fetchWITBundles: async function* () {},
           fetchJWTSVID: async () => answered(this.jwt),
           validateJWTSVID: async () => answered(this.validated),
         }),
