@@ -20,7 +20,7 @@ async function checkRequests(effort: Effort): Promise<Figure> {
   await using owned = new AsyncDisposableStack()
   const { server, agent } = await owned.use(await Installation.open()).startBoth()
   await server.admin.policies.apply({ documents: makePolicies(ownId, 1000) }, deadline(seconds(20)))
-  const workload = owned.use(openWorkloadApiClient(agent.socket, systemClock))
+  const workload = owned.use(openWorkloadApiClient({ scheme: 'unix', path: agent.socket }, systemClock))
   await eventually(async () => {
     for await (const { identities } of workload.watchX509(effort.stop)) return identities
     throw new Error('the agent has no identity for this process')

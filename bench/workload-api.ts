@@ -93,7 +93,7 @@ async function measure(effort: Effort, unit: string, prepare: (workload: Workloa
 /** A server and an agent, and the proof that this process is who it should be. */
 async function verified(owned: AsyncDisposableStack, effort: Effort) {
   const { server, agent } = await owned.use(await Installation.open()).startBoth()
-  const workload = owned.use(openWorkloadApiClient(agent.socket, systemClock))
+  const workload = owned.use(openWorkloadApiClient({ scheme: 'unix', path: agent.socket }, systemClock))
   const held = await eventually(() => firstOf(workload.watchX509(effort.stop)))
   demand(held.identities[0].spiffeId === ownId, `this process is \`${held.identities[0].spiffeId}\` to the agent`)
   const { spiffeId } = await workload.validateJwt(audience, await tokenOf(workload, audience, effort), effort.stop)

@@ -4,12 +4,12 @@ import { formatInstant, systemClock } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
 import { formatBundlePem, formatJwtKeySet } from '../spiffe/bundle-document.ts'
 import { openWorkloadApiClient } from '../workload-client/client.ts'
-import { endpointPath } from '../workload-client/endpoint.ts'
+import { endpointOf } from '../workload-client/endpoint.ts'
 import { connectOperator } from '../workload-api/client.ts'
 import { formatPem } from '../x509/pem.ts'
 
 export function openWorkloadApi(address: string | undefined): WorkloadApi {
-  const client = openWorkloadApiClient(endpointPath(address), systemClock)
+  const client = openWorkloadApiClient(endpointOf(address), systemClock)
   return {
     async fetchX509(signal) {
       const { identities, bundles } = await first(client.watchX509(signal))

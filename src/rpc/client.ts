@@ -92,6 +92,12 @@ export function connectUnix(path: string, options: ChannelSettings = {}): Channe
   return new GrpcChannel(`unix:${path}`, ChannelCredentials.createInsecure(), options)
 }
 
+/** A channel to a TCP address without TLS, for what the standard permits it: a Workload API (SPIFFE Workload Endpoint section 3.1). */
+export function connectTcp({ host, port }: { readonly host: string; readonly port: number }, options: ChannelSettings = {}): Channel {
+  const target = isIP(host) === 6 ? `ipv6:[${host}]:${port}` : `ipv4:${host}:${port}`
+  return new GrpcChannel(target, ChannelCredentials.createInsecure(), options)
+}
+
 export interface TlsConnecting extends ChannelSettings {
   readonly host: string
   readonly port: number

@@ -10,7 +10,7 @@ import { decide } from '../policy/evaluate.ts'
 import { parsePolicySet } from '../policy/language.ts'
 import { headerValues, type PolicyRequest } from '../policy/request.ts'
 import { openWorkloadApiClient, type WorkloadPolicyUpdate } from './client.ts'
-import { endpointPath } from './endpoint.ts'
+import { endpointOf } from './endpoint.ts'
 import { followForever, type SourceOptions } from './source.ts'
 import { verifiedPeer } from './tls.ts'
 
@@ -33,7 +33,7 @@ export interface Authorizer extends AsyncDisposable {
  */
 export async function openAuthorizer(options: SourceOptions = {}): Promise<Authorizer> {
   const clock = options.clock ?? systemClock
-  const client = openWorkloadApiClient(endpointPath(options.address), clock)
+  const client = openWorkloadApiClient(endpointOf(options.address), clock)
   const inForce = new WatchedValue<InForce | undefined>(undefined)
   /** An exception that has expired ends at its moment, not with the next update. */
   const now = (): InForce | undefined => {

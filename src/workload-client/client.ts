@@ -7,7 +7,7 @@ import type { LanguageOptions } from '../policy/language.ts'
 import { parseLanguageOptions } from '../policy/options.ts'
 import type { PolicyDocument } from '../policy/policy-set.ts'
 import type { WorkloadFacts } from '../policy/compile.ts'
-import { clientOf, connectUnix } from '../rpc/client.ts'
+import { type Channel, clientOf, connectTcp, connectUnix } from '../rpc/client.ts'
 import { SpiffeWorkloadAPI, type X509SVID, type X509SVIDResponse } from '../rpc/gen/spiffe/workload/workload_pb.ts'
 import { WorkloadPolicies, type WorkloadPolicySet } from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
 import { parseBundleDocument } from '../spiffe/bundle-document.ts'
@@ -19,6 +19,7 @@ import { parseTrustDomain, type TrustDomain } from '../spiffe/trust-domain.ts'
 import { verifyX509Svid } from '../spiffe/x509-svid.ts'
 import { parseCertificates, type Certificate } from '../x509/certificate.ts'
 import { formatPem } from '../x509/pem.ts'
+import type { Endpoint } from './endpoint.ts'
 
 /** One X509-SVID of this workload with its key, verified against the bundle that came with it. */
 export interface X509Identity {
@@ -65,9 +66,9 @@ export interface WorkloadApiClient extends AsyncDisposable {
   watchPolicies(signal: AbortSignal): AsyncIterable<WorkloadPolicyUpdate>
 }
 
-/** Opens a client on a socket path. Nothing is sent before the first call. */
-export function openWorkloadApiClient(socketPath: string, clock: Clock): WorkloadApiClient {
-  const channel = connectUnix(socketPath)
+/** Opens a client of the Workload API at an endpoint. Nothing is sent before the first call. */
+export function openWorkloadApiClient(endpoint: Endpoint, clock: Clock): WorkloadApiClient {
+  const channel = connect(endpoint)
   const workload = clientOf(SpiffeWorkloadAPI, channel)
   const policies = clientOf(WorkloadPolicies, channel)
   return {
@@ -100,6 +101,10 @@ export function openWorkloadApiClient(socketPath: string, clock: Clock): Workloa
     },
     [Symbol.asyncDispose]: () => channel[Symbol.asyncDispose](),
   }
+}
+
+function connect(endpoint: Endpoint): Channel {
+  return endpoint.scheme === 'unix' ? connectUnix(endpoint.path) : connectTcp(endpoint)
 }
 
 function contextOf({ svids, federatedBundles }: X509SVIDResponse, at: Instant): X509Context {

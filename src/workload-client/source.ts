@@ -7,7 +7,7 @@ import { systemRandom } from '../kernel/random.ts'
 import { firstOf, WatchedValue, type Watched } from '../kernel/watched.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { openWorkloadApiClient, type JwtSvid, type ValidatedJwtSvid, type X509Context, type X509Identity } from './client.ts'
-import { endpointPath } from './endpoint.ts'
+import { endpointOf } from './endpoint.ts'
 
 export interface SourceOptions {
   /** `unix:///path`; by default what `SPIFFE_ENDPOINT_SOCKET` says. */
@@ -32,7 +32,7 @@ export interface X509Source extends AsyncDisposable {
  */
 export async function openX509Source(options: SourceOptions = {}): Promise<X509Source> {
   const clock = options.clock ?? systemClock
-  const client = openWorkloadApiClient(endpointPath(options.address), clock)
+  const client = openWorkloadApiClient(endpointOf(options.address), clock)
   const context = new WatchedValue<X509Context | undefined>(undefined)
   const stop = new AbortController()
   let latest: Failure | undefined
@@ -78,7 +78,7 @@ export interface JwtSource extends AsyncDisposable {
 }
 
 export function openJwtSource(options: SourceOptions = {}): JwtSource {
-  const client = openWorkloadApiClient(endpointPath(options.address), options.clock ?? systemClock)
+  const client = openWorkloadApiClient(endpointOf(options.address), options.clock ?? systemClock)
   const within = (signal?: AbortSignal) => deadline(options.timeout ?? seconds(30), signal)
   return {
     async fetch(audience, { spiffeId, signal } = {}) {

@@ -125,7 +125,7 @@ async function demandAuthorities(server: ServerProgram, seen: ReadonlyMap<string
 
 /** The serial number of the SVID that the agent gives us, which the client verified; asks again while the agent says that it is not ready. */
 async function validSerial(agent: AgentProgram): Promise<string> {
-  await using client = openWorkloadApiClient(agent.socket, systemClock)
+  await using client = openWorkloadApiClient({ scheme: 'unix', path: agent.socket }, systemClock)
   const signal = AbortSignal.timeout(seconds(30))
   for (;;) {
     try {

@@ -137,6 +137,24 @@ describe('a mistake is told with its place, what was expected and what was found
       `server.yaml:2:14 adminSocket: \`/${'a'.repeat(107)}\` has 108 bytes: the path of a socket has at most 107`,
     ],
     [
+      'EP-3 a TCP address for workloads',
+      agent,
+      `${minimalAgent}socket: tcp://127.0.0.1:8000`,
+      `agent.yaml:4:9 socket: \`tcp://127.0.0.1:8000\` is a TCP address: the kernel says who is calling over a Unix socket alone, and no workload attestor can tell it over TCP`,
+    ],
+    [
+      'EP-10 a TCP address with a path',
+      agent,
+      `${minimalAgent}socket: tcp://127.0.0.1:8000/foo`,
+      'agent.yaml:4:9 socket: `tcp://127.0.0.1:8000/foo` is not a Workload API address: expected `unix:///absolute/path`, or `tcp://` with an IP address and a port',
+    ],
+    [
+      'EP-9 a socket with an authority',
+      agent,
+      `${minimalAgent}socket: unix://host/path`,
+      'agent.yaml:4:9 socket: `unix://host/path` is not a Workload API address: expected `unix:///absolute/path`, or `tcp://` with an IP address and a port',
+    ],
+    [
       'a section that is no section',
       server,
       `${minimalServer}listen: 8081`,

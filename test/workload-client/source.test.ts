@@ -4,7 +4,7 @@ import { Failure } from '../../src/kernel/failure.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
 import { openWorkloadApiClient } from '../../src/workload-client/client.ts'
-import { endpointPath } from '../../src/workload-client/endpoint.ts'
+import { endpointOf } from '../../src/workload-client/endpoint.ts'
 import { openJwtSource, openX509Source, type SourceOptions } from '../../src/workload-client/source.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { TestCa } from '../support/test-ca.ts'
@@ -76,7 +76,7 @@ describe('an answer that cannot be believed is discarded', () => {
   ])('%s', async (_what, answer) => {
     await using at = await stage()
     at.agent.x509.set(await answer(at))
-    await using client = openWorkloadApiClient(endpointPath(at.agent.address), at.clock)
+    await using client = openWorkloadApiClient(endpointOf(at.agent.address), at.clock)
     const { signal } = new AbortController()
     await expect(client.watchX509(signal)[Symbol.asyncIterator]().next()).rejects.toMatchObject({
       reason: 'workload-client.malformed-answer',

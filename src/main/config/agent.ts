@@ -5,14 +5,14 @@ import { minutes, seconds } from '../../kernel/duration.ts'
 import { workloadAttestors } from '../builtins.ts'
 import type { ConfigSource } from './load.ts'
 import { loadConfig } from './load.ts'
-import { durationBetween, log, oneOf, socketPath, trustDomain } from './schema.ts'
+import { durationBetween, log, oneOf, socketPath, trustDomain, workloadSocketPath } from './schema.ts'
 
 /** As written: unknown keys are refused. */
 export const agentConfigSchema = z.strictObject({
   trustDomain,
   dataDirectory: z.string().min(1).default('/var/lib/vidimus/agent'),
   /** Where workloads and Envoys connect. */
-  socket: socketPath.prefault('/run/vidimus/agent/public/api.sock'),
+  socket: workloadSocketPath.prefault('/run/vidimus/agent/public/api.sock'),
   /** Where operators ask; only the agent's own user may enter its directory. */
   adminSocket: socketPath.prefault('/run/vidimus/agent/private/admin.sock'),
   server: z.strictObject({ host: z.string().min(1), port: z.int().min(1).max(65_535).default(8081) }),

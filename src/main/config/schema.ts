@@ -6,6 +6,7 @@ import { formatDuration, parseDuration, type Duration } from '../../kernel/durat
 import { Failure } from '../../kernel/failure.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import { parseTrustDomain } from '../../spiffe/trust-domain.ts'
+import { parseEndpoint } from '../../workload-client/endpoint.ts'
 import { knownKeys, nearest, unknownKey } from './load.ts'
 
 export const trustDomain = parsed(parseTrustDomain)
@@ -23,13 +24,28 @@ export function durationBetween(least: Duration, most: Duration): z.ZodType<Dura
 }
 
 /** A path for a socket file: unix(7) has room for 107 bytes. */
-export const socketPath = parsed((path) => {
+export const socketPath = parsed(readSocketPath)
+
+/**
+ * Where workloads connect: a path, or the same as a Workload API address. TCP is refused for as long as no workload attestor can tell
+ * who is calling over it (SPIFFE Workload Endpoint section 3; EP-3).
+ */
+export const workloadSocketPath = parsed((address) => {
+  if (!/^[A-Za-z][A-Za-z0-9+.-]*:/.test(address)) return readSocketPath(address)
+  const endpoint = parseEndpoint(address)
+  if (endpoint.scheme === 'unix') return readSocketPath(endpoint.path)
+  throw new Failure('invalid_argument', 'config.tcp-socket', {
+    public: `\`${address}\` is a TCP address: the kernel says who is calling over a Unix socket alone, and no workload attestor can tell it over TCP`,
+  })
+})
+
+function readSocketPath(path: string): string {
   const bytes = Buffer.byteLength(path)
   if (path !== '' && bytes <= 107) return path
   throw new Failure('invalid_argument', 'config.socket-path', {
     public: path === '' ? 'is empty' : `\`${path}\` has ${bytes} bytes: the path of a socket has at most 107`,
   })
-})
+}
 
 export const log = z
   .strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info'), format: z.enum(['text', 'json']).default('text') })
