@@ -1,3 +1,4 @@
+import { utf8 } from '../kernel/bytes.ts'
 import type { Instant } from '../kernel/clock.ts'
 import type { RegistrationEntry } from '../registry/entry.ts'
 import { formatSelector, missingSelectors, satisfies, type Selector } from '../spiffe/selector.ts'
@@ -13,7 +14,7 @@ export class EntryIndex {
 
   /** Entries whose SVIDs go to a store are not for processes of this node. */
   constructor(entries: Iterable<RegistrationEntry>) {
-    this.entries = [...entries].filter((one) => !one.storeSvid).sort(byAge)
+    this.entries = [...entries].filter((one) => !one.storeSvid).sort(byRank)
     const count = new Map<string, number>()
     for (const entry of this.entries) for (const text of entry.selectors.map(formatSelector)) count.set(text, (count.get(text) ?? 0) + 1)
     for (const entry of this.entries) {
@@ -25,12 +26,12 @@ export class EntryIndex {
     }
   }
 
-  /** The entries that a process with these selectors satisfies at a moment: the oldest first, so that the default identity stays the same (API-26). */
+  /** The entries that a process with these selectors satisfies at a moment: that of its default identity first (API-26), see {@link byRank}. */
   match(seen: readonly Selector[], at: Instant): RegistrationEntry[] {
     return seen
       .flatMap((one) => this.#filed.get(formatSelector(one)) ?? [])
       .filter((entry) => isInForce(entry, at) && satisfies(seen, entry.selectors))
-      .sort(byAge)
+      .sort(byRank)
   }
 
   /** The entries that come nearest, with what is missing for each: for the person who wants to know why. */
@@ -46,17 +47,29 @@ export class EntryIndex {
 export const isInForce = (entry: RegistrationEntry, at: Instant): boolean => entry.expiresAt === undefined || at < entry.expiresAt
 
 /**
- * The hints that go with entries in this order: each at most once, for the oldest entry that asks for it (API-14).
- * The others keep their identity and lose the hint.
+ * The hints that go with entries in this order: each at most once, for the first entry that asks for it (API-14), and none that is longer
+ * than clients have to take (API-27). The others keep their identity and lose the hint.
  */
 export function uniqueHints(entries: readonly RegistrationEntry[]): ReadonlyMap<string, string> {
   const taken = new Set<string>()
   const hints = new Map<string, string>()
   for (const { id, hint } of entries) {
-    hints.set(id, taken.has(hint) ? '' : hint)
+    hints.set(id, taken.has(hint) || utf8(hint).length > longestHint ? '' : hint)
     taken.add(hint)
   }
   return hints
 }
 
-const byAge = (a: RegistrationEntry, b: RegistrationEntry): number => a.createdAt - b.createdAt || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0)
+/**
+ * Which identity is the default is said, not drawn (API-26): the entry whose hint is `default`, else the oldest; of those made in one second,
+ * which is as well as the wire tells it, the one whose SPIFFE ID comes first.
+ */
+function byRank(a: RegistrationEntry, b: RegistrationEntry): number {
+  return rank(a) - rank(b) || a.createdAt - b.createdAt || inOrder(a.spiffeId, b.spiffeId) || inOrder(a.id, b.id)
+}
+
+const rank = ({ hint }: RegistrationEntry): number => (hint === defaultHint ? 0 : 1)
+const inOrder = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
+const defaultHint = 'default'
+/** In bytes: SPIFFE Workload API section 8. */
+const longestHint = 1024

@@ -30,7 +30,7 @@ export class SelectorGroup implements Watched<WorkloadIdentities> {
     return this.#identities.current
   }
 
-  /** The entries that match, the oldest first. */
+  /** The entries that match, that of the default identity first. */
   get entries(): readonly RegistrationEntry[] {
     return this.#entries.current
   }

@@ -20,6 +20,13 @@ export function endpointOf(address = process.env['SPIFFE_ENDPOINT_SOCKET']): End
   )
 }
 
+/** The same, for callers that speak to Unix sockets alone. @throws Failure `endpoint.missing`, `endpoint.malformed`, `endpoint.tcp` */
+export function endpointPath(address?: string): string {
+  const endpoint = endpointOf(address)
+  if (endpoint.scheme === 'unix') return endpoint.path
+  throw refused('tcp', `\`${address ?? ''}\` is a TCP address: expected that of a Unix socket`)
+}
+
 /**
  * Reads `unix:///path`, `unix:/path`, `tcp://1.2.3.4:8000` or `tcp://[::1]:8000`, and nothing else (EP-8).
  * @throws Failure `endpoint.malformed`

@@ -168,9 +168,48 @@ describe('entries', () => {
     const now = rig.clock.now()
     rig.server.add('/young', ['test:name:web'], { id: 'aaa', createdAt: now + 2 } as never)
     rig.server.add('/old', ['test:name:web'], { id: 'zzz', createdAt: now + 1 } as never)
-    rig.server.add('/twin', ['test:name:web'], { id: 'bbb', createdAt: now + 2 } as never)
     await rig.clock.advance(seconds(5))
-    expect(ids(await rig.identify(fakeProcess('test:name:web')))).toEqual(['/old', '/young', '/twin'])
+    expect(ids(await rig.identify(fakeProcess('test:name:web')))).toEqual(['/old', '/young'])
+  })
+
+  test('API-26 of entries made in one second the SPIFFE ID decides, never an id that was drawn', async () => {
+    await using rig = await startAgent()
+    const createdAt = rig.clock.now()
+    for (const [path, id] of [
+      ['/c', 'a'],
+      ['/a', 'c'],
+      ['/b', 'b'],
+    ])
+      rig.server.add(path!, ['test:name:web'], { id, createdAt } as never)
+    await rig.clock.advance(seconds(5))
+    expect(ids(await rig.identify(fakeProcess('test:name:web')))).toEqual(['/a', '/b', '/c'])
+  })
+
+  test('API-26 the entry whose hint is `default` gives the default identity, and of two such the oldest', async () => {
+    await using rig = await startAgent()
+    rig.server.add('/old', ['test:name:web'])
+    rig.server.add('/meant', ['test:name:web'], { hint: 'default' })
+    const young = rig.server.add('/meant-too', ['test:name:web'], { hint: 'default' })
+    await rig.clock.advance(seconds(5))
+    const process = fakeProcess('test:name:web')
+    const hinted = async () =>
+      (await rig.identify(process)).identities.current.identities.map((one) => `${one.spiffeId} ${one.hint}`.trim())
+    expect(await hinted()).toEqual(['spiffe://example.org/meant default', 'spiffe://example.org/meant-too', 'spiffe://example.org/old'])
+    rig.server.change(young.id, { hint: 'Default' })
+    await rig.clock.advance(seconds(5))
+    expect((await hinted())[2]).toBe('spiffe://example.org/meant-too Default')
+  })
+
+  test('API-27 a hint of more than 1024 bytes is left out, and its identity is not', async () => {
+    await using rig = await startAgent()
+    for (const [path, hint] of [
+      ['/longest', 'é'.repeat(512)],
+      ['/longer', 'é'.repeat(512) + 'x'],
+    ])
+      rig.server.add(path!, ['test:name:web'], { hint: hint! })
+    await rig.clock.advance(seconds(5))
+    const { identities } = (await rig.identify(fakeProcess('test:name:web'))).identities.current
+    expect(identities.map((one) => one.hint.length)).toEqual([512, 0])
   })
 
   test('API-14 a hint that two entries ask for goes to the oldest', async () => {

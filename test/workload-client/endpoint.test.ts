@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { isIP } from 'node:net'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { Failure } from '../../src/kernel/failure.ts'
-import { endpointOf, parseEndpoint } from '../../src/workload-client/endpoint.ts'
+import { endpointOf, endpointPath, parseEndpoint } from '../../src/workload-client/endpoint.ts'
 
 afterEach(() => void vi.unstubAllEnvs())
 
@@ -75,5 +75,10 @@ describe('the address of the Workload API', () => {
   test('EP-10 may be TCP, with an IP address of either kind', () => {
     expect(parseEndpoint('tcp://127.0.0.1:8000')).toEqual({ scheme: 'tcp', host: '127.0.0.1', port: 8000 })
     expect(parseEndpoint('tcp://[2001:db8::1]:65535')).toEqual({ scheme: 'tcp', host: '2001:db8::1', port: 65_535 })
+  })
+
+  test('EP-10 is a Unix socket where nothing else is spoken to', () => {
+    expect(endpointPath('unix:///run/agent.sock')).toBe('/run/agent.sock')
+    expect(() => endpointPath('tcp://127.0.0.1:8000')).toThrow(expect.objectContaining({ reason: 'endpoint.tcp' }))
   })
 })
