@@ -101,6 +101,7 @@ spire.api.types.Bundle: trust_domain=1 string; x509_authorities=2 repeated X509C
 spire.api.types.BundleMask: x509_authorities=2 bool; jwt_authorities=3 bool; refresh_hint=4 bool; sequence_number=5 bool; wit_authorities=6 bool
 spire.api.types.JoinToken: value=1 string; expires_at=2 int64
 spire.api.types.X509SVID: cert_chain=1 repeated bytes; id=2 SPIFFEID; expires_at=3 int64; hint=4 string
+spire.api.types.WITSVID: token=1 string; id=2 SPIFFEID; expires_at=3 int64; issued_at=4 int64; hint=5 string
 spire.api.types.JWTSVID: token=1 string; id=2 SPIFFEID; expires_at=3 int64; issued_at=4 int64; hint=5 string
 spire.api.types.Status: code=1 int32; message=2 string
 spire.api.types.AttestationData: type=1 string; payload=2 bytes
@@ -111,6 +112,12 @@ spire.api.server.svid.v1.BatchNewX509SVIDResponse: results=1 repeated Result
 spire.api.server.svid.v1.BatchNewX509SVIDResponse.Result: status=1 Status; svid=2 X509SVID
 spire.api.server.svid.v1.NewJWTSVIDRequest: entry_id=1 string; audience=2 repeated string
 spire.api.server.svid.v1.NewJWTSVIDResponse: svid=1 JWTSVID
+spire.api.server.svid.v1.NewWITSVIDParams: entry_id=1 string; public_key=2 bytes; signing_algorithm=3 string
+spire.api.server.svid.v1.BatchNewWITSVIDRequest: params=1 repeated NewWITSVIDParams
+spire.api.server.svid.v1.BatchNewWITSVIDResponse: results=1 repeated Result
+spire.api.server.svid.v1.BatchNewWITSVIDResponse.Result: status=1 Status; svid=2 WITSVID
+spire.api.server.svid.v1.MintWITSVIDRequest: id=1 SPIFFEID; public_key=2 bytes; ttl=3 int32; signing_algorithm=4 string
+spire.api.server.svid.v1.MintWITSVIDResponse: svid=1 WITSVID
 spire.api.server.entry.v1.CountEntriesRequest: filter=1 Filter
 spire.api.server.entry.v1.CountEntriesResponse: count=1 int32
 spire.api.server.entry.v1.ListEntriesRequest: filter=1 Filter; output_mask=2 EntryMask; page_size=3 int32; page_token=4 string
@@ -197,6 +204,8 @@ grpc.health.v1.HealthCheckResponse.ServingStatus: UNKNOWN=0 SERVING=1 NOT_SERVIN
 const publishedMethods = `
 /spire.api.server.svid.v1.SVID/BatchNewX509SVID BatchNewX509SVIDRequest BatchNewX509SVIDResponse
 /spire.api.server.svid.v1.SVID/NewJWTSVID NewJWTSVIDRequest NewJWTSVIDResponse
+/spire.api.server.svid.v1.SVID/BatchNewWITSVID BatchNewWITSVIDRequest BatchNewWITSVIDResponse
+/spire.api.server.svid.v1.SVID/MintWITSVID MintWITSVIDRequest MintWITSVIDResponse
 /spire.api.server.entry.v1.Entry/CountEntries CountEntriesRequest CountEntriesResponse
 /spire.api.server.entry.v1.Entry/ListEntries ListEntriesRequest ListEntriesResponse
 /spire.api.server.entry.v1.Entry/GetEntry GetEntryRequest Entry
