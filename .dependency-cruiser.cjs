@@ -166,7 +166,12 @@ module.exports = {
       '^src/x509/library\\.ts$',
       'A slow and careful second opinion, in one file that is imported late.',
     ),
-    only('koffi', 'node_modules/koffi/', '^src/attestation/peer/linux\\.ts$', 'Native calls are dangerous: there is one file of them.'),
+    only(
+      'koffi',
+      'node_modules/koffi/',
+      '^src/(attestation/peer/linux|ca/keys/pkcs11-library)\\.ts$',
+      'Native calls are dangerous: there are two files of them.',
+    ),
     only('node-vault', 'node_modules/node-vault/', '^src/ca/vault/wire\\.ts$', 'The wire to Vault, nothing more.'),
     only(
       'a vault is spoken to by its drivers',

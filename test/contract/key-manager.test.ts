@@ -7,6 +7,7 @@ import { formatPolicy, sessionRights, transitRights } from '../../src/ca/vault/r
 import { systemClock } from '../../src/kernel/clock.ts'
 import type { PeerName } from '../../tools/peers/table.ts'
 import { OpenBao } from '../support/openbao.ts'
+import { softHsm } from '../support/softhsm.ts'
 import { describeWithPeer } from '../support/peers.ts'
 import { checked, type KeyManager } from '../../src/ca/key-manager.ts'
 import { utf8 } from '../../src/kernel/bytes.ts'
@@ -29,6 +30,13 @@ const counterparts: Record<
 > = {
   memory: { open: async () => alone({}) },
   disk: { open: async (folder) => alone({ directory: join(folder, 'keys') }) },
+  pkcs11: {
+    peer: 'softhsm',
+    async open(folder, program) {
+      const token = await softHsm(folder, program)
+      return alone({ module: token.module, token: token.label, pin: { env: token.pin } })
+    },
+  },
   'vault-transit': {
     peer: 'openbao',
     async open(folder, program) {

@@ -1,6 +1,7 @@
 import { goProgram } from './go.ts'
 import type { Peer } from './peer.ts'
 import { pythonBinary, pythonProgram } from './python.ts'
+import { systemProgram } from './system.ts'
 
 export const peers = {
   envoy: pythonBinary({
@@ -22,6 +23,37 @@ export const peers = {
   'go-spiffe': goProgram({ name: 'go-spiffe', purpose: 'a workload on the Go library', version: '2.9.0' }),
   'py-spiffe': pythonProgram({ name: 'py-spiffe', purpose: 'a workload on the Python library', version: '0.3.2' }),
   'spire-api': goProgram({ name: 'spire-api', purpose: 'an agent and an operator on the published SPIRE API', version: '1.2.5' }),
+  softhsm: systemProgram({
+    name: 'softhsm',
+    purpose: 'the PKCS #11 device that keeps our keys',
+    version: '2.6',
+    probe: ['--version'],
+    packages: ['softhsm2', 'libsofthsm2'],
+    files: [
+      { file: 'softhsm2-util', folders: ['/usr/bin', '/usr/local/bin', '/opt/homebrew/bin'] },
+      {
+        file: 'libsofthsm2.so',
+        folders: [
+          '/usr/lib/softhsm',
+          '/usr/lib/x86_64-linux-gnu/softhsm',
+          '/usr/lib/aarch64-linux-gnu/softhsm',
+          '/usr/lib64/softhsm',
+          '/usr/local/lib/softhsm',
+          '/opt/homebrew/lib/softhsm',
+        ],
+      },
+    ],
+    elsewhere: 'install softhsm2 (Fedora: dnf install softhsm; macOS: brew install softhsm), then run it again',
+  }),
+  certtool: systemProgram({
+    name: 'certtool',
+    purpose: "GnuTLS's opinion of our certificates",
+    version: '3',
+    probe: ['--version'],
+    packages: ['gnutls-bin'],
+    files: [{ file: 'certtool', folders: ['/usr/bin', '/usr/local/bin'] }],
+    elsewhere: 'install GnuTLS (Fedora: dnf install gnutls-utils; macOS: brew install gnutls, and link gnutls-certtool as certtool)',
+  }),
 } as const satisfies Record<string, Peer>
 
 export type PeerName = keyof typeof peers
