@@ -119,8 +119,8 @@ module.exports = {
       name: 'drivers do not know each other',
       severity: 'error',
       comment: 'A driver imports its port, lower floors and its library.',
-      from: { path: '^src/((?:ca|attestation|audit)/[^/]+)/([^/]+)\\.ts$' },
-      // A driver that is more than one file names the others after itself: vault.ts, vault-wire.ts.
+      from: { path: '^src/((?:ca|attestation|audit)/[^/]+)/([^/-]+)[^/]*\\.ts$' },
+      // A driver that is more than one file names the others after itself: pkcs11.ts, pkcs11-thread.ts.
       to: { path: drivers, pathNot: '^src/$1/$2[-.]' },
     },
     only(
