@@ -98,6 +98,9 @@ export function rbacFilters(compiled: CompiledPolicies, trustDomains: readonly T
   const told = [
     ...notes,
     ...[...custom.keys()].map((provider) => `the provider \`${provider}\` is not known here: what its CUSTOM policies match is refused`),
+    ...(compiled.tokens.length > 0
+      ? ['tokens of end users are read by the filter `envoy.filters.http.jwt_authn`, which is not delivered']
+      : []),
     ...(audit ? ['AUDIT policies mark nothing here: the proxy has no filter for them'] : []),
   ]
   return { deny: create(RBACSchema, denying && { rules: denying }), allow: create(RBACSchema, allow && { rules: allow }), notes: told }
@@ -155,9 +158,7 @@ function notesOn({ mode, custom, audit, deny, allow, tokens }: CompiledPolicies,
   const rules = [...custom, ...audit, ...deny, ...allow]
   const readsTokens = rules.some((rule) => clausesOf(rule).some(({ on }) => on === 'claim' || on === 'request.auth.principal'))
   if (point === 'http') {
-    return readsTokens || tokens.length > 0
-      ? ['end-user tokens are read by the filter `envoy.filters.http.jwt_authn`: without it no request has one']
-      : []
+    return readsTokens && tokens.length === 0 ? ['rules ask about tokens of end users, and no `RequestAuthentication` here reads any'] : []
   }
   return rules
     .filter(({ needsHttp }) => needsHttp)

@@ -1,6 +1,7 @@
 /** What commands work with. Everything that needs another room is handed in by `main/cli.ts`. */
 import type { Clock, Instant } from '../kernel/clock.ts'
 import type { Duration } from '../kernel/duration.ts'
+import type { CompiledPolicies } from '../policy/compile.ts'
 import type { PolicyDocument } from '../policy/policy-set.ts'
 import type { Terminal } from './output.ts'
 
@@ -12,6 +13,7 @@ export interface Context {
   readonly disk: Disk
   readonly programs: Programs
   readonly vaults: Vaults
+  readonly proxies: Proxies
   /** The agent's socket as a workload sees it; the address as `unix:///path`, or what `SPIFFE_ENDPOINT_SOCKET` says. */
   openWorkloadApi(address: string | undefined): WorkloadApi
   /** The agent's private socket. */
@@ -26,6 +28,8 @@ export interface Disk {
   read(path: string): Promise<string>
   /** The same of a file that may be no text. @throws Failure `usage.no-file` */
   readBytes(path: string): Promise<Uint8Array>
+  /** The lines of a text file, as they come; `-` is standard input. @throws Failure `usage.no-file` */
+  lines(path: string): AsyncIterable<string>
   /** Every `.yaml` and `.yml` file under these paths, in order of name. @throws Failure `usage.no-file` */
   yamlFiles(paths: readonly string[]): Promise<readonly PolicyDocument[]>
   /** Mode 0600 for secrets, 0644 for the rest; the directory is made. */
@@ -86,6 +90,15 @@ export interface Vaults {
   policy(choice: VaultChoice): Promise<{ readonly rights: readonly VaultRight[]; readonly hcl: string }>
   /** Logs in as the server would and looks at everything that it will need. @throws Failure `config.*`, `usage.no-vault` */
   check(config: ConfigChoice, signal: AbortSignal): Promise<readonly VaultReport[]>
+}
+
+/** What policies become in a proxy. */
+export interface Proxies {
+  /** In order; `notes` say what the filters do not do. @throws Failure `rbac.not-enforceable` */
+  filters(
+    compiled: CompiledPolicies,
+    options: { readonly trustDomains: readonly string[]; readonly providers: Readonly<Record<string, string>> },
+  ): Promise<{ readonly http: readonly object[]; readonly network: readonly object[]; readonly notes: readonly string[] }>
 }
 
 export interface HeldX509Svid {

@@ -3,6 +3,9 @@ import { z } from 'zod'
 import { deadline } from '../kernel/clock.ts'
 import { seconds } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
+import type { LanguageOptions } from '../policy/language.ts'
+import { pathNormalizations } from '../policy/normalize.ts'
+import { parseTrustDomain } from '../spiffe/trust-domain.ts'
 import { expected } from './wording.ts'
 
 export const configFlags = {
@@ -45,6 +48,34 @@ export const parsed = <T>(parse: (text: string) => T, what = 'a text'): z.ZodTyp
       return z.NEVER
     }
   })
+
+/** How policies are read. */
+export const languageFlags = {
+  compat: z.enum(['istio']).optional().describe('decide as Istio does, holes included; by default strictly'),
+  rootNamespace: z
+    .string()
+    .optional()
+    .describe('the namespace whose policies apply everywhere (default: istio-system)')
+    .meta({ value: 'name' }),
+  trustDomainAliases: z.string().optional().describe("other names of the workloads' own trust domain").meta({ value: 'name,name' }),
+  pathNormalization: z.enum(pathNormalizations).optional().describe('what the proxies do to paths, with `--compat istio` (default: base)'),
+}
+
+/** The flags as the language means them. @throws Failure of the trust domain that is none */
+export function asLanguageOptions({
+  compat,
+  rootNamespace,
+  trustDomainAliases,
+  pathNormalization,
+}: z.infer<z.ZodObject<typeof languageFlags>>): LanguageOptions {
+  const aliases = (trustDomainAliases ?? '').split(',').filter((name) => name !== '')
+  return {
+    mode: compat ?? 'strict',
+    ...(rootNamespace === undefined ? {} : { rootNamespace }),
+    ...(pathNormalization === undefined ? {} : { pathNormalization }),
+    trustDomainAliases: aliases.map((name) => parseTrustDomain(name)),
+  }
+}
 
 /** A whole number from 1. */
 export const positive = parsed((text) => {

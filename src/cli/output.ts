@@ -11,7 +11,7 @@ export interface Shown {
 }
 
 /** How a result may be printed. */
-export type OutputForm = 'text' | 'json' | 'junit'
+export type OutputForm = 'text' | 'json' | 'junit' | 'yaml'
 
 /** Where a command prints. */
 export interface Terminal {

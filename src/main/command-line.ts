@@ -12,6 +12,7 @@ import { explainWorkload } from '../cli/commands/explain.ts'
 import { fetchBundles, fetchJwt, fetchX509, validateJwt } from '../cli/commands/fetch.ts'
 import { health } from '../cli/commands/health.ts'
 import { policyCheck, policyTest } from '../cli/commands/policy.ts'
+import { policyCompile, policyEval, policyNormalize } from '../cli/commands/policy-pipeline.ts'
 import { inspect } from '../cli/commands/inspect.ts'
 import { policyApply, policyHistory, policyList, policyRollback, policySign } from '../cli/commands/policy-release.ts'
 import { serverRun } from '../cli/commands/server.ts'
@@ -22,6 +23,7 @@ import { openOperatorApi, openWorkloadApi } from './apis.ts'
 import { auditor } from './auditor.ts'
 import { systemDisk } from './disk.ts'
 import { judge } from './judge.ts'
+import { proxies } from './proxies.ts'
 import { runProcess, terminal } from './process.ts'
 import { programs } from './programs.ts'
 import { vaults } from './vaults.ts'
@@ -47,6 +49,9 @@ const operations: readonly AnyCommand[] = [
   inspect,
   policyCheck,
   policyTest,
+  policyEval,
+  policyCompile,
+  policyNormalize,
   policyApply,
   policyList,
   policyHistory,
@@ -74,6 +79,7 @@ export async function main(args: readonly string[]): Promise<void> {
       disk: systemDisk,
       programs,
       vaults,
+      proxies,
       openWorkloadApi,
       openOperatorApi,
       judge,

@@ -1,5 +1,7 @@
 /** Files as commands need them. */
 import { lstat, mkdir, readdir, writeFile } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
+import { createInterface } from 'node:readline'
 import { dirname, join } from 'node:path'
 import type { Disk } from '../cli/context.ts'
 import { fromUtf8 } from '../kernel/bytes.ts'
@@ -12,7 +14,13 @@ export const systemDisk: Disk = {
   async readBytes(path) {
     const content = path === '-' ? await standardInput() : await systemFiles.read(path)
     if (content) return content
-    throw new Failure('invalid_argument', 'usage.no-file', { public: `\`${path}\` does not exist` })
+    throw noFile(path)
+  },
+
+  async *lines(path) {
+    if (path !== '-' && !(await lstat(path).catch(() => undefined))) throw noFile(path)
+    const input = path === '-' ? process.stdin : createReadStream(path)
+    yield* createInterface({ input, crlfDelay: Infinity })
   },
 
   async yamlFiles(paths) {
@@ -33,11 +41,13 @@ export const systemDisk: Disk = {
 /** The file itself, or the YAML files of a directory and of those below it, in order of name. */
 async function yamlUnder(path: string): Promise<string[]> {
   const info = await lstat(path).catch(() => undefined)
-  if (!info) throw new Failure('invalid_argument', 'usage.no-file', { public: `\`${path}\` does not exist` })
+  if (!info) throw noFile(path)
   if (!info.isDirectory()) return [path]
   const names = (await readdir(path, { recursive: true })).filter((name) => /\.ya?ml$/.test(name)).sort()
   return names.map((name) => join(path, name))
 }
+
+const noFile = (path: string): Failure => new Failure('invalid_argument', 'usage.no-file', { public: `\`${path}\` does not exist` })
 
 async function standardInput(): Promise<Uint8Array> {
   const parts: Buffer[] = []

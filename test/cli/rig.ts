@@ -9,6 +9,7 @@ import { WatchedValue } from '../../src/kernel/watched.ts'
 import { commands } from '../../src/main/command-line.ts'
 import { auditor } from '../../src/main/auditor.ts'
 import { judge } from '../../src/main/judge.ts'
+import { proxies } from '../../src/main/proxies.ts'
 import { systemDisk } from '../../src/main/disk.ts'
 import { exitCodeFor } from '../../src/main/process.ts'
 import { listenUnix } from '../../src/rpc/listen.ts'
@@ -41,6 +42,7 @@ export async function vidimus(args: readonly string[], wishes: Wishes = {}): Pro
     disk: systemDisk,
     programs: { run: refuse, effectiveConfig: refuse },
     vaults: { policy: refuse, check: refuse },
+    proxies,
     openWorkloadApi: refuse,
     openOperatorApi: refuse,
     judge,

@@ -6,7 +6,7 @@ import type { PolicyDocument, PolicySet } from '../../policy/policy-set.ts'
 import type { Problem } from '../../policy/yaml-tree.ts'
 import { command } from '../command.ts'
 import type { Disk } from '../context.ts'
-import { positional } from '../flags.ts'
+import { asLanguageOptions, languageFlags, positional } from '../flags.ts'
 import { counted } from '../output.ts'
 import { listed } from '../wording.ts'
 
@@ -16,12 +16,12 @@ export const pathsArgument = [{ name: 'paths', help: 'policy files, or directori
 export const policyCheck = command({
   name: 'policy check',
   summary: 'check policy files without applying them',
-  flags: z.strictObject({ paths }),
+  flags: z.strictObject({ paths, ...languageFlags }),
   positional: pathsArgument,
-  examples: ['vidimus policy check policies/'],
-  async run({ paths }, { disk }) {
+  examples: ['vidimus policy check policies/', 'vidimus policy check policies/ --compat istio'],
+  async run({ paths, ...language }, { disk }) {
     const documents = await policyFiles(disk, paths)
-    const { set, problems } = checkPolicies(documents)
+    const { set, problems } = checkPolicies(documents, asLanguageOptions(language))
     const text = set
       ? `${counted(set.policies.length, 'policy', 'policies')} in ${counted(documents.length, 'file')}: all valid`
       : mistakes(problems)
@@ -32,13 +32,13 @@ export const policyCheck = command({
 export const policyTest = command({
   name: 'policy test',
   summary: 'run the test files that stand beside policies',
-  flags: z.strictObject({ paths }),
+  flags: z.strictObject({ paths, ...languageFlags }),
   positional: pathsArgument,
   examples: ['vidimus policy test policies/'],
-  async run({ paths }, { disk, clock }) {
+  async run({ paths, ...language }, { disk, clock }) {
     const documents = await disk.yamlFiles(paths)
     const [tests, policies] = [documents.filter(isPolicyTestFile), documents.filter((document) => !isPolicyTestFile(document))]
-    const results = runPolicyTests(valid(policies), parsePolicyTests(tests), { at: clock.now() })
+    const results = runPolicyTests(valid(policies, asLanguageOptions(language)), parsePolicyTests(tests), { at: clock.now() })
     const failed = results.filter(({ passed }) => !passed)
     const lines = results.map(
       ({ test, passed, told }) => `${passed ? 'ok    ' : 'failed'}  ${test.name}${told.map((line) => `\n          ${line}`).join('')}`,
