@@ -5,9 +5,15 @@ import { type Outcome, tellVerdict } from '../../src/conformance/report.ts'
 import type { Rule } from '../../src/conformance/rule.ts'
 import { rules } from '../../src/conformance/rules.ts'
 import { runConformance } from '../../src/conformance/run.ts'
+import { Wire } from '../../src/conformance/wire.ts'
+import { certificatesOf, WorkloadApi } from '../../src/conformance/workload-api.ts'
 import { systemClock } from '../../src/kernel/clock.ts'
 import { seconds } from '../../src/kernel/duration.ts'
-import { type AgentProgram, eventually, idOf, Installation, type ServerProgram } from '../support/programs.ts'
+import { formatBundleDocument } from '../../src/spiffe/bundle-document.ts'
+import { parseCertificates } from '../../src/x509/certificate.ts'
+import { askGo } from '../support/go-judge.ts'
+import { describeWithPeer } from '../support/peers.ts'
+import { type AgentProgram, eventually, idOf, Installation, type ServerProgram, trustDomain } from '../support/programs.ts'
 
 let installation: Installation
 let server: ServerProgram
@@ -67,5 +73,28 @@ describe('an agent that serves four identities keeps', () => {
   const awaited = /^(?:W-|API-24|API-25|EP-16|EP-18|EP-14)/
   test.each(seen.filter(({ id }) => !awaited.test(id)))('$id $says', ({ id }) => {
     expect(tellVerdict(outcomes.get(id)!)).toBe('kept')
+  })
+
+  describeWithPeer('go-spiffe', 'and go-spiffe accepts', (found) => {
+    test('T-2 every certificate, token and bundle that is handed out', async () => {
+      await using wire = new Wire(agent.socket)
+      const api = WorkloadApi.over(wire, systemClock, 'db', AbortSignal.timeout(20_000))
+      const [x509, jwt, keySets] = [await api.x509(), await api.tokens('jwt'), await api.keySets('jwtBundles')]
+      const document = Buffer.from(keySets.get(`spiffe://${trustDomain}`)!).toString()
+      const bundle = await server.asOperator((admin, signal) => admin.bundle.find(signal))
+      const answers = askGo(found, [
+        ...x509.map((held) => {
+          const chain = certificatesOf(held).map(({ raw }) => raw)
+          return { kind: 'x509' as const, trustDomain, chain, roots: parseCertificates(held.bundleDer).map(({ raw }) => raw) }
+        }),
+        ...jwt.map(({ token }) => ({ kind: 'jwt' as const, trustDomain, text: token.text, audience: 'db', document })),
+        { kind: 'bundle', trustDomain, document: formatBundleDocument(bundle) },
+      ])
+      expect(answers).toEqual([
+        ...[...x509, ...jwt].map(({ spiffeId }) => ({ id: spiffeId })),
+        expect.objectContaining({ x509: bundle.x509Authorities.length, jwt: bundle.jwtAuthorities.length, sequence: `${bundle.sequence}` }),
+      ])
+      expect(answers).toHaveLength(9)
+    })
   })
 })

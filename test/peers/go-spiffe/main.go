@@ -39,13 +39,13 @@ const usage = `usage: client COMMAND [--socket unix:///path] [--timeout 10s] …
   dial --address H:P --id ID [--get /p]  mutual TLS to a server that must be ID; with --get, one HTTP request over it
   serve --id ID                          mutual TLS server on a free port of the loopback that only ID may call: prints its address, then a line for
                                          each request and each refusal, until its input ends or --timeout
-  parse-id --value V                     parse a SPIFFE ID
+  judge                                  say of each document on standard input, a JSON object a line, whether the library accepts it
 The socket defaults to SPIFFE_ENDPOINT_SOCKET.`
 
 type options struct {
-	socket, audience, token, id, address, get, value string
-	updates                                          int
-	timeout                                          time.Duration
+	socket, audience, token, id, address, get string
+	updates                                   int
+	timeout                                   time.Duration
 }
 
 var commands = map[string]func(context.Context, options) error{
@@ -57,7 +57,7 @@ var commands = map[string]func(context.Context, options) error{
 	"watch-x509": watchX509,
 	"dial":       dial,
 	"serve":      serve,
-	"parse-id":   parseID,
+	"judge":      judge,
 }
 
 func main() {
@@ -73,7 +73,6 @@ func main() {
 	flags.StringVar(&o.id, "id", "", "SPIFFE ID")
 	flags.StringVar(&o.address, "address", "", "server to dial")
 	flags.StringVar(&o.get, "get", "", "path to request")
-	flags.StringVar(&o.value, "value", "", "text to parse")
 	flags.IntVar(&o.updates, "updates", 1, "updates to wait for")
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "deadline for everything")
 	_ = flags.Parse(os.Args[2:])
@@ -336,15 +335,6 @@ type refusals struct{}
 func (refusals) Write(line []byte) (int, error) {
 	show(map[string]any{"refused": string(bytes.TrimSpace(line))})
 	return len(line), nil
-}
-
-func parseID(_ context.Context, o options) error {
-	id, err := spiffeid.FromString(o.value)
-	if err != nil {
-		return err
-	}
-	show(map[string]any{"id": id.String(), "trustDomain": id.TrustDomain().Name(), "path": id.Path()})
-	return nil
 }
 
 func connect(ctx context.Context, o options) (*workloadapi.Client, error) {
