@@ -12,6 +12,7 @@ const pages = [
   'CONTRIBUTING.md',
   'SECURITY.md',
   'docs/architecture.md',
+  'docs/conformance.md',
   'docs/adding-a-driver.md',
   'deploy/systemd/README.md',
   'deploy/envoy/README.md',
