@@ -7,7 +7,10 @@ import type { SpiffeId } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Workload } from './identities.ts'
 import type { ValidateJwt } from './jwt-validation.ts'
+import type { HeldWitSvid } from './wit-cache.ts'
 import type { SignedJwtSvid } from './upstream-server.ts'
+
+export type HintedWitSvid = HeldWitSvid & { readonly hint: string }
 
 /** What the agent's doors may ask of it. */
 export interface Agent {
@@ -33,4 +36,9 @@ export interface Agent {
   ): Promise<readonly (SignedJwtSvid & { readonly hint: string })[]>
   /** Whether a token holds for an audience. @throws Failure `jwt-svid.*` */
   readonly validateJwt: ValidateJwt
+  /**
+   * WIT-SVIDs of a workload, of all its identities or of the one named: at once, and again after each change. Absent where they are switched off.
+   * @throws Failure `workload.no-identity`, `wit.unavailable`, `wit.not-issued`
+   */
+  witSvids?(workload: Workload, spiffeId: SpiffeId | undefined, signal: AbortSignal): AsyncIterable<readonly HintedWitSvid[]>
 }

@@ -46,6 +46,11 @@ export class EntryIndex {
 /** False once an entry has expired. */
 export const isInForce = (entry: RegistrationEntry, at: Instant): boolean => entry.expiresAt === undefined || at < entry.expiresAt
 
+/** The same entry in the same revision; an entry that was removed and made again under its old id is another. */
+export function isSameEntry(a: RegistrationEntry, b: RegistrationEntry | undefined): boolean {
+  return b !== undefined && a.id === b.id && a.revision === b.revision && a.createdAt === b.createdAt
+}
+
 /**
  * The hints that go with entries in this order: each at most once, for the first entry that asks for it (API-14), and none that is longer
  * than clients have to take (API-27). The others keep their identity and lose the hint.

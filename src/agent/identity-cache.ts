@@ -14,7 +14,7 @@ import { renewalDue } from '../spiffe/lifetime.ts'
 import { formatSelector, type Selector, uniqueSelectors } from '../spiffe/selector.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { Bell } from './bell.ts'
-import { EntryIndex, isInForce, uniqueHints } from './entry-index.ts'
+import { EntryIndex, isInForce, isSameEntry, uniqueHints } from './entry-index.ts'
 import type { ConsideredEntry, HeldIdentity, WorkloadIdentities } from './identities.ts'
 import { isRejection } from './rejection.ts'
 import { retryDelay } from './retry.ts'
@@ -369,11 +369,6 @@ interface Failed {
   readonly failure: Failure
   readonly retryAt: Instant
   readonly delays: Generator<Duration, void, void>
-}
-
-/** The same entry in the same revision; an entry that was removed and made again under its old id is another. */
-function isSameEntry(a: RegistrationEntry, b: RegistrationEntry | undefined): boolean {
-  return b !== undefined && a.id === b.id && a.revision === b.revision && a.createdAt === b.createdAt
 }
 
 /** The same object for the same hint, so that what is unchanged can be recognised. */

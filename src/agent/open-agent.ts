@@ -28,6 +28,8 @@ import { PolicyFeed } from './policies.ts'
 import { isRejection } from './rejection.ts'
 import { Sync } from './sync.ts'
 import type { UpstreamServer } from './upstream-server.ts'
+import { WitCache, type WitCacheParts } from './wit-cache.ts'
+import { witSvidsOf } from './wit-svids.ts'
 
 export interface AgentParts extends Pick<World, 'clock' | 'random' | 'files' | 'log'> {
   readonly trustDomain: TrustDomain
@@ -47,6 +49,8 @@ export interface AgentParts extends Pick<World, 'clock' | 'random' | 'files' | '
   /** Who may sign policies; with none, nobody need sign them. */
   readonly policySigners?: readonly KeyObject[]
   readonly agentVersion: string
+  /** Whether workloads may ask for WIT-SVIDs, whose standard is incubating; false when left out. */
+  readonly witSvid?: boolean
 }
 
 /** An agent that has an identity. It serves what it knows; {@link run} keeps that fresh. */
@@ -116,6 +120,7 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
     identify: identifier({ collection, cache, documents: policies.documents, clock }),
     jwtSvids: (workload, audience, spiffeId, caller) => jwtSvidsOf(jwts, workload, { audience, spiffeId }, caller),
     validateJwt: jwtValidation(clock),
+    ...(parts.witSvid === true && witDoor({ upstream, bundle: own.bundle, clock, random, log })),
     explain: (pid, caller) => explain({ peers: parts.peers, collection, cache, clock }, pid, caller),
     status,
     serving: {
@@ -144,6 +149,11 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
       }
     },
   }
+}
+
+function witDoor(parts: WitCacheParts): Required<Pick<Agent, 'witSvids'>> {
+  const cache = new WitCache(parts)
+  return { witSvids: (workload, spiffeId, signal) => witSvidsOf({ ...parts, cache }, workload, spiffeId, signal) }
 }
 
 function mayRejoin({ reason }: Failure, own: OwnIdentity, { prover }: AgentParts): boolean {

@@ -63,6 +63,7 @@ export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<
       syncInterval,
       policySigners,
       agentVersion: version,
+      witSvid: config.experimental.witSvid,
     },
     stop,
   )

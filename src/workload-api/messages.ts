@@ -1,5 +1,6 @@
 /** What workloads hold, as the Workload API's messages. Each is serialised once and shared by all who get the same. */
 import type { JsonObject } from '@bufbuild/protobuf'
+import type { HintedWitSvid } from '../agent/agent.ts'
 import type { HeldIdentity, WorkloadIdentities } from '../agent/identities.ts'
 import type { SignedJwtSvid } from '../agent/upstream-server.ts'
 import { concat, utf8 } from '../kernel/bytes.ts'
@@ -7,12 +8,14 @@ import {
   JWTBundlesResponseSchema,
   JWTSVIDResponseSchema,
   ValidateJWTSVIDResponseSchema,
+  WITBundlesResponseSchema,
+  WITSVIDResponseSchema,
   X509BundlesResponseSchema,
   X509SVIDResponseSchema,
 } from '../rpc/gen/spiffe/workload/workload_pb.ts'
 import { encode, type Encoded } from '../rpc/handler.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
-import { formatJwtKeySet } from '../spiffe/bundle-document.ts'
+import { formatJwtKeySet, formatWitKeySet } from '../spiffe/bundle-document.ts'
 import { idOfTrustDomain, trustDomainOf } from '../spiffe/id.ts'
 import type { VerifiedJwtSvid } from '../spiffe/jwt-svid.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
@@ -35,6 +38,15 @@ export const jwtBundlesResponse = onceEach((held) =>
   encode(JWTBundlesResponseSchema, { bundles: byTrustDomain(held, (bundle) => utf8(formatJwtKeySet(bundle))) }),
 )
 
+/** The same of WIT keys (API-25). */
+export const witBundlesResponse = onceEach((held) => encode(WITBundlesResponseSchema, { bundles: byTrustDomain(held, formatWitKeySet) }))
+
+export function witSvidResponse(svids: readonly HintedWitSvid[]): Encoded {
+  return encode(WITSVIDResponseSchema, {
+    svids: svids.map(({ spiffeId, token, privateKeyJwk, hint }) => ({ spiffeId, witSvid: token, witSvidKey: privateKeyJwk, hint })),
+  })
+}
+
 export function jwtSvidResponse(svids: readonly (SignedJwtSvid & { readonly hint: string })[]): Encoded {
   return encode(JWTSVIDResponseSchema, { svids: svids.map(({ spiffeId, token, hint }) => ({ spiffeId, svid: token, hint })) })
 }
@@ -50,7 +62,7 @@ function x509Svid({ spiffeId, chainDer, privateKeyDer, hint }: HeldIdentity, bun
   return { spiffeId, x509Svid: chainDer, x509SvidKey: privateKeyDer, bundle: certificatesOf(bundle), hint }
 }
 
-function byTrustDomain(held: WorkloadIdentities, format: (bundle: TrustBundle) => Uint8Array): Record<string, Uint8Array> {
+function byTrustDomain<T>(held: WorkloadIdentities, format: (bundle: TrustBundle) => T): Record<string, T> {
   return Object.fromEntries([held.bundle, ...held.federated.values()].map((one) => [idOfTrustDomain(one.trustDomain), format(one)]))
 }
 

@@ -5,14 +5,22 @@ import type { WorkloadIdentities } from '../agent/identities.ts'
 import type { Peer } from '../attestation/peer.ts'
 import { sameBytes } from '../kernel/bytes.ts'
 import { Failure } from '../kernel/failure.ts'
-import { SpiffeWorkloadAPI } from '../rpc/gen/spiffe/workload/workload_pb.ts'
+import { SpiffeWorkloadAPI, type WITSVIDRequest } from '../rpc/gen/spiffe/workload/workload_pb.ts'
 import { type Call, type Encoded, mount, type Mounted } from '../rpc/handler.ts'
 import { parseSpiffeId } from '../spiffe/id.ts'
 import type { VerifiedJwtSvid } from '../spiffe/jwt-svid.ts'
-import { jwtBundlesResponse, jwtSvidResponse, validatedResponse, x509BundlesResponse, x509SvidResponse } from './messages.ts'
+import {
+  jwtBundlesResponse,
+  jwtSvidResponse,
+  validatedResponse,
+  witBundlesResponse,
+  witSvidResponse,
+  x509BundlesResponse,
+  x509SvidResponse,
+} from './messages.ts'
 
 /** The methods over an agent. Serve it behind `requireSecurityHeader`. */
-export function workloadApi(agent: Pick<Agent, 'trustDomain' | 'identify' | 'jwtSvids' | 'validateJwt'>): Mounted<Peer> {
+export function workloadApi(agent: Pick<Agent, 'trustDomain' | 'identify' | 'jwtSvids' | 'validateJwt' | 'witSvids'>): Mounted<Peer> {
   return mount<typeof SpiffeWorkloadAPI, Peer>(SpiffeWorkloadAPI, {
     fetchX509SVID: (_request, call) => push(agent, call, x509SvidResponse),
 
@@ -35,8 +43,7 @@ export function workloadApi(agent: Pick<Agent, 'trustDomain' | 'identify' | 'jwt
       return validatedResponse(await judged(() => agent.validateJwt(held, audience, svid)), agent.trustDomain)
     },
 
-    fetchWITSVID: notServed,
-    fetchWITBundles: notServed,
+    ...(hasWit(agent) ? witMethods(agent) : { fetchWITSVID: notServed, fetchWITBundles: notServed }),
   })
 }
 
@@ -49,15 +56,35 @@ async function* push(
   respond: (held: WorkloadIdentities) => Encoded,
 ): AsyncGenerator<Encoded, void, void> {
   const workload = await agent.identify(peer, signal)
+  yield* news(peer, workload.identities.changes(signal), (held) => respond(requireIdentity(workload, held)))
+}
+
+/** WIT-SVIDs with their keys (API-24), and their bundles (API-25). */
+function witMethods(agent: Pick<Agent, 'identify'> & Required<Pick<Agent, 'witSvids'>>) {
+  return {
+    async *fetchWITSVID({ spiffeId }: WITSVIDRequest, { peer, signal }: Call<Peer>) {
+      const wanted = spiffeId === '' ? undefined : parseSpiffeId(spiffeId)
+      const workload = await agent.identify(peer, signal)
+      yield* news(peer, agent.witSvids(workload, wanted, signal), witSvidResponse)
+    },
+    fetchWITBundles: (_request: unknown, call: Call<Peer>) => push(agent, call, witBundlesResponse),
+  }
+}
+
+/** One response for each state that differs from the one before. */
+async function* news<T>(peer: Peer, states: AsyncIterable<T>, respond: (state: T) => Encoded): AsyncGenerator<Encoded, void, void> {
   let told: Encoded | undefined
-  for await (const held of workload.identities.changes(signal)) {
-    requireIdentity(workload, held)
+  for await (const state of states) {
+    const response = respond(state)
     // A connection can outlive its process in the hands of a child: what is new is for the process that was attested.
     if (told && !peer.stillThere()) throw new Failure('unavailable', 'workload.gone', { public: 'the calling process has ended' })
-    const response = respond(held)
     if (!told || !sameBytes(told.bytes, response.bytes)) yield response
     told = response
   }
+}
+
+function hasWit<A extends Pick<Agent, 'witSvids'>>(agent: A): agent is A & Required<Pick<Agent, 'witSvids'>> {
+  return agent.witSvids !== undefined
 }
 
 /** What an agent that does not speak the profile answers (API-23, EP-15). */

@@ -49,6 +49,7 @@ export type RigOptions = Partial<Omit<FakeServerOptions, 'clock'>> & {
   run?: boolean
   prover?: NodeProver | undefined
   policySigners?: readonly KeyObject[]
+  witSvid?: boolean
 }
 
 /** An agent beside a server with real crypto, on a clock that the test moves. */
@@ -58,7 +59,7 @@ export async function startAgent(options: RigOptions = {}): Promise<Rig> {
   const directory = options.directory ?? mkdtempSync(join(tmpdir(), 'va-'))
   const stopping = new AbortController()
   const parts = await agentParts({ clock, server, directory, log: options.log ?? silentLog })
-  const agent = await openAgent({ ...parts, ...chosen(options) }, stopping.signal)
+  const agent = await openAgent({ ...parts, ...chosen(options), witSvid: options.witSvid ?? false }, stopping.signal)
   const ended = options.run === false ? Promise.resolve(undefined) : agent.run(stopping.signal).catch((error: unknown) => error)
   const stop = async () => {
     stopping.abort()

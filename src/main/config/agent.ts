@@ -31,6 +31,8 @@ export const agentConfigSchema = z.strictObject({
       trustedKeys: z.array(z.string().min(1)).max(16).default([]),
     })
     .prefault({}),
+  /** What may change with its standard: WIT-SVIDs are incubating. */
+  experimental: z.strictObject({ witSvid: z.boolean().default(false) }).prefault({}),
   log,
   shutdownGrace: durationBetween(seconds(1), minutes(10)).prefault('10s'),
 })
