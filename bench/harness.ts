@@ -31,12 +31,17 @@ export interface Figure {
   readonly p99_ms?: number
   /** Resident memory of the process that serves. */
   readonly rss_mb?: number
+  /** The longest that the thread of JavaScript worked without a turn for anybody else, in its own CPU time: above {@link longestHeldMs} the bench fails. */
+  readonly held_ms?: number
   /** `value` beside what `of` names, measured in the same run. */
   readonly ratio?: number
   readonly of?: string
   /** Operations measured. */
   readonly n: number
 }
+
+/** What the house allows anybody to work at once on the thread that everybody shares. */
+export const longestHeldMs = 10
 
 /** What {@link load} and {@link repeat} counted. */
 export interface Rate {
@@ -126,13 +131,41 @@ export function figureOf({ perSecond, count, cpuUsEach, latency }: Rate, unit: s
   }
 }
 
-/** {@link figureOf} beside what OpenSSL does with a P-256 key on one core. */
-export async function figureBesideOpenssl(rate: Rate, unit: string, deed: 'sign' | 'verify'): Promise<Figure> {
-  const raw = (await opensslP256())?.[deed]
+/** {@link figureOf} beside what OpenSSL does with such a key on one core. */
+export async function figureBesideOpenssl(
+  rate: Rate,
+  unit: string,
+  deed: 'sign' | 'verify',
+  algorithm: 'ecdsap256' | 'rsa2048' = 'ecdsap256',
+): Promise<Figure> {
+  const raw = (await opensslSpeed(algorithm))?.[deed]
   const figure = figureOf(rate, unit)
   return raw === undefined
     ? figure
-    : { ...figure, ratio: rounded(rate.perSecond / raw), of: `openssl ecdsap256 ${deed}, one core, same run` }
+    : { ...figure, ratio: rounded(rate.perSecond / raw), of: `openssl ${algorithm} ${deed}, one core, same run` }
+}
+
+/**
+ * Watches how long this thread works at once while `deed` runs. CPU time is counted, so that what other programs take does not count.
+ * @returns what the deed returns, and the longest such time in milliseconds
+ */
+export async function watched<T>(deed: () => Promise<T>): Promise<{ readonly value: T; readonly heldMs: number }> {
+  const used = () => {
+    const { user, system } = process.threadCpuUsage()
+    return (user + system) / 1000
+  }
+  let before = used()
+  let heldMs = 0
+  const timer = setInterval(() => {
+    const now = used()
+    heldMs = Math.max(heldMs, now - before)
+    before = now
+  }, 1)
+  try {
+    return { value: await deed(), heldMs: rounded(heldMs) }
+  } finally {
+    clearInterval(timer)
+  }
 }
 
 /** Of a running process, user and system together; undefined where the system does not tell. */
@@ -225,18 +258,22 @@ function each(before: number | undefined, after: number | undefined, count: numb
   return before === undefined || after === undefined || count === 0 ? undefined : ((after - before) * 1e6) / count
 }
 
-let measured: Promise<{ readonly sign: number; readonly verify: number } | undefined> | undefined
+type Speed = { readonly sign: number; readonly verify: number } | undefined
+const measured = new Map<string, Promise<Speed>>()
 
-/** Raw P-256 signatures and verifications a second, measured once a run; undefined where there is no openssl. */
-function opensslP256(): Promise<{ readonly sign: number; readonly verify: number } | undefined> {
-  measured ??= promisify(execFile)('openssl', ['speed', '-seconds', '2', 'ecdsap256']).then(
+/** Raw signatures and verifications a second, measured once a run; undefined where there is no openssl. */
+function opensslSpeed(algorithm: string): Promise<Speed> {
+  const known = measured.get(algorithm)
+  if (known) return known
+  const measuring = promisify(execFile)('openssl', ['speed', '-seconds', '2', algorithm]).then(
     ({ stdout }) => {
       const [sign, verify] = stdout.trim().split('\n').at(-1)!.trim().split(/\s+/).slice(-2).map(Number)
       return sign && verify ? { sign, verify } : undefined
     },
     () => undefined,
   )
-  return measured
+  measured.set(algorithm, measuring)
+  return measuring
 }
 
 const warmUpOf = ({ seconds }: Effort): number => Math.min(2, seconds / 2)

@@ -4,7 +4,7 @@
  */
 import { parseArgs } from 'node:util'
 import { extAuthz } from './ext-authz.ts'
-import type { Bench, Effort, Figure } from './harness.ts'
+import { type Bench, type Effort, type Figure, longestHeldMs } from './harness.ts'
 import { issuance } from './issuance.ts'
 import { policy } from './policy.ts'
 import { server } from './server.ts'
@@ -62,6 +62,10 @@ async function measureAll(chosen: readonly Bench[], effort: Effort): Promise<num
       const figure = await run(effort)
       console.log(JSON.stringify({ bench: name, ...figure }))
       rows.push(rowOf(name, figure))
+      if (figure.held_ms !== undefined && figure.held_ms > longestHeldMs) {
+        failed = true
+        console.error(`${name} failed: the thread was held for ${figure.held_ms} ms, at most ${longestHeldMs} are allowed`)
+      }
     } catch (error) {
       failed = true
       console.error(`${name} failed: ${error instanceof Error ? error.message : String(error)}`)

@@ -149,5 +149,5 @@ const recordPattern = /^\{"event":(\{.*\}),"previous":"([0-9a-f]{64})","hash":"(
 /** What the first line of a chain follows from. */
 export const noHash = '0'.repeat(64)
 /** Small enough that those who go on after one do not hold up everybody else. */
-const maxBatch = 64
+const maxBatch = 32
 const maxWaiting = 65_536

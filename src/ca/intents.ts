@@ -301,7 +301,7 @@ class IntentLog implements Intents {
 
   async #copy(segment: Segment, signal: AbortSignal): Promise<void> {
     const { records, files, directory, log, clock } = this.#ports
-    const { intents, settled } = await readSegment(this.#ports, segment.number)
+    const { intents, settled } = await readSegment(this.#ports, segment.number, () => clock.sleep(1, signal))
     for (let from = 0; from < intents.length; from += copiedAtOnce) {
       const part = intents
         .slice(from, from + copiedAtOnce)
@@ -334,7 +334,8 @@ interface ReadSegment {
   readonly size: number
 }
 
-async function readSegment({ files, directory }: IntentsPorts, number: number): Promise<ReadSegment> {
+/** `turn` is awaited now and then, so that others have theirs. */
+async function readSegment({ files, directory }: IntentsPorts, number: number, turn?: () => Promise<void>): Promise<ReadSegment> {
   const content = (await files.read(pathOf(directory, number))) ?? new Uint8Array()
   const lines = Buffer.from(content).toString('utf8').split('\n')
   // Nothing was signed for a line that was not written to its end.
@@ -342,7 +343,8 @@ async function readSegment({ files, directory }: IntentsPorts, number: number): 
   const intents: Intent[] = []
   const settled = new Map<string, Outcome>()
   let damaged = 0
-  for (const line of lines) {
+  for (const [index, line] of lines.entries()) {
+    if (turn && index % linesATurn === linesATurn - 1) await turn()
     const said = read(line)
     if (!said) damaged++
     else if (said.intent) intents.push(said.intent)
@@ -375,12 +377,13 @@ function numberIn(name: string): number | undefined {
   return digits === undefined ? undefined : Number(digits)
 }
 
-const maxGroup = 64
+const maxGroup = 32
 const maxWaiting = 8192
 /** Below what one read takes. */
 const maxSegmentBytes = 4 * 1024 * 1024
 const maxSegmentAge = seconds(10)
 const pause = seconds(1)
-const copiedAtOnce = 64
-const betweenCopies = 20
+const linesATurn = 256
+const copiedAtOnce = 32
+const betweenCopies = 10
 const pruneEvery = minutes(10)

@@ -6,15 +6,16 @@ import type { Clock, Instant } from '../kernel/clock.ts'
 import { seconds } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import { uuid, type Random } from '../kernel/random.ts'
-import { bundleSet } from '../spiffe/bundle-set.ts'
-import { makeJwtSvid, verifyJwtSvid } from '../spiffe/jwt-svid.ts'
+import { makeJwtSvid } from '../spiffe/jwt-svid.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import { keyTypes } from '../x509/key-type.ts'
 import { importPublicKey } from '../x509/signature.ts'
 import type { IssuedJwtSvid, JwtSvidRequest } from './certificate-authority.ts'
 import type { Intents } from './intents.ts'
 import { purposeIn, recordedSigner } from './issuance.ts'
 import type { JwtMaterial } from './journal.ts'
 import { lifetimeFor, type IssuanceProfile } from './profile.ts'
+import { checkToken } from './workbench.ts'
 import { demandOurs, demandTimeLeft, type Signing } from './x509-authority.ts'
 
 /** What {@link issueJwtSvid} stands on. */
@@ -59,7 +60,13 @@ export async function issueJwtSvid(request: JwtSvidRequest, ports: JwtPorts, sig
   const { signer, settle } = recordedSigner(key, intent, ports.intents)
   try {
     const token = await makeJwtSvid(signer, kid, { spiffeId, audience, issuedAt, expiresAt, jti }, signal)
-    await demandValid(token, { audience: audience[0]!, at: issuedAt, trustDomain, kid, publicKey })
+    const claims = { sub: spiffeId, aud: audience, iat: issuedAt / 1000, exp: expiresAt / 1000, jti }
+    checkToken({
+      token,
+      header: { alg: keyTypes[key.keyType].jws, kid, typ: 'JWT' },
+      claims,
+      signer: { keyType: key.keyType, publicKey },
+    })
     await ports.audit.append(jwtSvidIssued({ spiffeId, jti, expiresAt, keyId: kid, audience }, context))
     settle('issued')
     return { spiffeId, token, issuedAt, expiresAt }
@@ -93,33 +100,6 @@ function demandTime(issuedAt: Instant, expiresAt: Instant): void {
   throw new Failure('failed_precondition', 'ca.entry-expired', { public: 'the registration entry has expired, or is about to' })
 }
 
-/** C-21: read and verified as a stranger would. */
-async function demandValid(
-  token: string,
-  told: {
-    readonly audience: string
-    readonly at: number
-    readonly trustDomain: TrustDomain
-    readonly kid: string
-    readonly publicKey: Uint8Array
-  },
-): Promise<void> {
-  const { audience, at, trustDomain, kid, publicKey } = told
-  const bundle = {
-    trustDomain,
-    x509Authorities: [],
-    jwtAuthorities: [{ keyId: kid, publicKey, tainted: false }],
-    witAuthorities: [],
-    sequence: 0n,
-  }
-  try {
-    await verifyJwtSvid(token, bundleSet([bundle]), audience, at)
-  } catch (cause) {
-    throw new Failure('internal', 'issuance.bad-token', { public: 'nothing was issued: a token does not verify', cause })
-  }
-}
-
-/** A moment as tokens can tell it. */
 export const wholeSecond = (moment: number): number => Math.floor(moment / seconds(1)) * seconds(1)
 /** 192 bits: enough that two keys never share a name. */
 const keyIdLength = 32

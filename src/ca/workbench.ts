@@ -3,7 +3,8 @@
  * and the check of what came out (C-8, C-9). It waits for nothing, and runs on whichever thread there is.
  * INVARIANT: no other file of this room assembles a certificate.
  */
-import { hex, sameBytes } from '../kernel/bytes.ts'
+import { isDeepStrictEqual } from 'node:util'
+import { base64url, fromBase64url, fromUtf8, hex, sameBytes, utf8 } from '../kernel/bytes.ts'
 import type { Instant } from '../kernel/clock.ts'
 import type { Duration } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
@@ -15,7 +16,7 @@ import type { KeyType } from '../x509/key-type.ts'
 import { readByLibrary } from '../x509/library.ts'
 import { encodeName, type NameAttribute } from '../x509/name.ts'
 import { oid } from '../x509/oid.ts'
-import { importPublicKey, signatureAlgorithmOf, verifySignature, type Signer } from '../x509/signature.ts'
+import { fromJoseSignature, importPublicKey, signatureAlgorithmOf, verifySignature, type Signer } from '../x509/signature.ts'
 import { assemble, keyIdentifier, toBeSigned, type CertificateTemplate } from '../x509/template.ts'
 import { lint, type Expected } from './lint.ts'
 
@@ -71,6 +72,14 @@ export interface Draft {
 export interface Completion {
   readonly tbs: Uint8Array
   readonly signature: Uint8Array
+  readonly signer: Pick<Signer, 'keyType' | 'publicKey'>
+}
+
+/** A token that was just signed, and what it must say. */
+export interface TokenCheck {
+  readonly token: string
+  readonly header: Readonly<Record<string, string>>
+  readonly claims: Readonly<Record<string, string | number | readonly string[]>>
   readonly signer: Pick<Signer, 'keyType' | 'publicKey'>
 }
 
@@ -193,6 +202,26 @@ export function complete({ tbs, signature, signer }: Completion): Uint8Array {
     throw broken('bad-signature', 'the key manager made a signature that does not hold')
   }
   return der
+}
+
+/**
+ * Whether a token says what was ordered and nothing else, under a signature that holds (C-21): read from its text, not from what it was made of.
+ * @throws Failure `issuance.bad-token`
+ */
+export function checkToken({ token, header, claims, signer }: TokenCheck): void {
+  const [head = '', body = '', signature = '', ...more] = token.split('.')
+  const { keyType, publicKey } = signer
+  if (more.length > 0 || !says(head, header) || !says(body, claims)) throw broken('bad-token', 'a token differs from what was ordered')
+  const signed = fromJoseSignature(keyType, fromBase64url(signature))
+  if (!verifySignature(importPublicKey(publicKey), signatureAlgorithmOf(keyType), utf8(`${head}.${body}`), signed)) {
+    throw broken('bad-token', 'the key manager made a signature that does not hold')
+  }
+}
+
+/** Whether a part of a token is an object of these values and no others. */
+function says(part: string, values: Readonly<Record<string, unknown>>): boolean {
+  const read: unknown = JSON.parse(fromUtf8(fromBase64url(part)))
+  return isDeepStrictEqual(read, values) && base64url(fromBase64url(part)) === part
 }
 
 /** Unlike any other authority's: some verifiers give up on many issuers of one name (golang/go 65142). */

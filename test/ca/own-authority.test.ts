@@ -1,4 +1,7 @@
 import { describe, expect, test } from 'vitest'
+import type { KeyManager } from '../../src/ca/key-manager.ts'
+import { memory } from '../../src/ca/keys/memory.ts'
+import { checkToken } from '../../src/ca/workbench.ts'
 import type { X509SvidRequest } from '../../src/ca/certificate-authority.ts'
 import { selfSigned } from '../../src/ca/upstream/self-signed.ts'
 import { verifyTrail } from '../../src/audit/verify.ts'
@@ -139,5 +142,40 @@ describe('opening', () => {
     ).rejects.toMatchObject({
       reason: 'upstream.empty-chain',
     })
+  })
+})
+
+describe('C-9 C-21 a token leaves only if it says what was ordered under a signature that holds', () => {
+  const lying = (how: (signature: Uint8Array) => Uint8Array): Promise<KeyManager> =>
+    memory.open({}, testWorld()).then((keys) => ({
+      ...keys,
+      async create(id, type, signal) {
+        const key = await keys.create(id, type, signal)
+        const isToken = (message: Uint8Array) => message[0] === 'e'.charCodeAt(0)
+        return { ...key, sign: async (message, stop) => (isToken(message) ? how(await key.sign(message, stop)) : key.sign(message, stop)) }
+      },
+    }))
+
+  test.for([
+    ['with one flipped bit', (signature: Uint8Array) => signature.map((byte, index) => (index === 20 ? byte ^ 1 : byte))],
+    ['of another message', () => new Uint8Array(Buffer.from('3006020101020101', 'hex'))],
+  ] as const)('a signature %s', async ([, how]) => {
+    await using opened = await openTestAuthority({ keys: await lying(how) })
+    await expect(opened.ca.issueJwtSvid({ spiffeId: workload, audience: ['a'], context: {} }, never)).rejects.toMatchObject({
+      reason: 'issuance.bad-token',
+    })
+    expect([...opened.intents.outcomes.values()].at(-1)).toBe('withheld')
+  })
+
+  test('a token that says something else', () => {
+    const signer = { keyType: 'ec-p256', publicKey: new Uint8Array() } as const
+    const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+    const token = `${part({ alg: 'ES256' })}.${part({ sub: 'a', admin: true })}.AAAA`
+    const check = (changes: object) => () => checkToken({ token, header: { alg: 'ES256' }, claims: { sub: 'a' }, signer, ...changes })
+    expect(check({})).toThrow(expect.objectContaining({ reason: 'issuance.bad-token' }))
+    expect(check({ header: { alg: 'none' }, claims: { sub: 'a', admin: true } })).toThrow(
+      expect.objectContaining({ reason: 'issuance.bad-token' }),
+    )
+    expect(check({ token: `${token}.e30` })).toThrow(expect.objectContaining({ reason: 'issuance.bad-token' }))
   })
 })
