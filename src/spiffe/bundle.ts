@@ -1,6 +1,6 @@
 /** Trust bundles: SPIFFE Trust Domain and Bundle, section 4. */
 import type { Instant } from '../kernel/clock.ts'
-import type { Duration } from '../kernel/duration.ts'
+import { minutes, seconds, type Duration } from '../kernel/duration.ts'
 import type { Certificate } from '../x509/certificate.ts'
 import type { TrustDomain } from './trust-domain.ts'
 
@@ -32,4 +32,9 @@ export interface TrustBundle {
   /** Grows with every change of content (B-2). */
   readonly sequence: bigint
   readonly refreshHint?: Duration
+}
+
+/** How long after one reading of another trust domain's bundle the next is due: as it hints, else five minutes (B-14); never less than ten seconds. */
+export function refreshInterval({ refreshHint }: Pick<TrustBundle, 'refreshHint'>): Duration {
+  return Math.max(refreshHint ?? minutes(5), seconds(10))
 }

@@ -29,6 +29,33 @@ export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
+/** Writes a value with two spaces a level, integers of any size among it; members that are undefined are left out. */
+export function formatJson(value: JsonValue, margin = ''): string {
+  if (typeof value === 'bigint') return String(value)
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value)
+  const inner = `${margin}  `
+  if (isJsonList(value))
+    return between(
+      '[]',
+      margin,
+      value.map((each) => formatJson(each, inner)),
+    )
+  const members = Object.entries(value).filter((member): member is [string, JsonValue] => member[1] !== undefined)
+  return between(
+    '{}',
+    margin,
+    members.map(([name, each]) => `${JSON.stringify(name)}: ${formatJson(each, inner)}`),
+  )
+}
+
+function between(brackets: '[]' | '{}', margin: string, parts: readonly string[]): string {
+  return parts.length === 0 ? brackets : `${brackets[0]}\n${margin}  ${parts.join(`,\n${margin}  `)}\n${margin}${brackets[1]}`
+}
+
+export function isJsonList(value: unknown): value is readonly JsonValue[] {
+  return Array.isArray(value)
+}
+
 /** One pass over one text. */
 class Reading {
   readonly #text: string

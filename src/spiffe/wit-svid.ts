@@ -8,7 +8,7 @@ import { importStrangersKey, type Signer } from '../x509/signature.ts'
 import type { BundleSet } from './bundle-set.ts'
 import { demandNone, type Flaws } from './flaws.ts'
 import { trustDomainOf, type SpiffeId } from './id.ts'
-import { formatJwk, readJwk, type Jwk } from './jwk.ts'
+import { formatJwk, readJwk } from './jwk.ts'
 import { isJsonObject, type JsonObject } from './json.ts'
 import {
   algorithmFlaws,
@@ -173,7 +173,7 @@ function* typeFlaws(kind: TokenKind, header: JsonObject, type: string): Flaws {
   if (header['crit'] !== undefined) yield refused(kind, 'critical', 'a token has a critical header, which is not understood')
 }
 
-function proofJwk({ proofKey, proofAlgorithm }: WitSvidContent): Jwk {
+function proofJwk({ proofKey, proofAlgorithm }: WitSvidContent): object {
   const key = importStrangersKey(proofKey)
   const algorithm = proofAlgorithm ?? algorithmsOf(key)[0]
   if (algorithm === undefined || !algorithmsOf(key).includes(algorithm)) {

@@ -1,7 +1,7 @@
 /** The agent's socket as a Node service uses it: answers of the wire become values of the domain, verified where they can be. */
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto'
 import type { Clock, Instant } from '../kernel/clock.ts'
-import { sameBytes } from '../kernel/bytes.ts'
+import { fromUtf8, sameBytes } from '../kernel/bytes.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { LanguageOptions } from '../policy/language.ts'
 import { parseLanguageOptions } from '../policy/options.ts'
@@ -10,7 +10,7 @@ import type { WorkloadFacts } from '../policy/compile.ts'
 import { type Channel, clientOf, connectTcp, connectUnix } from '../rpc/client.ts'
 import { SpiffeWorkloadAPI, type X509SVID, type X509SVIDResponse } from '../rpc/gen/spiffe/workload/workload_pb.ts'
 import { WorkloadPolicies, type WorkloadPolicySet } from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
-import { parseBundleDocument } from '../spiffe/bundle-document.ts'
+import { parseKeySet } from '../spiffe/bundle-document.ts'
 import { bundleSet, type BundleSet } from '../spiffe/bundle-set.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import { parseSpiffeId, trustDomainOf, type SpiffeId } from '../spiffe/id.ts'
@@ -140,8 +140,8 @@ function bundleOf(trustDomain: TrustDomain, der: Uint8Array): TrustBundle {
 
 /** The keys of a Workload API answer have no `use`; here they are all for JWT-SVIDs (API-19). */
 function jwtBundle(trustDomain: TrustDomain, keySet: Uint8Array): TrustBundle {
-  const { keys } = JSON.parse(Buffer.from(keySet).toString('utf8')) as { keys: object[] }
-  return parseBundleDocument(trustDomain, JSON.stringify({ keys: keys.map((key) => ({ ...key, use: 'jwt-svid' })) }))
+  const jwtAuthorities = parseKeySet('jwt-svid', fromUtf8(keySet))
+  return { trustDomain, x509Authorities: [], jwtAuthorities, witAuthorities: [], sequence: 0n }
 }
 
 function policyUpdateOf({ version, documents, options, spiffeIds, selectors }: WorkloadPolicySet): WorkloadPolicyUpdate {

@@ -1,13 +1,6 @@
 import { beforeAll, describe, expect, test } from 'vitest'
 import { base64url, utf8 } from '../../src/kernel/bytes.ts'
 import { minutes, seconds } from '../../src/kernel/duration.ts'
-import {
-  formatBundleDocument,
-  formatJwtKeySet,
-  parseBundle,
-  parseBundleDocument,
-  sameAuthorities,
-} from '../../src/spiffe/bundle-document.ts'
 import { bundleSet } from '../../src/spiffe/bundle-set.ts'
 import type { TrustBundle } from '../../src/spiffe/bundle.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
@@ -125,48 +118,5 @@ describe('JWT-SVIDs', () => {
     await expect(verifyJwtSvid(await makeJwtSvid(other, 'o', content), bundles, 'orders', at)).resolves.toMatchObject({
       audience: ['orders'],
     })
-  })
-})
-
-describe('bundle documents', () => {
-  test.each([
-    ['{"keys":{}}', 'bundle.malformed'],
-    ['{}', 'bundle.malformed'],
-    ['{"keys":[]}', 'bundle.empty'],
-    ['{"keys":[],"spiffe_sequence":"a"}', 'bundle.malformed'],
-    ['{nonsense', 'bundle.malformed'],
-    ['{"keys":[{"kty":"EC","use":"jwt-svid"}]}', 'bundle.malformed'],
-  ])('refuses %s', (text, reason) => {
-    expect(() => parseBundle(bundle.trustDomain, text)).toThrow(expect.objectContaining({ reason }))
-  })
-
-  test('B-2 keeps a sequence of more than 53 bits', () => {
-    const sequence = 9_007_199_254_740_993n
-    expect(parseBundleDocument(bundle.trustDomain, formatBundleDocument({ ...bundle, sequence })).sequence).toBe(sequence)
-  })
-
-  test('B-5, B-9 passes over keys of an unknown type or use', () => {
-    const read = parseBundleDocument(
-      bundle.trustDomain,
-      '{"keys":[{"kty":"OKP","use":"jwt-svid"},{"kty":"EC","use":"new"},{"kty":"EC"},{"kty":"RSA","use":"x509-svid"}]}',
-    )
-    expect(read.x509Authorities).toEqual([])
-    expect(read.jwtAuthorities).toEqual([])
-  })
-
-  test('what is written is read back', () => {
-    expect(sameAuthorities(parseBundle(bundle.trustDomain, formatBundleDocument(bundle)), bundle)).toBe(true)
-  })
-
-  test('X-26, X-27, X-28, J-15, J-16 writes use, kid and x5c as the specifications say', () => {
-    const { keys } = JSON.parse(formatBundleDocument(bundle)) as { keys: Record<string, unknown>[] }
-    expect(keys[0]).toMatchObject({ use: 'x509-svid', kty: 'EC', x5c: [expect.any(String)] })
-    expect(keys[0]).not.toHaveProperty('kid')
-    expect(keys[1]).toMatchObject({ use: 'jwt-svid', kid: 'k1', kty: 'EC' })
-  })
-
-  test('API-19 the key set for JWT-SVIDs holds no X.509 keys', () => {
-    const { keys } = JSON.parse(formatJwtKeySet(bundle)) as { keys: Record<string, unknown>[] }
-    expect(keys).toEqual([expect.objectContaining({ kid: 'k1' })])
   })
 })

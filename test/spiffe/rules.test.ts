@@ -25,6 +25,7 @@ describe('the table of rules', () => {
     ['src/spiffe/jws.ts', /refused\(\s*kind,\s*'([a-z-]+)'/g, ['jwt-svid', 'wit-svid', 'wit-proof']],
     ['src/spiffe/wit-svid.ts', /refused\('wit-svid', '([a-z-]+)'/g, ['wit-svid']],
     ['src/spiffe/wit-svid.ts', /refused\('wit-proof', '([a-z-]+)'/g, ['wit-proof']],
+    ['src/spiffe/bundle-document.ts', /refused\(\s*'([a-z-]+)'/g, ['bundle']],
     ['src/spiffe/json.ts', /refused\(\s*'([a-z-]+)'/g, ['json']],
     ['src/x509/chain.ts', /refusal\(\s*'([a-z-]+)'/g, ['chain']],
     ['src/x509/der-reader.ts', /refusal\(\s*'([a-z-]+)'/g, ['der']],
