@@ -43,6 +43,8 @@ export interface JournalRecord {
   readonly wit: Slots<JwtMaterial>
   /** Roots above us that an operator distrusts, by their subject key identifier in hex. */
   readonly roots: DistrustedRoots
+  /** Roots that the upstream announced, whether anything below them is there yet or not (V-7). */
+  readonly announced: readonly Certificate[]
   /** Keys that no authority needs any more, and since when (C-22). */
   readonly spent: readonly SpentKey[]
 }
@@ -63,10 +65,11 @@ export const emptyRecord: JournalRecord = {
   jwt: noSlots,
   wit: noSlots,
   roots: { tainted: [], revoked: [] },
+  announced: [],
   spent: [],
 }
 
-export function formatRecord({ sequence, x509, jwt, wit, roots, spent }: JournalRecord): string {
+export function formatRecord({ sequence, x509, jwt, wit, roots, announced, spent }: JournalRecord): string {
   return JSON.stringify({
     version: 2,
     sequence: String(sequence),
@@ -74,6 +77,7 @@ export function formatRecord({ sequence, x509, jwt, wit, roots, spent }: Journal
     jwt: writeSlots(jwt, writeJwt),
     wit: writeSlots(wit, writeJwt),
     roots,
+    announced: announced.map(({ raw }) => base64(raw)),
     spent,
   })
 }
@@ -84,13 +88,14 @@ export const namesKey = (record: string, keyId: string): boolean => record.inclu
 /** @throws Failure `journal.unreadable` */
 export function parseRecord(text: string): JournalRecord {
   try {
-    const { sequence, x509, jwt, wit, roots, spent } = recordSchema.parse(JSON.parse(text))
+    const { sequence, x509, jwt, wit, roots, announced, spent } = recordSchema.parse(JSON.parse(text))
     return {
       sequence: BigInt(sequence),
       x509: readSlots(x509, readX509),
       jwt: readSlots(jwt, readJwt),
       wit: readSlots(wit, readJwt),
       roots,
+      announced: announced.map(readCertificate),
       spent,
     }
   } catch (cause) {
@@ -171,7 +176,7 @@ function slotsSchema<Material extends z.ZodType>(material: Material) {
   return z.strictObject({ active: authority.optional(), next: next.optional(), old: z.array(old) })
 }
 
-/** Version 1 knew no WIT keys and distrusted nothing. */
+/** Version 1 knew no WIT keys and distrusted nothing; what is missing is empty. */
 const recordSchema = z.strictObject({
   version: z.literal([1, 2]),
   sequence: z.string().regex(/^\d{1,20}$/),
@@ -179,5 +184,6 @@ const recordSchema = z.strictObject({
   jwt: slotsSchema(jwtSchema),
   wit: slotsSchema(jwtSchema).prefault({ old: [] }),
   roots: z.strictObject({ tainted: z.array(keyId), revoked: z.array(keyId) }).prefault({ tainted: [], revoked: [] }),
+  announced: z.array(bytes).default([]),
   spent: z.array(z.strictObject({ keyId, since: moment })).default([]),
 })

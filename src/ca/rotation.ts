@@ -152,6 +152,7 @@ export class Rotation implements AsyncDisposable {
   async keepFresh(signal: AbortSignal): Promise<void> {
     const { clock, random } = this.#ports
     let pauses = backoff(random, retries)
+    const listening = this.#heedUpstream(signal)
     while (!signal.aborted) {
       const failures = await this.#settleAll(signal)
       if (failures === 0) pauses = backoff(random, retries)
@@ -162,6 +163,14 @@ export class Rotation implements AsyncDisposable {
         if (!signal.aborted && !changed.aborted) throw error
       })
     }
+    await listening
+  }
+
+  /** Looks at once at what the upstream announces, and not at the next moment that is due. */
+  async #heedUpstream(signal: AbortSignal): Promise<void> {
+    const { roots } = this.#ports.upstream
+    if (!roots) return
+    for await (const _ of roots.changes(signal)) this.#changed.abort()
   }
 
   /** Why the authorities are not well, in words. */
@@ -183,6 +192,11 @@ export class Rotation implements AsyncDisposable {
 
   async #settleAll(signal: AbortSignal): Promise<number> {
     let failures = 0
+    // First, so that a root is in the bundle before anything below it is made (V-7).
+    await this.#alone(() => this.#announce()).catch((error: unknown) => {
+      failures++
+      if (!signal.aborted) this.#ports.log.error('a root of the upstream could not be announced', { error: tellChain(error) })
+    })
     for (const kind of authorityKinds) {
       try {
         await this.#alone(() => this.#settle(kind, signal))
@@ -282,6 +296,22 @@ export class Rotation implements AsyncDisposable {
     await this.#ports.audit.append(authorityChanged({ kind: 'x509', step: `root-${step}`, authority: root, slot: 'upstream' }, asked))
     await this.#commit({ ...this.#record, roots })
     this.#ports.log.info(`root ${step}`, { root, ...asked })
+  }
+
+  /** Puts the roots that the upstream announces in the bundle, instead of those that it announced before. */
+  async #announce(): Promise<void> {
+    const { audit, log, upstream } = this.#ports
+    const announced = upstream.roots?.current.slice(0, mostAnnounced) ?? []
+    const before = new Set(this.#record.announced.map(fingerprint))
+    const fresh = announced.filter((root) => !before.has(fingerprint(root)))
+    // Nothing is said until the upstream was asked, and what was announced then stays.
+    if (announced.length === 0 || (fresh.length === 0 && announced.length === before.size)) return
+    for (const root of fresh) {
+      const authority = keyIdentifierOf(root)
+      await audit.append(authorityChanged({ kind: 'x509', step: 'root-announced', authority, slot: 'upstream' }))
+      log.info('the upstream announces a root', { root: authority, until: formatInstant(root.notAfter) })
+    }
+    await this.#commit({ ...this.#record, announced })
   }
 
   /** C-22: a key that nobody needed for long enough, and that no server's journal names. */
@@ -477,8 +507,8 @@ function lifeSpent({ from, until }: Authority<unknown>, now: Instant): string {
   return `${Math.floor((100 * (now - from)) / (until - from))} %`
 }
 
-function authorityKeysOf({ x509, jwt, wit }: JournalRecord): readonly Uint8Array[] {
-  const certificates = everyone(x509).flatMap(({ material: { chain, roots } }) => [...chain, ...roots])
+function authorityKeysOf({ x509, jwt, wit, announced }: JournalRecord): readonly Uint8Array[] {
+  const certificates = [...everyone(x509).flatMap(({ material: { chain, roots } }) => [...chain, ...roots]), ...announced]
   return [...certificates.map(({ spki }) => spki), ...[...everyone(jwt), ...everyone(wit)].map(({ material }) => material.publicKey)]
 }
 
@@ -502,12 +532,12 @@ function keyIdsOf(record: JournalRecord): string[] {
 
 /** The bundle that follows from a record: every authority that was announced and is not forgotten, the oldest first, so that its order does not change either. */
 function bundleOf(
-  { sequence, x509, jwt, wit, roots }: JournalRecord,
+  { sequence, x509, jwt, wit, roots, announced }: JournalRecord,
   { trustDomain, refreshHint }: Pick<RotationPorts, 'trustDomain' | 'refreshHint'>,
 ): TrustBundle {
   return {
     trustDomain,
-    x509Authorities: rootsOf(x509, roots),
+    x509Authorities: rootsOf(x509, roots, announced),
     jwtAuthorities: keysOf(jwt),
     witAuthorities: keysOf(wit),
     sequence,
@@ -515,8 +545,12 @@ function bundleOf(
   }
 }
 
-/** A root is tainted if an operator said so, or if every authority under it is. */
-function rootsOf(held: Slots<X509Material>, distrusted: JournalRecord['roots']): readonly X509Authority[] {
+/** A root is tainted if an operator said so, or if every authority under it is. Those that are only announced come last. */
+function rootsOf(
+  held: Slots<X509Material>,
+  distrusted: JournalRecord['roots'],
+  announced: readonly Certificate[],
+): readonly X509Authority[] {
   const found = new Map<string, { readonly certificate: Certificate; tainted: boolean }>()
   for (const authority of byAge(trusted(held))) {
     for (const certificate of authority.material.roots) {
@@ -524,6 +558,10 @@ function rootsOf(held: Slots<X509Material>, distrusted: JournalRecord['roots']):
       const before = found.get(fingerprint(certificate))
       found.set(fingerprint(certificate), { certificate, tainted: isTainted(authority) && (before?.tainted ?? true) })
     }
+  }
+  for (const certificate of announced) {
+    if (distrusted.revoked.includes(keyIdentifierOf(certificate)) || found.has(fingerprint(certificate))) continue
+    found.set(fingerprint(certificate), { certificate, tainted: false })
   }
   return [...found.values()].map(({ certificate, tainted }) => ({
     certificate,
@@ -554,3 +592,4 @@ const longestPause = minutes(1)
 /** V-13: for everything that one step waits for. */
 const stepDeadline = minutes(1)
 const maxSteps = 100
+const mostAnnounced = 8

@@ -8,12 +8,15 @@ import type { UpstreamAuthority } from '../../src/ca/upstream-authority.ts'
 import { selfSigned } from '../../src/ca/upstream/self-signed.ts'
 import { hours, minutes, seconds, type Duration } from '../../src/kernel/duration.ts'
 import { Failure } from '../../src/kernel/failure.ts'
+import { WatchedValue } from '../../src/kernel/watched.ts'
 import type { TrustBundle } from '../../src/spiffe/bundle.ts'
 import { bundleSet } from '../../src/spiffe/bundle-set.ts'
 import { verifyJwtSvid } from '../../src/spiffe/jwt-svid.ts'
 import { verifyX509Svid } from '../../src/spiffe/x509-svid.ts'
+import type { Certificate } from '../../src/x509/certificate.ts'
 import type { ProvenKey } from '../../src/x509/certificate-request.ts'
 import { FakeJournal } from '../fakes/journal.ts'
+import { TestCa } from '../support/test-ca.ts'
 import {
   never,
   openTestAuthority,
@@ -319,4 +322,34 @@ describe('Q-5 the power goes', () => {
     expect(moments).toBeGreaterThan(60)
     for (let last = 0; last < moments; last++) await livesTwice(last)
   }, 120_000)
+})
+
+describe('V-7 what the upstream announces', () => {
+  test('is in the bundle at once, before anything below it is made; it stays there across a restart, and goes when something else is announced', async () => {
+    const world = testWorld()
+    const honest = await selfSigned.open({}, world)
+    const announced = new WatchedValue<readonly Certificate[]>([])
+    const upstream: UpstreamAuthority = { ...honest, roots: announced }
+    const [first, second] = [
+      await TestCa.create({ at: world.clock.now(), name: 'first' }),
+      await TestCa.create({ at: world.clock.now(), name: 'second' }),
+    ]
+    await using opened = await openTestAuthority({ world, upstream })
+    const { ca, journal, keys } = opened
+    const before = roots(ca.bundle.current)
+    await whileFresh(ca, async () => {
+      announced.set([first.certificate])
+      await expect.poll(() => roots(ca.bundle.current)).toEqual([...before, first.certificate.serial])
+    })
+    const { sequence } = ca.bundle.current
+    const mute: UpstreamAuthority = { ...honest, roots: new WatchedValue<readonly Certificate[]>([]) }
+    await using again = await openTestAuthority({ world, upstream: mute, journal, keys })
+    await whileFresh(again.ca, () => pass(world, seconds(1)))
+    expect(again.ca.bundle.current).toMatchObject({ sequence })
+    expect(roots(again.ca.bundle.current)).toEqual([...before, first.certificate.serial])
+    announced.set([second.certificate])
+    await using last = await openTestAuthority({ world, upstream, journal, keys })
+    await whileFresh(last.ca, () => expect.poll(() => roots(last.ca.bundle.current)).toEqual([...before, second.certificate.serial]))
+    expect(last.audit.join()).toContain('authority.root-announced')
+  })
 })
