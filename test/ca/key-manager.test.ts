@@ -1,8 +1,8 @@
-import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { checked, type KeyManager, type ManagedKey } from '../../src/ca/key-manager.ts'
+import { checked, distrusted, type KeyManager, type ManagedKey } from '../../src/ca/key-manager.ts'
 import { disk } from '../../src/ca/keys/disk.ts'
 import { memory } from '../../src/ca/keys/memory.ts'
 import { never, testWorld } from './support.ts'
@@ -83,5 +83,107 @@ describe('R-40 keys on disk', () => {
     expect(await readdir(directory)).toEqual(['own.pem'])
     expect((await stat(join(directory, 'own.pem'))).mode & 0o777).toBe(0o600)
     expect((await stat(directory)).mode & 0o777).toBe(0o700)
+  })
+})
+
+describe('C-25 keys on disk, encrypted', () => {
+  let folder: string
+  let directory: string
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'vidimus-sealed-'))
+    directory = join(folder, 'keys')
+  })
+  afterEach(() => rm(folder, { recursive: true, force: true }))
+
+  /** In these worlds a secret is what it is called. */
+  const open = (encryption?: object) => disk.open(disk.config.parse({ directory, ...(encryption && { encryption }) }), testWorld())
+  const passphrase = { passphrase: { env: 'correct horse battery' } }
+  const key = { key: { env: '00'.repeat(31) + 'ff' } }
+  const fileOf = (id: string) => join(directory, `${id}.pem`)
+
+  test.for([
+    ['a short passphrase', { passphrase: { env: 'too short' } }, 'keys.weak-passphrase'],
+    ['a key of 16 bytes', { key: { env: '00'.repeat(16) } }, 'keys.weak-envelope-key'],
+    ['a key that is none', { key: { env: 'hello' } }, 'keys.weak-envelope-key'],
+  ] as const)('%s is refused at the start', async ([, encryption, reason]) => {
+    await expect(open(encryption)).rejects.toMatchObject({ reason })
+  })
+
+  test.for([passphrase, key])('the file shows nothing of the key, and opens again with the same secret', async (encryption) => {
+    const made = await (await open(encryption)).create('own', 'ec-p256', never)
+    const content = await readFile(fileOf('own'), 'utf8')
+    expect(content).toContain('"AES-256-GCM"')
+    expect(content).not.toContain('PRIVATE KEY')
+    expect((await stat(fileOf('own'))).mode & 0o777).toBe(0o600)
+    const found = await checked(await open(encryption)).find('own', never)
+    expect(found?.publicKey).toEqual(made.publicKey)
+  })
+
+  test.for([
+    ['another passphrase', { passphrase: { env: 'incorrect horse battery' } }, 'keys.wrong-envelope-key'],
+    ['a key instead', key, 'keys.wrong-envelope-key'],
+    ['nothing', undefined, 'keys.encrypted'],
+  ] as const)('with %s it is refused, and not taken for a missing one', async ([, encryption, reason]) => {
+    await (await open(passphrase)).create('own', 'ec-p256', never)
+    await expect((await open(encryption)).find('own', never)).rejects.toMatchObject({ reason })
+  })
+
+  test('a file that was changed, or put in the place of another, is refused', async () => {
+    const keys = await open(key)
+    await keys.create('own', 'ec-p256', never)
+    await keys.create('other', 'ec-p256', never)
+    const [own, other] = [await readFile(fileOf('own'), 'utf8'), await readFile(fileOf('other'), 'utf8')]
+    await writeFile(fileOf('own'), other)
+    await expect(keys.find('own', never)).rejects.toMatchObject({ reason: 'keys.wrong-envelope-key' })
+    const sealed = (JSON.parse(own) as { sealed: string }).sealed
+    const flipped = Buffer.from(sealed, 'base64')
+    flipped[20]! ^= 1
+    await writeFile(fileOf('own'), own.replace(sealed, flipped.toString('base64')))
+    await expect(keys.find('own', never)).rejects.toMatchObject({ reason: 'keys.wrong-envelope-key' })
+    for (const broken of ['{', own.replace('"none"', '"md5"'), own.replace('"vidimusKey": 1', '"vidimusKey": 2')]) {
+      await writeFile(fileOf('own'), broken)
+      await expect(keys.find('own', never)).rejects.toMatchObject({ reason: 'keys.unreadable' })
+    }
+  })
+
+  test('a file that asks for more work than we ever do is refused before the work', async () => {
+    const keys = await open(passphrase)
+    await keys.create('own', 'ec-p256', never)
+    const content = await readFile(fileOf('own'), 'utf8')
+    await writeFile(fileOf('own'), content.replace('"N": 131072', '"N": 1073741824'))
+    await expect(keys.find('own', never)).rejects.toMatchObject({ reason: 'keys.unreadable' })
+  })
+
+  test('a key of before is read, and encrypted from then on', async () => {
+    const made = await (await open()).create('own', 'rsa-2048', never)
+    const found = await (await open(key)).find('own', never)
+    expect(found?.publicKey).toEqual(made.publicKey)
+    expect(await readFile(fileOf('own'), 'utf8')).not.toContain('PRIVATE KEY')
+    expect((await (await open(key)).find('own', never))?.publicKey).toEqual(made.publicKey)
+  })
+})
+
+describe('C-21, C-23 a key that somebody else keeps', () => {
+  async function key(changes: Partial<ManagedKey> = {}): Promise<ManagedKey> {
+    const keys = await memory.open({}, testWorld())
+    return { ...(await keys.create('own', 'ec-p256', never)), ...changes }
+  }
+
+  test('hands on no signature that does not hold', async () => {
+    const other = await key()
+    const own = distrusted(await key({ sign: (message) => other.sign(message) }))
+    await expect(own.sign(Uint8Array.of(1))).rejects.toMatchObject({ reason: 'keys.bad-signature' })
+    await expect(distrusted(await key()).sign(Uint8Array.of(1))).resolves.toBeDefined()
+  })
+
+  test('lets no more than a thousand wait, and lets others in when they are gone', async () => {
+    const honest = await key()
+    const gate = Promise.withResolvers<void>()
+    const slow = distrusted({ ...honest, sign: (message) => gate.promise.then(() => honest.sign(message)) })
+    const waiting = Array.from({ length: 1000 }, () => slow.sign(Uint8Array.of(1)))
+    await expect(slow.sign(Uint8Array.of(1))).rejects.toMatchObject({ category: 'resource_exhausted', reason: 'keys.busy' })
+    gate.resolve()
+    await Promise.all(waiting)
+    await expect(slow.sign(Uint8Array.of(1))).resolves.toBeDefined()
   })
 })
