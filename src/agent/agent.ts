@@ -8,6 +8,7 @@ import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Workload } from './identities.ts'
 import type { ValidateJwt } from './jwt-validation.ts'
 import type { HeldWitSvid } from './wit-cache.ts'
+import type { ShadowVerdict } from './shadow.ts'
 import type { SignedJwtSvid } from './upstream-server.ts'
 
 export type HintedWitSvid = HeldWitSvid & { readonly hint: string }
@@ -18,6 +19,8 @@ export interface Agent {
   readonly clock: Clock
   readonly log: Log
   readonly bundle: Watched<TrustBundle>
+  /** Counts a request that was decided by the policies in force and by a set that is tried. */
+  noteShadow(verdict: ShadowVerdict): void
   /**
    * Peer → selectors → identities: the one path that all local doors use.
    * Resolves also for a workload without identity; see {@link requireIdentity}.

@@ -5,6 +5,7 @@ import type { Selector } from '../spiffe/selector.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Watched } from '../kernel/watched.ts'
 import type { Certificate } from '../x509/certificate.ts'
+import type { PolicyDocuments } from './upstream-server.ts'
 import type { LanguageOptions } from '../policy/language.ts'
 import type { PolicyDocument } from '../policy/policy-set.ts'
 
@@ -38,6 +39,8 @@ export interface WorkloadPolicies {
   readonly documents: readonly PolicyDocument[]
   /** How the documents are to be read. */
   readonly options?: LanguageOptions
+  /** A set that is tried beside these, and not enforced. */
+  readonly candidate?: PolicyDocuments
   readonly spiffeIds: readonly SpiffeId[]
   readonly selectors: readonly Selector[]
 }

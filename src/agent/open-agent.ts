@@ -25,6 +25,7 @@ import { jwtValidation } from './jwt-validation.ts'
 import { openKeptState } from './kept-state.ts'
 import { OwnIdentity } from './own-identity.ts'
 import { PolicyFeed } from './policies.ts'
+import { ShadowVerdicts } from './shadow.ts'
 import { isRejection } from './rejection.ts'
 import { Sync } from './sync.ts'
 import type { UpstreamServer } from './upstream-server.ts'
@@ -99,6 +100,8 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
   })
   const collection: Collection = { attestors: parts.attestors, log, timeout: attestationTimeout }
 
+  const shadow = new ShadowVerdicts({ upstream, clock, random, log })
+
   const work = async (stop: AbortSignal): Promise<void> => {
     await using scope = new Scope(stop)
     scope.run('sync', (each) => sync.run(each))
@@ -106,6 +109,7 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
     scope.run('own identity', (each) => own.keepFresh(each))
     scope.run('policies on disk', (each) => policies.keep(each))
     scope.run('policies', (each) => policies.run(each))
+    scope.run('shadow', (each) => shadow.keepTelling(each))
     await scope.finished
   }
 
@@ -117,6 +121,7 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
     clock,
     log,
     bundle: own.bundle,
+    noteShadow: (verdict) => shadow.note(verdict),
     identify: identifier({ collection, cache, documents: policies.documents, clock }),
     jwtSvids: (workload, audience, spiffeId, caller) => jwtSvidsOf(jwts, workload, { audience, spiffeId }, caller),
     validateJwt: jwtValidation(clock),

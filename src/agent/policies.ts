@@ -169,7 +169,14 @@ export function policiesOf(group: SelectorGroup, documents: Watched<PolicyDocume
     const value =
       last?.from === from && last.value.version === version
         ? last.value
-        : { version, documents: from.documents, ...(from.options && { options: from.options }), spiffeIds, selectors: group.selectors }
+        : {
+            version,
+            documents: from.documents,
+            ...(from.options && { options: from.options }),
+            ...(from.candidate && { candidate: from.candidate }),
+            spiffeIds,
+            selectors: group.selectors,
+          }
     last = { from, entries, value }
     return value
   }
@@ -189,11 +196,11 @@ export function policiesOf(group: SelectorGroup, documents: Watched<PolicyDocume
 }
 
 /** The same for the same documents and the same facts, so that nobody is sent what he has. */
-function versionOf({ version }: PolicyDocuments, spiffeIds: readonly SpiffeId[], group: SelectorGroup): string {
+function versionOf({ version, candidate }: PolicyDocuments, spiffeIds: readonly SpiffeId[], group: SelectorGroup): string {
   const facts = createHash('sha256')
     .update(JSON.stringify([spiffeIds, group.selectors.map(formatSelector)]))
     .digest('hex')
-  return `${version}+${facts.slice(0, 12)}`
+  return `${version}+${facts.slice(0, 12)}${candidate ? `~${candidate.version.slice(0, 12)}` : ''}`
 }
 
 /** One value now, and one after each change of the group or the documents. */
@@ -236,12 +243,21 @@ function parsed(content: Uint8Array): unknown {
 
 const pathIn = (directory: string): string => join(directory, 'policies.json')
 const none: PolicyDocuments = { version: '', documents: [] }
-const format = z.strictObject({
+const documentsSchema = {
   version: z.string(),
   documents: z.array(z.strictObject({ name: z.string(), text: z.string() })),
   options: z
-    .strictObject({ mode: z.string().optional(), rootNamespace: z.string().optional(), pathNormalization: z.string().optional() })
+    .strictObject({
+      mode: z.string().optional(),
+      rootNamespace: z.string().optional(),
+      pathNormalization: z.string().optional(),
+      trustDomainAliases: z.array(z.string()).optional(),
+    })
     .transform(parseLanguageOptions)
     .exactOptional(),
+}
+const format = z.strictObject({
+  ...documentsSchema,
   signature: z.string().exactOptional(),
+  candidate: z.strictObject(documentsSchema).exactOptional(),
 })

@@ -34,6 +34,32 @@ export interface PolicyDocuments {
   readonly options?: LanguageOptions
   /** Compact JWS over documents and options; absent for a set that nobody signed. */
   readonly signature?: string
+  /** A set that is tried beside this one, and not enforced. */
+  readonly candidate?: PolicyDocuments
+}
+
+/** Requests at one workload that were decided alike, by the policies in force and by a set that is tried. */
+export interface ShadowCount {
+  readonly workload: string
+  readonly allowed: boolean
+  readonly candidateAllows: boolean
+  /** The rule of the candidate that decides; empty where the absence of one does. */
+  readonly rule: string
+  readonly count: number
+  /** One of these requests; the path without its query. */
+  readonly peer: string
+  readonly method: string
+  readonly path: string
+}
+
+/** What this agent counted since it began to. */
+export interface ShadowObservations {
+  readonly candidateVersion: string
+  /** Another after each start. */
+  readonly run: string
+  readonly counts: readonly ShadowCount[]
+  /** Requests beyond the rows that are kept. */
+  readonly unlisted: number
 }
 
 /** The agent's certificate and key, to speak to the server with. */
@@ -81,6 +107,8 @@ export interface UpstreamServer extends AsyncDisposable {
   ): Promise<readonly (SignedWitSvid | Failure)[]>
   /** The policies in force, at once and after each change, until the signal aborts or the stream breaks. */
   policies(signal: AbortSignal): AsyncIterable<PolicyDocuments>
+  /** Tells how a set that is tried would decide. Absent where nothing is tried. */
+  reportShadow?(seen: ShadowObservations, signal: AbortSignal): Promise<void>
   /** Tells the server which agent this is. Failing is harmless. */
   postStatus(status: { readonly agentVersion: string; readonly bundleSequence: bigint }, signal: AbortSignal): Promise<void>
 }

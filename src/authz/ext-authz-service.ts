@@ -1,16 +1,18 @@
 /** Envoy's external authorization: the same decision function, for what a proxy does not decide itself. */
 import type { Agent } from '../agent/agent.ts'
 import type { Workload } from '../agent/identities.ts'
+import type { ShadowVerdict } from '../agent/shadow.ts'
 import type { Peer } from '../attestation/peer.ts'
 import type { Instant } from '../kernel/clock.ts'
 import { seconds } from '../kernel/duration.ts'
 import { tellChain } from '../kernel/failure.ts'
+import type { CompiledPolicies } from '../policy/compile.ts'
 import type { Decision } from '../policy/decision.ts'
 import { decide } from '../policy/evaluate.ts'
 import type { AttributeContext, Authorization } from '../rpc/gen/envoy/service/auth/v3/auth_pb.ts'
 import type { Encoded, Handlers } from '../rpc/handler.ts'
 import { toCheckResponse, toPolicyRequest } from './messages.ts'
-import type { WorkloadRules } from './workload-rules.ts'
+import type { Candidate, WorkloadRules } from './workload-rules.ts'
 
 /**
  * Check. The destination is the proxy that asks, as the kernel knows it; the source is what the proxy verified.
@@ -29,7 +31,9 @@ export function externalAuthorization({
     async check({ attributes }, call) {
       try {
         const workload = await agent.identify(call.peer, call.signal)
-        const decision = decideAt(rules, workload, attributes)
+        const { compiled, candidate } = rules.of(workload)
+        const decision = decided(compiled, attributes)
+        if (candidate) agent.noteShadow(compared(workload, decision, candidate, attributes))
         if (!decision.allowed && told.allows(agent.clock.now())) {
           agent.log.info('a request was refused', {
             pid: workload.pid,
@@ -48,9 +52,28 @@ export function externalAuthorization({
   }
 }
 
-function decideAt(rules: WorkloadRules, workload: Workload, attributes: AttributeContext | undefined): Decision {
-  const { compiled } = rules.of(workload)
-  return compiled ? decide(compiled, toPolicyRequest(attributes, compiled.mode)) : noPolicies
+const decided = (compiled: CompiledPolicies | undefined, attributes: AttributeContext | undefined): Decision =>
+  compiled ? decide(compiled, toPolicyRequest(attributes, compiled.mode)) : noPolicies
+
+/** What a set that is tried would have said. */
+function compared(
+  workload: Workload,
+  { allowed }: Decision,
+  candidate: Candidate,
+  attributes: AttributeContext | undefined,
+): ShadowVerdict {
+  const tried = decided(candidate.compiled, attributes)
+  const { peer, http } = toPolicyRequest(attributes, candidate.compiled.mode)
+  return {
+    candidateVersion: candidate.version,
+    workload: workload.identities.current.identities[0]?.spiffeId ?? '',
+    allowed,
+    candidateAllows: tried.allowed,
+    rule: tried.decidedBy[0]?.id ?? '',
+    peer: peer?.spiffeId ?? '',
+    method: http?.method ?? '',
+    path: http?.path ?? '',
+  }
 }
 
 /** Answers are few and asked for often, so each is serialised once. */

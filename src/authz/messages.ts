@@ -1,13 +1,15 @@
 /** Envoy's questions as requests of the policy room, and decisions as Envoy's answers. */
 import { create, createRegistry, enumToJson, type JsonValue, toBinary, toJson } from '@bufbuild/protobuf'
 import { anyPack } from '@bufbuild/protobuf/wkt'
+import type { ShadowVerdict } from '../agent/shadow.ts'
 import { headerValues, type HeaderValues, type PolicyRequest } from '../policy/request.ts'
 import type { PolicyMode } from '../policy/policy-set.ts'
 import type { Decision } from '../policy/decision.ts'
-import { type Address, type HeaderMap, TypedExtensionConfigSchema } from '../rpc/gen/envoy/config/core/v3/core_pb.ts'
+import { type Address, type HeaderMap, RequestMethod, TypedExtensionConfigSchema } from '../rpc/gen/envoy/config/core/v3/core_pb.ts'
 import { RBAC_ActionSchema, type RBAC as Rules, RBACSchema as RulesSchema } from '../rpc/gen/envoy/config/rbac/v3/rbac_pb.ts'
 import { UriTemplateMatchConfigSchema } from '../rpc/gen/envoy/extensions/path/match/uri_template/v3/uri_template_match_pb.ts'
 import { ConfigSchema as MtlsAuthenticatedSchema } from '../rpc/gen/envoy/extensions/rbac/principals/mtls_authenticated/v3/mtls_authenticated_pb.ts'
+import type { HTTPAccessLogEntry } from '../rpc/gen/envoy/data/accesslog/v3/accesslog_pb.ts'
 import { type RBAC, RBACSchema } from '../rpc/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.ts'
 import { type AttributeContext, CheckResponseSchema } from '../rpc/gen/envoy/service/auth/v3/auth_pb.ts'
 import { StatusCode } from '../rpc/gen/envoy/type/v3/type_pb.ts'
@@ -81,6 +83,61 @@ export function rulesJson(rules: Rules): Readonly<Record<string, JsonValue>> {
 }
 
 const extensions = createRegistry(MtlsAuthenticatedSchema, UriTemplateMatchConfigSchema)
+
+const candidateDenyFilter = 'vidimus.rbac.candidate.deny'
+const candidateAllowFilter = 'vidimus.rbac.candidate.allow'
+
+/**
+ * A set that is tried, as filters that only look: {@link candidateDenyFilter} and {@link candidateAllowFilter}, to stand before those that
+ * are enforced, so that both see every request. What they would decide goes into dynamic metadata, under the version of the set.
+ */
+export function toCandidateResources(candidate: { readonly version: string; readonly filters: RbacFilters } | undefined): Resources {
+  const looking = (kind: 'deny' | 'allow'): RBAC => {
+    const rules = candidate?.filters[kind].rules
+    if (!candidate || !rules) return create(RBACSchema)
+    return create(RBACSchema, { shadowRules: rules, shadowRulesStatPrefix: `${candidatePrefix}${candidate.version}_${kind}_` })
+  }
+  return new Map([
+    [candidateDenyFilter, toResource(candidateDenyFilter, looking('deny'))],
+    [candidateAllowFilter, toResource(candidateAllowFilter, looking('allow'))],
+  ])
+}
+
+/** One request as a proxy logs it, where it was decided by the set in force and by one that is tried. Undefined where nothing is tried. */
+export function readShadowVerdict({
+  commonProperties,
+  request,
+  response,
+}: HTTPAccessLogEntry): Omit<ShadowVerdict, 'workload'> | undefined {
+  const seen = commonProperties?.metadata?.filterMetadata['envoy.filters.http.rbac']
+  if (!seen) return undefined
+  const results = Object.entries(seen).flatMap(([key, value]) => {
+    const [, version, kind, what] = candidateKey.exec(key) ?? []
+    return version === undefined || typeof value !== 'string' ? [] : [{ version, kind, what, value }]
+  })
+  const [first] = results
+  if (!first) return undefined
+  const found = (kind: string, what: string) => results.find((one) => one.kind === kind && one.what === what)?.value
+  const denied = found('deny', 'engine_result') === 'denied'
+  const candidateAllows = !denied && found('allow', 'engine_result') !== 'denied'
+  const [san] = commonProperties?.tlsProperties?.peerCertificateProperties?.subjectAltName ?? []
+  return {
+    candidateVersion: first.version,
+    allowed: !refusedBy.test(response?.responseCodeDetails ?? ''),
+    candidateAllows,
+    rule: (denied ? found('deny', 'effective_policy_id') : candidateAllows ? found('allow', 'effective_policy_id') : undefined) ?? '',
+    peer: san?.san.case === 'uri' ? san.san.value : '',
+    method: methods.get(request?.requestMethod ?? RequestMethod.METHOD_UNSPECIFIED) ?? '',
+    path: request?.path ?? '',
+  }
+}
+
+/** Envoy has a number for each method that it knows. */
+const methods: ReadonlyMap<number, string> = new Map(Object.entries(RequestMethod).map(([name, number]) => [number, name]))
+const candidatePrefix = 'vidimus_candidate_'
+const candidateKey = /^vidimus_candidate_([^_]+)_(deny|allow)_shadow_(engine_result|effective_policy_id)$/
+/** Response code details of Envoy's filters that refuse. */
+const refusedBy = /^(rbac_access_denied|ext_authz_denied|ext_authz_error)/
 
 function toResource(name: string, filter: RBAC): Resource {
   const value = toBinary(TypedExtensionConfigSchema, create(TypedExtensionConfigSchema, { name, typedConfig: anyPack(RBACSchema, filter) }))

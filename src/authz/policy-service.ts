@@ -3,6 +3,7 @@ import type { Agent } from '../agent/agent.ts'
 import { requireIdentity } from '../agent/identify.ts'
 import type { WorkloadPolicies } from '../agent/identities.ts'
 import type { Peer } from '../attestation/peer.ts'
+import { formatLanguageOptions } from '../policy/options.ts'
 import type { WorkloadPolicies as WorkloadPoliciesService } from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
 import type { Handlers } from '../rpc/handler.ts'
 
@@ -24,7 +25,7 @@ export function workloadPolicies({ agent }: { readonly agent: Agent }): Handlers
 function toMessage({ version, documents, options, spiffeIds, selectors }: WorkloadPolicies) {
   return {
     version,
-    ...(options && { options }),
+    ...(options && { options: formatLanguageOptions(options) }),
     documents: spiffeIds.length === 0 ? [] : documents.map(({ name, text }) => ({ name, text })),
     spiffeIds: [...spiffeIds],
     selectors: selectors.map(({ type, value }) => ({ type, value })),

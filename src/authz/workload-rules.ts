@@ -1,15 +1,17 @@
 /** The rules of each workload, compiled once for all its proxies and services. */
 import type { Workload, WorkloadIdentities, WorkloadPolicies } from '../agent/identities.ts'
+import type { PolicyDocuments } from '../agent/upstream-server.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
 import { type Watched, WatchedValue } from '../kernel/watched.ts'
-import { compileFor, type CompiledPolicies } from '../policy/compile.ts'
+import { compileFor, type CompiledPolicies, type WorkloadFacts } from '../policy/compile.ts'
 import { type LanguageOptions, parsePolicySet } from '../policy/language.ts'
 import type { PolicyDocument, PolicySet } from '../policy/policy-set.ts'
 import { formatSelector } from '../spiffe/selector.ts'
+import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Resources } from '../xds/resources.ts'
-import { toFilterResources } from './messages.ts'
+import { toCandidateResources, toFilterResources } from './messages.ts'
 import { rbacFilters, type RbacFilters, refuseEverything } from './rbac.ts'
 
 export interface Rules {
@@ -17,6 +19,13 @@ export interface Rules {
   readonly compiled: CompiledPolicies | undefined
   /** The same rules as filters for a proxy, as {@link toFilterResources} names them. */
   readonly filters: Resources
+  /** A whole set that is tried: what it would decide is counted, and enforced by nobody. */
+  readonly candidate?: Candidate
+}
+
+export interface Candidate {
+  readonly version: string
+  readonly compiled: CompiledPolicies
 }
 
 /**
@@ -51,23 +60,50 @@ export class WorkloadRules {
     return rules
   }
 
-  #find({ documents, options, version, spiffeIds, selectors }: WorkloadPolicies, held: WorkloadIdentities): Rules {
+  #find({ documents, options, version, spiffeIds, selectors, candidate: tried }: WorkloadPolicies, held: WorkloadIdentities): Rules {
     if (spiffeIds.length === 0) return nothingAllowed
     const trustDomains = [held.bundle.trustDomain, ...held.federated.keys()].toSorted()
     const facts = [spiffeIds, selectors.map(formatSelector), trustDomains].map((part) => part.join(' ')).join('\n')
     const set = this.#read(version, documents, options)
     if (!set) return nothingAllowed
-    const key = `${set.fingerprint}\n${facts}`
+    const key = `${set.fingerprint} ${tried?.version ?? ''}\n${facts}`
     const known = this.#rules.get(key)
     if (known && this.#isCurrent(known)) return remember(this.#rules, key, known)
 
     const compiled = compileFor(set, { spiffeIds, selectors }, { at: this.#clock.now() })
-    const filters = this.#enforceable(() => rbacFilters(compiled, trustDomains), version, facts)
-    return remember(this.#rules, key, { compiled, filters })
+    const enforced = this.#enforceable(() => rbacFilters(compiled, trustDomains), version, facts)
+    const candidate = tried ? this.#compileCandidate(tried, { spiffeIds, selectors }) : dryRun(version, compiled)
+    const filters = new Map([...enforced, ...this.#lookingOnly(candidate, trustDomains)])
+    return remember(this.#rules, key, { compiled, filters, ...(candidate && { candidate }) })
   }
 
-  #isCurrent({ compiled }: Rules): boolean {
-    return compiled?.validUntil === undefined || this.#clock.now() < compiled.validUntil
+  /** A candidate that cannot be read is not tried; the log says why. */
+  #compileCandidate({ version, documents, options }: PolicyDocuments, facts: WorkloadFacts): Candidate | undefined {
+    try {
+      const set = parsePolicySet(documents, { ...this.#language, ...options })
+      return { version, compiled: compileFor(set, facts, { at: this.#clock.now() }) }
+    } catch (error) {
+      this.#log.error('the policies that were to be tried cannot be read', { version, error: tellChain(error) })
+      return undefined
+    }
+  }
+
+  #lookingOnly(candidate: Candidate | undefined, trustDomains: readonly TrustDomain[]): Resources {
+    if (!candidate) return toCandidateResources(undefined)
+    try {
+      return toCandidateResources({ version: candidate.version, filters: rbacFilters(candidate.compiled, trustDomains) })
+    } catch (error) {
+      this.#log.error('a proxy cannot tell what the policies that are tried would decide', {
+        version: candidate.version,
+        error: tellChain(error),
+      })
+      return toCandidateResources(undefined)
+    }
+  }
+
+  #isCurrent({ compiled, candidate }: Rules): boolean {
+    const until = Math.min(compiled?.validUntil ?? Infinity, candidate?.compiled.validUntil ?? Infinity)
+    return this.#clock.now() < until
   }
 
   /** The filters of a workload: now, and whenever policies, identities, trust or the time change them. */
@@ -146,6 +182,10 @@ export class WorkloadRules {
   }
 }
 
+/** Policies on dry run are tried with all those in force, as the set that they would make. */
+const dryRun = (version: string, { candidate }: CompiledPolicies): Candidate | undefined =>
+  candidate && { version: version.replace(/[+~].*$/, ''), compiled: candidate }
+
 async function follow(source: Watched<unknown>, tell: () => void, signal: AbortSignal): Promise<void> {
   for await (const _ of source.changes(signal)) tell()
 }
@@ -158,7 +198,10 @@ function remember<T>(kept: Map<string, T>, key: string, value: T): T {
   return value
 }
 
-const nothingAllowed: Rules = { compiled: undefined, filters: toFilterResources(refuseEverything()) }
+const nothingAllowed: Rules = {
+  compiled: undefined,
+  filters: new Map([...toFilterResources(refuseEverything()), ...toCandidateResources(undefined)]),
+}
 
 /** Workloads with different facts on one machine. */
 const maxKept = 256

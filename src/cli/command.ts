@@ -183,6 +183,7 @@ function configure(line: Line, out: (text: string) => void): void {
 const kebab = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 
 const nouns: Readonly<Record<string, string>> = {
+  shadow: 'try a whole set of policies beside the one in force',
   server: 'the certificate authority',
   agent: 'the agent of a node, and the agents that a server knows',
   token: 'join tokens',

@@ -5,11 +5,13 @@ import { openPeerCredentials } from '../attestation/peer/linux.ts'
 import type { Peer } from '../attestation/peer.ts'
 import type { WorkloadAttestor } from '../attestation/workload-attestor.ts'
 import { openAgent } from '../agent/open-agent.ts'
+import { accessLogs } from '../authz/access-log-service.ts'
 import { externalAuthorization } from '../authz/ext-authz-service.ts'
 import { extensionConfigDiscovery } from '../authz/extension-config-service.ts'
 import { workloadPolicies } from '../authz/policy-service.ts'
 import { WorkloadRules } from '../authz/workload-rules.ts'
 import { Scope } from '../kernel/scope.ts'
+import { AccessLogService } from '../rpc/gen/envoy/service/accesslog/v3/als_pb.ts'
 import { Authorization } from '../rpc/gen/envoy/service/auth/v3/auth_pb.ts'
 import { ExtensionConfigDiscoveryService } from '../rpc/gen/envoy/service/extension/v3/config_discovery_pb.ts'
 import { SecretDiscoveryService } from '../rpc/gen/envoy/service/secret/v3/sds_pb.ts'
@@ -77,6 +79,7 @@ export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<
     mount<typeof SecretDiscoveryService, Peer>(SecretDiscoveryService, secretDiscovery(doors)),
     mount<typeof ExtensionConfigDiscoveryService, Peer>(ExtensionConfigDiscoveryService, extensionConfigDiscovery(doors)),
     mount<typeof Authorization, Peer>(Authorization, externalAuthorization(doors)),
+    mount<typeof AccessLogService, Peer>(AccessLogService, accessLogs(doors)),
     mount<typeof WorkloadPolicies, Peer>(WorkloadPolicies, workloadPolicies(doors)),
     health<Peer>(agent.serving),
   ]

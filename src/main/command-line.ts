@@ -14,7 +14,16 @@ import { health } from '../cli/commands/health.ts'
 import { policyCheck, policyTest } from '../cli/commands/policy.ts'
 import { policyCompile, policyEval, policyNormalize } from '../cli/commands/policy-pipeline.ts'
 import { inspect } from '../cli/commands/inspect.ts'
-import { policyApply, policyHistory, policyList, policyRollback, policySign } from '../cli/commands/policy-release.ts'
+import {
+  policyApply,
+  policyHistory,
+  policyList,
+  policyRollback,
+  policyShadowReport,
+  policyShadowStart,
+  policyShadowStop,
+  policySign,
+} from '../cli/commands/policy-release.ts'
 import { serverRun } from '../cli/commands/server.ts'
 import { tokenGenerate } from '../cli/commands/token.ts'
 import { vaultCheck, vaultPolicy } from '../cli/commands/vault.ts'
@@ -57,6 +66,9 @@ const operations: readonly AnyCommand[] = [
   policyHistory,
   policyRollback,
   policySign,
+  policyShadowStart,
+  policyShadowReport,
+  policyShadowStop,
   explainWorkload,
   vaultPolicy,
   vaultCheck,

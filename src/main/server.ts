@@ -18,6 +18,7 @@ import { OwnIdentity } from '../server/own-identity.ts'
 import { Policies } from '../server/policies.ts'
 import { keepPruned } from '../server/prune.ts'
 import { consumeJoinToken } from '../server/manage-tokens.ts'
+import { Shadow } from '../server/shadow.ts'
 import type { Server } from '../server/server.ts'
 import { holdDirectory } from '../store/hold.ts'
 import { nodeAttestors } from './builtins.ts'
@@ -82,6 +83,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
     ca,
     audit,
     policies,
+    shadow: new Shadow(),
     verifiers,
     adminIds,
     entryCache: new EntryCache(store.entries, trustDomain),

@@ -1,5 +1,6 @@
 /** How a set is read, as plain texts: for the wire and for manifests. */
 import { Failure } from '../kernel/failure.ts'
+import { parseTrustDomain } from '../spiffe/trust-domain.ts'
 import type { LanguageOptions } from './language.ts'
 
 /** Each an empty text, or absent, where the language's default holds. */
@@ -7,15 +8,27 @@ export interface OptionTexts {
   readonly mode?: string | undefined
   readonly rootNamespace?: string | undefined
   readonly pathNormalization?: string | undefined
+  readonly trustDomainAliases?: readonly string[] | undefined
 }
 
-/** @throws Failure `policy.unknown-option` */
-export function parseLanguageOptions({ mode = '', rootNamespace = '', pathNormalization = '' }: OptionTexts): LanguageOptions {
+/** @throws Failure `policy.unknown-option`, `trust-domain.*` */
+export function parseLanguageOptions({
+  mode = '',
+  rootNamespace = '',
+  pathNormalization = '',
+  trustDomainAliases = [],
+}: OptionTexts): LanguageOptions {
   return {
     ...(mode !== '' && { mode: oneOf('mode', modes, mode) }),
     ...(rootNamespace !== '' && { rootNamespace }),
     ...(pathNormalization !== '' && { pathNormalization: oneOf('path normalization', normalizations, pathNormalization) }),
+    ...(trustDomainAliases.length > 0 && { trustDomainAliases: trustDomainAliases.slice(0, maxAliases).map(parseTrustDomain) }),
   }
+}
+
+/** The texts that {@link parseLanguageOptions} reads. */
+export function formatLanguageOptions({ trustDomainAliases, ...options }: LanguageOptions) {
+  return { ...options, ...(trustDomainAliases && { trustDomainAliases: [...trustDomainAliases] as string[] }) }
 }
 
 function oneOf<T extends string>(what: string, known: readonly T[], found: string): T {
@@ -26,5 +39,7 @@ function oneOf<T extends string>(what: string, known: readonly T[], found: strin
   })
 }
 
+/** More are cut off: what they would have allowed is refused. */
+const maxAliases = 100
 const modes = ['strict', 'istio'] as const
 const normalizations = ['none', 'base', 'merge-slashes', 'decode-and-merge-slashes'] as const

@@ -121,11 +121,12 @@ function firstDifference(signed: readonly Digest[], found: readonly Digest[]): s
 }
 
 /** In one order, and without what is not set, so that equal options have equal texts. */
-function withoutAbsent({ mode, rootNamespace, pathNormalization }: LanguageOptions): z.output<typeof optionsSchema> {
+function withoutAbsent({ mode, rootNamespace, pathNormalization, trustDomainAliases }: LanguageOptions): z.output<typeof optionsSchema> {
   return {
     ...(mode === undefined ? {} : { mode }),
     ...(rootNamespace === undefined ? {} : { rootNamespace }),
     ...(pathNormalization === undefined ? {} : { pathNormalization }),
+    ...(trustDomainAliases === undefined ? {} : { trustDomainAliases: [...trustDomainAliases] }),
   }
 }
 
@@ -150,6 +151,7 @@ const optionsSchema = z.strictObject({
   mode: z.enum(['strict', 'istio']).exactOptional(),
   rootNamespace: z.string().exactOptional(),
   pathNormalization: z.enum(['none', 'base', 'merge-slashes', 'decode-and-merge-slashes']).exactOptional(),
+  trustDomainAliases: z.array(z.string()).max(100).exactOptional(),
 })
 const manifestSchema = z.strictObject({
   format: z.literal(format),

@@ -1,3 +1,4 @@
+import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Instant } from '../kernel/clock.ts'
 
 /** A policy file as it was applied. */
@@ -11,6 +12,7 @@ export interface PolicyOptions {
   readonly mode?: 'strict' | 'istio'
   readonly rootNamespace?: string
   readonly pathNormalization?: 'none' | 'base' | 'merge-slashes' | 'decode-and-merge-slashes'
+  readonly trustDomainAliases?: readonly TrustDomain[]
 }
 
 /** A set of policy files about to be put in force. */
@@ -32,6 +34,15 @@ export interface AppliedPolicies extends PolicyRelease {
   readonly serial: number
 }
 
+/** A set of policy files that is tried beside the one in force, and enforced by nobody. */
+export interface CandidatePolicies {
+  readonly version: string
+  readonly documents: readonly PolicyDocument[]
+  readonly options: PolicyOptions
+  readonly startedAt: Instant
+  readonly startedBy: string
+}
+
 /** PORT: keeps the policies in force, and those before. */
 export interface PolicyStore {
   current(): Promise<AppliedPolicies | undefined>
@@ -44,4 +55,7 @@ export interface PolicyStore {
   /** The newest first, the one in force included; at most `limit` (1 to 500). At least the last hundred are kept. */
   history(limit: number): Promise<readonly AppliedPolicies[]>
   find(serial: number): Promise<AppliedPolicies | undefined>
+  candidate(): Promise<CandidatePolicies | undefined>
+  /** There is one at most; undefined takes it away. */
+  setCandidate(candidate: CandidatePolicies | undefined): Promise<void>
 }

@@ -3,6 +3,7 @@ import { timestampMs } from '@bufbuild/protobuf/wkt'
 import type {
   AgentCredentials,
   PolicyDocuments,
+  ShadowObservations,
   SignedJwtSvid,
   SignedWitSvid,
   SignedX509Svid,
@@ -14,7 +15,7 @@ import { seconds, type Duration } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import { Secret, type Log } from '../kernel/log.ts'
 import type { LanguageOptions } from '../policy/language.ts'
-import { parseLanguageOptions } from '../policy/options.ts'
+import { formatLanguageOptions, parseLanguageOptions } from '../policy/options.ts'
 import type { EntryDraft, RegistrationEntry } from '../registry/entry.ts'
 import { clientOf, connectTls, connectUnix, type CallOptions, type Channel, type Client } from '../rpc/client.ts'
 import { Health, HealthCheckResponse_ServingStatus as ServingStatus } from '../rpc/gen/grpc/health/v1/health_pb.ts'
@@ -27,10 +28,14 @@ import {
   PolicyAdministration,
   PolicyDistribution,
   PolicyHistory,
+  PolicyObservation,
+  PolicyShadow,
   type PolicyOptions,
   type PolicySet,
+  type ShadowReport as ShadowReportMessage,
 } from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
 import type { PolicyChanges, PolicyWish } from '../server/manage-policies.ts'
+import type { ShadowCount } from '../server/shadow.ts'
 import type { TlsIdentity } from '../rpc/tls-material.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import { bundleSet } from '../spiffe/bundle-set.ts'
@@ -149,6 +154,11 @@ class ServerOverTls implements UpstreamServer {
       if (signal.aborted) return
       throw reachable(understood(error))
     }
+  }
+
+  async reportShadow({ counts, unlisted, ...seen }: ShadowObservations, signal: AbortSignal): Promise<void> {
+    const message = { ...seen, counts: counts.map((row) => ({ ...row, count: BigInt(row.count) })), unlisted: BigInt(unlisted) }
+    await this.#ask(PolicyObservation, (client, options) => client.reportShadow(message, options), signal)
   }
 
   async postStatus(
@@ -315,7 +325,17 @@ function tlsIdentity({ chain, privateKeyPem }: AgentCredentials): TlsIdentity {
   return { cert: chain.map(({ raw }) => formatPem('CERTIFICATE', raw)).join(''), key: privateKeyPem }
 }
 
-function readPolicySet({ version, documents, options, signature, serial, appliedAt, appliedBy, changes }: PolicySet): AppliedSet {
+function readPolicySet({
+  version,
+  documents,
+  options,
+  signature,
+  serial,
+  appliedAt,
+  appliedBy,
+  changes,
+  candidate,
+}: PolicySet): AppliedSet {
   return {
     version,
     documents: documents.map(({ name, text }) => ({ name, text })),
@@ -325,6 +345,31 @@ function readPolicySet({ version, documents, options, signature, serial, applied
     ...(appliedAt && { appliedAt: timestampMs(appliedAt) }),
     ...(appliedBy !== '' && { appliedBy }),
     ...(changes && { changes }),
+    ...(candidate && { candidate: readCandidate(candidate) }),
+  }
+}
+
+const readCandidate = ({ version, documents, options }: PolicySet) => ({
+  version,
+  documents: documents.map(({ name, text }) => ({ name, text })),
+  options: readOptions(options),
+})
+
+function readReport({ candidate, counts, unlisted, agents }: ShadowReportMessage): SeenInShadow {
+  return {
+    ...(candidate && { candidate: readPolicySet(candidate) }),
+    counts: counts.map(({ count, workload, allowed, candidateAllows, rule, peer, method, path }) => ({
+      workload,
+      allowed,
+      candidateAllows,
+      rule,
+      count: Number(count),
+      peer,
+      method,
+      path,
+    })),
+    unlisted: Number(unlisted),
+    agents,
   }
 }
 
@@ -401,6 +446,14 @@ export interface AdminClient extends AsyncDisposable {
   readonly bundle: {
     find(signal: AbortSignal): Promise<TrustBundle>
   }
+  /** A whole set of policies tried beside the one in force. */
+  readonly shadow: {
+    /** @throws Failure `policy.invalid`, … */
+    start(wish: Pick<PolicyWish, 'documents' | 'options' | 'prune'>, signal: AbortSignal): Promise<AppliedSet>
+    report(signal: AbortSignal): Promise<SeenInShadow>
+    /** Ends it, and says what was seen. @throws Failure `policy.no-candidate` */
+    stop(signal: AbortSignal): Promise<SeenInShadow>
+  }
   readonly policies: {
     /** @throws Failure `policy.invalid` with every problem in its text, `policy.lockout`, `policy.changed-meanwhile`, `policy.unsigned`, … */
     apply(wish: PolicyWish, signal: AbortSignal): Promise<AppliedSet>
@@ -430,7 +483,15 @@ export type AppliedSet = PolicyDocuments & {
   readonly changes?: PolicyChanges
 }
 
-export type { PolicyChanges, PolicyWish }
+/** What agents saw of a set that is tried; `candidate` is absent if none is. */
+export interface SeenInShadow {
+  readonly candidate?: AppliedSet
+  readonly counts: readonly ShadowCount[]
+  readonly unlisted: number
+  readonly agents: number
+}
+
+export type { PolicyChanges, PolicyWish, ShadowCount }
 
 /** Connects to the server's private socket. Nothing is sent before the first call. */
 export function connectAdmin(socketPath: string): AdminClient {
@@ -439,12 +500,13 @@ export function connectAdmin(socketPath: string): AdminClient {
 
 /** An admin client on any channel; closing it closes the channel. */
 export function adminClient(channel: Channel): AdminClient {
-  const [entry, agent, bundle, policies, history, health] = [
+  const [entry, agent, bundle, policies, history, shadow, health] = [
     clientOf(Entry, channel),
     clientOf(Agent, channel),
     clientOf(Bundle, channel),
     clientOf(PolicyAdministration, channel),
     clientOf(PolicyHistory, channel),
+    clientOf(PolicyShadow, channel),
     clientOf(Health, channel),
   ]
   const ask = <T>(call: (options: CallOptions) => Promise<T>, signal: AbortSignal): Promise<T> =>
@@ -496,18 +558,33 @@ export function adminClient(channel: Channel): AdminClient {
     },
     bundle: { find: async (signal) => readBundle(await ask((options) => bundle.getBundle({}, options), signal)) },
     policies: {
-      apply: async ({ documents, ...wish }, signal) =>
-        readPolicySet(await ask((options) => policies.applyPolicies({ documents: [...documents], ...wish }, options), signal)),
+      apply: async ({ documents, options: reading, ...wish }, signal) =>
+        readPolicySet(
+          await ask(
+            (options) => policies.applyPolicies({ documents: [...documents], ...optionsMessage(reading), ...wish }, options),
+            signal,
+          ),
+        ),
       list: async (signal) => readPolicySet(await ask((options) => policies.listPolicies({}, options), signal)),
       history: async (limit, signal) =>
         (await ask((options) => history.listPolicyHistory({ limit }, options), signal)).sets.map(readPolicySet),
       rollBack: async ({ serial, force }, signal) =>
         readPolicySet(await ask((options) => history.rollBackPolicies({ serial: BigInt(serial), force }, options), signal)),
     },
+    shadow: {
+      start: async ({ documents, options: reading, ...wish }, signal) =>
+        readPolicySet(
+          await ask((options) => shadow.startShadow({ documents: [...documents], ...optionsMessage(reading), ...wish }, options), signal),
+        ),
+      report: async (signal) => readReport(await ask((options) => shadow.getShadow({}, options), signal)),
+      stop: async (signal) => readReport(await ask((options) => shadow.stopShadow({}, options), signal)),
+    },
     isHealthy: async (signal) => (await ask((options) => health.check({}, options), signal)).status === ServingStatus.SERVING,
     [Symbol.asyncDispose]: () => channel[Symbol.asyncDispose](),
   }
 }
+
+const optionsMessage = (options: LanguageOptions | undefined) => (options ? { options: formatLanguageOptions(options) } : {})
 
 function draftMessage(draft: EntryDraft) {
   return toEntry({ ...draft, id: draft.id ?? '', revision: 0n, createdAt: 0 })

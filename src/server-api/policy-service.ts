@@ -1,5 +1,5 @@
 import { timestampFromMs } from '@bufbuild/protobuf/wkt'
-import { parseLanguageOptions } from '../policy/options.ts'
+import { formatLanguageOptions, parseLanguageOptions } from '../policy/options.ts'
 import {
   ListPolicyHistoryResponseSchema,
   PolicyAdministration,
@@ -8,6 +8,7 @@ import {
   PolicySetSchema,
 } from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
 import { encode, mount, type Encoded, type Mounted } from '../rpc/handler.ts'
+import type { CandidatePolicies } from '../registry/policy-documents.ts'
 import type { Caller } from '../server/caller.ts'
 import { applyPolicies, type PolicyOutcome, rollBackPolicies } from '../server/manage-policies.ts'
 import type { PoliciesInForce } from '../server/policies.ts'
@@ -73,15 +74,27 @@ function toPolicySet(inForce: PoliciesInForce): Encoded {
   return encoded
 }
 
-function asMessage({ version, documents, options, signature, serial, appliedAt, appliedBy }: PoliciesInForce) {
+/** A candidate without the texts of its documents, for those who brought it. */
+export const namesOfCandidate = ({ version, documents, options, startedAt, startedBy }: CandidatePolicies) => ({
+  version,
+  documents: documents.map(({ name }) => ({ name })),
+  options: formatLanguageOptions(options),
+  appliedAt: timestampFromMs(startedAt),
+  appliedBy: startedBy,
+})
+
+function asMessage({ version, documents, options, signature, serial, appliedAt, appliedBy, candidate }: PoliciesInForce) {
   return {
     version,
     documents: [...documents],
-    options,
+    options: formatLanguageOptions(options),
     serial: BigInt(serial),
     ...(signature !== undefined && { signature }),
     ...(appliedAt !== undefined && { appliedAt: timestampFromMs(appliedAt) }),
     ...(appliedBy !== undefined && { appliedBy }),
+    ...(candidate && {
+      candidate: { version: candidate.version, documents: [...candidate.documents], options: formatLanguageOptions(candidate.options) },
+    }),
   }
 }
 

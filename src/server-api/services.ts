@@ -10,11 +10,22 @@ import { bundleService } from './bundle-service.ts'
 import { entryService } from './entry-service.ts'
 import { guard } from './guard.ts'
 import { policyAdministration, policyDistribution, policyHistory } from './policy-service.ts'
+import { policyObservation, policyShadow } from './policy-shadow-service.ts'
 import { svidService } from './svid-service.ts'
 
 /** The server API as agents and administrators reach it over TLS. Every method is authorised before it runs. */
 export function serverApi(server: Server): readonly Mounted<Peer>[] {
-  const services = [agentService, bundleService, entryService, svidService, policyAdministration, policyHistory, policyDistribution]
+  const services = [
+    agentService,
+    bundleService,
+    entryService,
+    svidService,
+    policyAdministration,
+    policyHistory,
+    policyShadow,
+    policyDistribution,
+    policyObservation,
+  ]
   return services.map((service) => guard(server, service(server)))
 }
 

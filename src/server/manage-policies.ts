@@ -47,10 +47,8 @@ export interface PolicyOutcome {
 export async function applyPolicies(server: Needs, wish: PolicyWish, caller: Caller): Promise<PolicyOutcome> {
   const now = server.policies.inForce.current
   if (wish.expectedVersion !== undefined && wish.expectedVersion !== now.version) throw changedMeanwhile(now.version)
-  refuseTwins(wish.documents)
   const whole = wish.prune === true || wish.signature !== undefined
-  const documents = whole ? wish.documents : merged(now.documents, wish.documents)
-  checkSize(documents)
+  const documents = wanted(now.documents, { documents: wish.documents, whole })
   const { signature, options = now.options } = wish
   const release = await server.policies.check({ documents, options, signature }, server.clock.now())
   return putInForce(server, release, { ...wish, what: 'policies.applied' }, caller)
@@ -106,6 +104,17 @@ function refuseLockout({ policies, adminIds, clock }: Needs, release: CheckedRel
     public:
       'with these policies nobody could apply others any more, neither over the private socket nor as one of `adminIds`: look at the policies with `target: serverApi`, or say `--force`',
   })
+}
+
+/** What is in force, with these documents in place of those of their names; or these alone. */
+export function wanted(
+  inForce: readonly PolicyDocument[],
+  { documents, whole }: { readonly documents: readonly PolicyDocument[]; readonly whole: boolean },
+): readonly PolicyDocument[] {
+  refuseTwins(documents)
+  const all = whole ? documents : merged(inForce, documents)
+  checkSize(all)
+  return all
 }
 
 /** A document takes the place of the one of its name. */

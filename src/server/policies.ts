@@ -8,7 +8,7 @@ import type { PolicyDocument } from '../policy/policy-set.ts'
 import type { ServerApiCaller, ServerApiRequest } from '../policy/request.ts'
 import { decideServerApi, serverApiPolicy } from '../policy/server-api.ts'
 import { authenticPolicySet, type SetClaims, verifyPolicySet } from '../policy/signed-set.ts'
-import type { AppliedPolicies, PolicyStore } from '../registry/policy-documents.ts'
+import type { CandidatePolicies, PolicyStore } from '../registry/policy-documents.ts'
 
 /** The policy documents that every agent gets. */
 export interface PoliciesInForce {
@@ -22,6 +22,8 @@ export interface PoliciesInForce {
   /** Absent before the first were applied. */
   readonly appliedAt?: Instant
   readonly appliedBy?: string
+  /** A set that is tried beside it. */
+  readonly candidate?: CandidatePolicies
 }
 
 /** A set that was checked, and may be put in force in place of the one that it was checked against. */
@@ -65,8 +67,9 @@ export class Policies {
    * @throws Failure `policy.invalid`, also for stored documents: a server that cannot read who may call it does not start
    */
   static async open(store: PolicyStore, ownApi: readonly PolicyDocument[], trusted: readonly KeyObject[] = []): Promise<Policies> {
-    const stored = await store.current()
-    const inForce = stored ?? { version: parsePolicySet([]).fingerprint, documents: [], options: {}, serial: 0 }
+    const [stored, candidate] = await Promise.all([store.current(), store.candidate()])
+    const applied: PoliciesInForce = stored ?? { version: parsePolicySet([]).fingerprint, documents: [], options: {}, serial: 0 }
+    const inForce = candidate ? { ...applied, candidate } : applied
     // What was put in force before signatures were asked for stays there; complaints() says so.
     const claims = stored && trusted.length > 0 ? await authenticPolicySet(stored, trusted).catch(() => undefined) : undefined
     return new Policies(store, { ownApi, trusted }, inForce, claims)
@@ -117,14 +120,27 @@ export class Policies {
   /** Stores a checked set and puts it in force; or changes nothing. @throws Failure `policy.changed-meanwhile` */
   async putInForce(release: CheckedRelease, { at, by }: { readonly at: Instant; readonly by: string }): Promise<PoliciesInForce> {
     const { compiled, claims, after, version, documents, options, signature } = release
-    const applied: AppliedPolicies = await this.#store.apply(
+    const applied = await this.#store.apply(
       { version, documents, options, ...(signature === undefined ? {} : { signature }), appliedAt: at, appliedBy: by },
       after.serial,
     )
+    const { candidate } = this.#inForce.current
     this.#compiled = compiled
     this.#claims = claims
-    this.#inForce.set(applied)
+    // A candidate that is in force now need not be tried any more.
+    const tried = candidate && candidate.version !== version
+    this.#inForce.set(tried ? { ...applied, candidate } : applied)
+    if (candidate && !tried) await this.#store.setCandidate(undefined)
     return applied
+  }
+
+  /** Tries a set beside the one in force, in place of one that is tried; undefined ends it. @throws Failure `policy.invalid` */
+  async tryOut(candidate: Omit<CandidatePolicies, 'version'> | undefined): Promise<CandidatePolicies | undefined> {
+    const checked = candidate && { ...candidate, version: parsePolicySet(candidate.documents, candidate.options).fingerprint }
+    await this.#store.setCandidate(checked)
+    const { candidate: _, ...inForce } = this.#inForce.current
+    this.#inForce.set(checked ? { ...inForce, candidate: checked } : inForce)
+    return checked
   }
 
   /** The newest first; at most `limit` (1 to 100). */

@@ -11,6 +11,7 @@ import type { SpiffeId } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { EntryCache } from './entry-cache.ts'
 import type { Policies } from './policies.ts'
+import type { Shadow } from './shadow.ts'
 
 /** Everything that the server's deeds need; each takes only the part that it uses. */
 export interface Server {
@@ -27,6 +28,8 @@ export interface Server {
   /** The server's halves of the node attestors, by their kind. */
   readonly verifiers: ReadonlyMap<string, NodeVerifier>
   readonly policies: Policies
+  /** What agents saw of a set that is tried. */
+  readonly shadow: Shadow
   /** Identities that are administrators by configuration, besides those whose entry says so. */
   readonly adminIds?: ReadonlySet<SpiffeId>
 }

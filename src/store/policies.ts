@@ -33,6 +33,35 @@ export function policyTable(db: Kysely<Tables>, writes: Writes): PolicyStore {
       const row = await db.selectFrom('policy_sets').selectAll().where('serial', '=', serial).executeTakeFirst()
       return row && read(row)
     },
+    async candidate() {
+      const row = await db.selectFrom('policy_candidate').selectAll().executeTakeFirst()
+      return (
+        row && {
+          version: row.version,
+          documents: JSON.parse(row.documents) as PolicyDocument[],
+          options: JSON.parse(row.options) as PolicyOptions,
+          startedAt: row.started_at,
+          startedBy: row.started_by,
+        }
+      )
+    },
+    setCandidate: (candidate) =>
+      writes.run(async (tx) => {
+        await tx.deleteFrom('policy_candidate').execute()
+        if (!candidate) return
+        const { version, documents, options, startedAt, startedBy } = candidate
+        await tx
+          .insertInto('policy_candidate')
+          .values({
+            id: 1,
+            version,
+            documents: JSON.stringify(documents),
+            options: JSON.stringify(options),
+            started_at: startedAt,
+            started_by: startedBy,
+          })
+          .execute()
+      }),
   }
 }
 

@@ -28,6 +28,8 @@ export interface Tables {
     outcome: string
   }
   policy_sets: PolicySetRow
+  /** One row, or none; its id is 1. */
+  policy_candidate: { id: number; version: string; documents: string; options: string; started_at: number; started_by: string }
 }
 
 export interface EntryRow {

@@ -52,6 +52,18 @@ describe('ext_authz', () => {
     })
   })
 
+  test('says to the agent what a set that is tried would have decided, and decides by the one in force', async () => {
+    await using proxy = await connect({})
+    proxy.workload.apply({ 'policy.yaml': policy('web') }, { 'policy.yaml': policy('web').replace('shop/sa/web', 'shop/sa/other') })
+    expect(await proxy.check({})).toMatchObject({ code: 0 })
+    expect(proxy.shadowed).toEqual([
+      expect.objectContaining({ workload: 'spiffe://example.org/ns/shop/sa/server', allowed: true, candidateAllows: false, rule: '' }),
+    ])
+    proxy.workload.apply({ 'policy.yaml': policy('web') }, { 'policy.yaml': 'not: a policy' })
+    expect(await proxy.check({})).toMatchObject({ code: 0 })
+    expect(proxy.shadowed).toHaveLength(1)
+  })
+
   test('takes nothing but a SPIFFE ID of a workload for the source', async () => {
     await using proxy = await connect({})
     for (const principal of [
@@ -168,6 +180,7 @@ async function connect({
   return {
     workload,
     warnings: local.warnings,
+    shadowed: local.shadowed,
     authorization,
     extensions,
     check: async (attributes: Omit<MessageInitShape<typeof AttributeContextSchema>, '$typeName'>) =>

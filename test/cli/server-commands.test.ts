@@ -234,6 +234,48 @@ describe('releases of policies', () => {
     expect([noKey.code, reasonOf(noKey.thrown), String(noKey.thrown).includes('SECRET-TEXT')]).toEqual([2, 'usage.no-key', false])
   })
 
+  test('can be tried before they are in force', async () => {
+    const a = file('try-a.yaml', policy('tried'))
+    expect((await rig.vidimus('policy', 'shadow', 'report')).out).toContain('no set is tried')
+    expect((await rig.vidimus('policy', 'shadow', 'start', '--prune', a)).out).toMatch(/^1 file tried as version /)
+    const { candidate } = rig.server.server.policies.inForce.current
+    rig.server.server.shadow.take('an agent', {
+      candidateVersion: candidate!.version,
+      run: 'r',
+      unlisted: 0,
+      counts: [
+        {
+          workload: 'spiffe://example.org/db',
+          allowed: true,
+          candidateAllows: false,
+          rule: '',
+          count: 3,
+          peer: 'spiffe://example.org/web',
+          method: 'GET',
+          path: '/x',
+        },
+        {
+          workload: 'spiffe://example.org/db',
+          allowed: true,
+          candidateAllows: true,
+          rule: 'r',
+          count: 40,
+          peer: '',
+          method: 'GET',
+          path: '/',
+        },
+      ],
+    })
+    const report = await rig.vidimus('policy', 'shadow', 'report', '--fail-on-change')
+    expect([report.code, report.out]).toEqual([
+      1,
+      expect.stringContaining('43 requests at 1 agent: 3 would be decided otherwise, 40 alike'),
+    ])
+    expect(report.out).toMatch(/^newly denied +3 +spiffe:\/\/example.org\/db +no rule allows it +spiffe:\/\/example.org\/web GET \/x$/m)
+    expect((await rig.vidimus('policy', 'shadow', 'stop', '--output', 'json')).json()).toMatchObject({ changed: 3, alike: 40 })
+    expect(reasonOf((await rig.vidimus('policy', 'shadow', 'stop')).thrown)).toBe('policy.no-candidate')
+  })
+
   test('of two files with one name are a mistake of the command line', async () => {
     const [one, two] = [join(directory, 'one'), join(directory, 'two')]
     for (const folder of [one, two]) {

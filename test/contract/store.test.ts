@@ -337,6 +337,22 @@ describe.each(drivers)('a store of kind $kind', ({ open }) => {
       expect(await store.policies.current()).toBeUndefined()
     })
 
+    test('keeps one candidate beside the set in force, until it is taken away', async () => {
+      const candidate = {
+        version: 'c',
+        documents: [{ name: 'a', text: 'b' }],
+        options: { mode: 'istio' as const },
+        startedAt: 7,
+        startedBy: 'x',
+      }
+      expect(await store.policies.candidate()).toBeUndefined()
+      await store.policies.setCandidate({ ...candidate, version: 'before' })
+      await store.policies.setCandidate(candidate)
+      expect(await store.policies.candidate()).toEqual(candidate)
+      await store.policies.setCandidate(undefined)
+      expect(await store.policies.candidate()).toBeUndefined()
+    })
+
     test('the last that were applied are in force, the newest hundred are kept', async () => {
       for (let i = 1; i <= 103; i++) await store.policies.apply(release(i), i - 1)
       expect(await store.policies.current()).toEqual({ ...release(103), serial: 103 })

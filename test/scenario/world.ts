@@ -34,6 +34,7 @@ import { EntryCache } from '../../src/server/entry-cache.ts'
 import { createEntry, deleteEntry, updateEntry } from '../../src/server/manage-entries.ts'
 import { consumeJoinToken, createJoinToken } from '../../src/server/manage-tokens.ts'
 import { OwnIdentity } from '../../src/server/own-identity.ts'
+import { Shadow } from '../../src/server/shadow.ts'
 import { Policies } from '../../src/server/policies.ts'
 import type { Server } from '../../src/server/server.ts'
 import { bundleSet } from '../../src/spiffe/bundle-set.ts'
@@ -361,6 +362,7 @@ async function startServer(
     ca,
     audit,
     policies,
+    shadow: new Shadow(),
     verifiers,
     adminIds: new Set(),
     entryCache: new EntryCache(store.entries, trustDomain),

@@ -1,6 +1,7 @@
 /** An agent whose workloads the test decides: real keys, certificates and bundles, no server and no kernel. */
 import type { Agent } from '../../src/agent/agent.ts'
 import type { HeldIdentity, Workload, WorkloadIdentities, WorkloadPolicies } from '../../src/agent/identities.ts'
+import type { ShadowVerdict } from '../../src/agent/shadow.ts'
 import type { PolicyDocument } from '../../src/policy/policy-set.ts'
 import type { Peer } from '../../src/attestation/peer.ts'
 import { type Clock, systemClock } from '../../src/kernel/clock.ts'
@@ -20,8 +21,8 @@ export interface LocalWorkload extends Workload {
   readonly peer: Peer
   /** Gives it new certificates for these SPIFFE IDs. */
   hold(...ids: readonly string[]): Promise<void>
-  /** Applies policies to it: text by document name. */
-  apply(documents: Readonly<Record<string, string>>): void
+  /** Applies policies to it: text by document name; and others to be tried beside them. */
+  apply(documents: Readonly<Record<string, string>>, candidate?: Readonly<Record<string, string>>): void
 }
 
 export interface LocalAgent {
@@ -31,6 +32,8 @@ export interface LocalAgent {
   readonly bundle: TrustBundle
   /** What the agent warned of, and its errors. */
   readonly warnings: readonly Readonly<Record<string, unknown>>[]
+  /** Verdicts of a set that is tried. */
+  readonly shadowed: readonly ShadowVerdict[]
   /** A workload that the kernel tells by its pid. */
   workload(pid: number, ids: readonly string[], options?: { readonly selectors?: readonly string[] }): Promise<LocalWorkload>
 }
@@ -44,6 +47,7 @@ export async function localAgent(options: { readonly clock?: Clock } = {}): Prom
   const bundle = bundleOf(ca)
   const workloads = new Map<number, LocalWorkload>()
   const warnings: Readonly<Record<string, unknown>>[] = []
+  const shadowed: ShadowVerdict[] = []
   const agent: Agent = {
     trustDomain: bundle.trustDomain,
     clock,
@@ -54,6 +58,7 @@ export async function localAgent(options: { readonly clock?: Clock } = {}): Prom
       if (!workload) throw new Failure('unavailable', 'workload.attestation-failed', { public: 'the caller could not be identified' })
       return workload
     },
+    noteShadow: (verdict) => void shadowed.push(verdict),
     jwtSvids: () => Promise.reject(new Error('bug: this agent has no tokens')),
     validateJwt: () => Promise.reject(new Error('bug: this agent has no tokens')),
   }
@@ -63,6 +68,7 @@ export async function localAgent(options: { readonly clock?: Clock } = {}): Prom
     foreign,
     bundle,
     warnings,
+    shadowed,
     async workload(pid, ids, { selectors = [] } = {}) {
       const federated = new Map<TrustDomain, TrustBundle>([[parseTrustDomain('other.test'), bundleOf(foreign)]])
       const seen = selectors.map(parseSelector)
@@ -79,9 +85,11 @@ export async function localAgent(options: { readonly clock?: Clock } = {}): Prom
           identities.set({ identities: held, bundle, federated })
           policies.set({ ...policies.current, spiffeIds: held.map(({ spiffeId }) => spiffeId) })
         },
-        apply(texts) {
-          const documents: PolicyDocument[] = Object.entries(texts).map(([name, text]) => ({ name, text }))
-          policies.set({ ...policies.current, version: `v${++versions}`, documents })
+        apply(texts, tried) {
+          const documentsOf = (from: typeof texts): PolicyDocument[] => Object.entries(from).map(([name, text]) => ({ name, text }))
+          const { candidate: _, ...before } = policies.current
+          const candidate = tried && { version: `c${++versions}`, documents: documentsOf(tried) }
+          policies.set({ ...before, version: `v${++versions}`, documents: documentsOf(texts), ...(candidate && { candidate }) })
         },
       }
       await workload.hold(...ids)

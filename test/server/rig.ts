@@ -19,6 +19,7 @@ import { attestAgent } from '../../src/server/attest-agent.ts'
 import { EntryCache } from '../../src/server/entry-cache.ts'
 import { consumeJoinToken, createJoinToken } from '../../src/server/manage-tokens.ts'
 import { Policies } from '../../src/server/policies.ts'
+import { Shadow } from '../../src/server/shadow.ts'
 import type { Server } from '../../src/server/server.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
 import { memory } from '../../src/store/memory.ts'
@@ -101,6 +102,7 @@ export async function openRig({ agentTtl = hours(1), witSvid = false } = {}): Pr
     ca,
     audit,
     policies,
+    shadow: new Shadow(),
     verifiers,
     entryCache: new EntryCache(store.entries, here),
   }

@@ -23,6 +23,8 @@ export interface EnvoyListener {
   readonly httpFilters: readonly object[]
   /** As strict policies expect paths, or as Istio does by default. */
   readonly paths?: 'decode-and-merge-slashes' | 'base'
+  /** Every request is told to the agent as well. */
+  readonly logsToAgent?: true
 }
 
 export interface RunningEnvoy extends AsyncDisposable {
@@ -116,6 +118,19 @@ export function discoveredRbac(name: string): object {
   }
 }
 
+/** An access log that goes to the agent, at once. */
+const logToAgent: object = {
+  name: 'envoy.access_loggers.http_grpc',
+  typed_config: typed('envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig', {
+    common_config: {
+      log_name: 'verdicts',
+      transport_api_version: 'V3',
+      grpc_service: { envoy_grpc: { cluster_name: 'agent' } },
+      buffer_flush_interval: '0.05s',
+    },
+  }),
+}
+
 /** A filter that asks the agent about every request. */
 export const askTheAgent: object = {
   name: 'envoy.filters.http.ext_authz',
@@ -167,7 +182,7 @@ function bootstrap(config: EnvoyConfig): object {
   }
 }
 
-function listener({ name, tls, httpFilters, paths = 'decode-and-merge-slashes' }: EnvoyListener): object {
+function listener({ name, tls, httpFilters, paths = 'decode-and-merge-slashes', logsToAgent }: EnvoyListener): object {
   return {
     name,
     address: loopback(0),
@@ -194,6 +209,7 @@ function listener({ name, tls, httpFilters, paths = 'decode-and-merge-slashes' }
                 path_with_escaped_slashes_action: 'UNESCAPE_AND_FORWARD',
               }),
               use_remote_address: true,
+              ...(logsToAgent && { access_log: [logToAgent] }),
               route_config: {
                 virtual_hosts: [
                   {

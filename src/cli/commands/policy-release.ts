@@ -8,16 +8,22 @@ import { Failure } from '../../kernel/failure.ts'
 import { checkPolicies, type LanguageOptions } from '../../policy/language.ts'
 import type { PolicyDocument } from '../../policy/policy-set.ts'
 import { signPolicySet } from '../../policy/signed-set.ts'
-import { type AppliedSet, connectAdmin, type PolicyChanges } from '../../server-api/client.ts'
+import { parseTrustDomain, type TrustDomain } from '../../spiffe/trust-domain.ts'
+import { type AppliedSet, connectAdmin, type PolicyChanges, type SeenInShadow } from '../../server-api/client.ts'
 import { command } from '../command.ts'
 import type { Disk } from '../context.ts'
 import { parsed, positive, serverSocket, within } from '../flags.ts'
-import { counted, facts, table } from '../output.ts'
+import { counted, facts, type Shown, table } from '../output.ts'
 import { listed } from '../wording.ts'
 import { paths, pathsArgument, policyFiles, valid } from './policy.ts'
 
 /** How a set is to be read. Nothing said: strict for a first set, else as the set in force. */
 const readingFlags = {
+  trustDomainAlias: z
+    .array(parsed(parseTrustDomain))
+    .default([])
+    .describe('another name of the trust domain that policies may use, as often as needed')
+    .meta({ value: 'name' }),
   compat: z.enum(['strict', 'istio']).optional().describe("how to read the set: strict, or with Istio's verdicts, holes included"),
   rootNamespace: z
     .string()
@@ -50,8 +56,11 @@ export const policyApply = command({
     'vidimus policy apply policies/',
     'vidimus policy apply --signature policies.sig policies/',
   ],
-  async run({ serverSocket, paths, compat, rootNamespace, signature, dryRun, prune, expectedVersion, force }, { disk, stop }) {
-    const options = optionsOf({ compat, rootNamespace })
+  async run(
+    { serverSocket, paths, compat, rootNamespace, trustDomainAlias, signature, dryRun, prune, expectedVersion, force },
+    { disk, stop },
+  ) {
+    const options = optionsOf({ compat, rootNamespace, trustDomainAlias })
     valid(await policyFiles(disk, paths), options)
     const documents = await namedInside(disk, paths)
     const proof = signature === undefined ? undefined : (await disk.read(signature)).trim()
@@ -185,8 +194,8 @@ export const policySign = command({
   }),
   positional: pathsArgument,
   examples: ['vidimus policy sign --key signer.pem --serial 7 --out policies.sig policies/'],
-  async run({ paths, key, serial, expiresIn, out, compat, rootNamespace }, { disk, clock }) {
-    const options = optionsOf({ compat, rootNamespace }) ?? {}
+  async run({ paths, key, serial, expiresIn, out, compat, rootNamespace, trustDomainAlias }, { disk, clock }) {
+    const options = optionsOf({ compat, rootNamespace, trustDomainAlias }) ?? {}
     valid(await policyFiles(disk, paths), options)
     const documents = await namedInside(disk, paths)
     const expires = clock.now() + expiresIn
@@ -206,6 +215,88 @@ export const policySign = command({
     }
   },
 })
+
+export const policyShadowStart = command({
+  name: 'policy shadow start',
+  summary: 'try a whole set beside the one in force: every proxy counts how it would decide, and enforces nothing of it',
+  flags: z.strictObject({
+    ...serverSocket,
+    ...readingFlags,
+    paths,
+    prune: z.boolean().default(false).describe('leave out what is in force and not among these files'),
+  }),
+  positional: pathsArgument,
+  examples: ['vidimus policy shadow start --prune policies/'],
+  async run({ serverSocket, paths, prune, ...reading }, { disk, stop }) {
+    const options = optionsOf(reading)
+    valid(await policyFiles(disk, paths), options)
+    const documents = await namedInside(disk, paths)
+    await using server = connectAdmin(serverSocket)
+    const { version, documents: tried } = await server.shadow.start({ documents, prune, ...(options && { options }) }, within(stop))
+    const names = tried.map(({ name }) => name)
+    return {
+      value: { version, documents: names },
+      text: `${counted(names.length, 'file')} tried as version ${version.slice(0, 16)}: \`vidimus policy shadow report\` says how verdicts differ`,
+    }
+  },
+})
+
+export const policyShadowReport = command({
+  name: 'policy shadow report',
+  summary: 'show how the set that is tried would have decided, beside what was decided',
+  flags: z.strictObject({
+    ...serverSocket,
+    failOnChange: z.boolean().default(false).describe('exit with 1 if any request would have been decided otherwise'),
+  }),
+  async run({ serverSocket, failOnChange }, { stop }) {
+    await using server = connectAdmin(serverSocket)
+    return shownReport(await server.shadow.report(within(stop)), failOnChange)
+  },
+})
+
+export const policyShadowStop = command({
+  name: 'policy shadow stop',
+  summary: 'end the trial, and show what was seen',
+  flags: z.strictObject(serverSocket),
+  async run({ serverSocket }, { stop }) {
+    await using server = connectAdmin(serverSocket)
+    return shownReport(await server.shadow.stop(within(stop)), false)
+  },
+})
+
+/** The differences, the most frequent first; then how many were decided alike. */
+function shownReport({ candidate, counts, unlisted, agents }: SeenInShadow, failOnChange: boolean): Shown {
+  const changed = counts.filter(({ allowed, candidateAllows }) => allowed !== candidateAllows)
+  const alike = counts.filter(({ allowed, candidateAllows }) => allowed === candidateAllows).reduce((sum, { count }) => sum + count, 0)
+  const differ = changed.reduce((sum, { count }) => sum + count, 0)
+  const rows = changed.map(({ candidateAllows, count, workload, rule, peer, method, path }) => [
+    candidateAllows ? 'newly allowed' : 'newly denied',
+    String(count),
+    workload,
+    rule === '' ? 'no rule allows it' : rule,
+    [peer === '' ? 'nobody' : peer, method, path].join(' ').trim(),
+  ])
+  const told = [
+    candidate
+      ? `version ${candidate.version.slice(0, 16)}, tried${candidate.appliedAt === undefined ? '' : ` since ${formatInstant(candidate.appliedAt)}`}`
+      : 'no set is tried; policies on dry run are counted all the same',
+    `${counted(differ + alike + unlisted, 'request')} at ${counted(agents, 'agent')}: ${differ} would be decided otherwise, ${alike} alike${unlisted > 0 ? `, ${unlisted} not told apart` : ''}`,
+    ...(rows.length === 0 ? [] : ['', table(['CHANGE', 'REQUESTS', 'WORKLOAD', 'BY', 'FOR EXAMPLE'], rows)]),
+  ]
+  return {
+    value: {
+      ...(candidate && { candidate: { version: candidate.version, documents: candidate.documents.map(({ name }) => name) } }),
+      agents,
+      requests: differ + alike + unlisted,
+      changed: differ,
+      alike,
+      unlisted,
+      counts,
+    },
+    text: told.join('\n'),
+    ok: !failOnChange || (differ === 0 && unlisted === 0),
+  }
+}
 
 /** The same names wherever the command is run: inside the folder that was given, or the file's own. */
 async function namedInside(disk: Disk, paths: readonly string[]): Promise<readonly PolicyDocument[]> {
@@ -227,15 +318,19 @@ async function namedInside(disk: Disk, paths: readonly string[]): Promise<readon
   return named
 }
 
-function optionsOf({
-  compat,
-  rootNamespace,
-}: {
-  compat?: 'strict' | 'istio' | undefined
-  rootNamespace?: string | undefined
-}): LanguageOptions | undefined {
-  if (compat === undefined && rootNamespace === undefined) return undefined
-  return { ...(compat !== undefined && { mode: compat }), ...(rootNamespace !== undefined && { rootNamespace }) }
+function optionsOf({ compat, rootNamespace, trustDomainAlias }: Reading): LanguageOptions | undefined {
+  if (compat === undefined && rootNamespace === undefined && trustDomainAlias.length === 0) return undefined
+  return {
+    ...(compat !== undefined && { mode: compat }),
+    ...(rootNamespace !== undefined && { rootNamespace }),
+    ...(trustDomainAlias.length > 0 && { trustDomainAliases: trustDomainAlias }),
+  }
+}
+
+interface Reading {
+  readonly compat?: 'strict' | 'istio' | undefined
+  readonly rootNamespace?: string | undefined
+  readonly trustDomainAlias: readonly TrustDomain[]
 }
 
 function privateKey(pem: string, path: string): KeyObject {
