@@ -1,6 +1,7 @@
 /** The documents that rules judge, read as far as they can be: what cannot be read is the business of the rule that says how it is written. */
 import { fromBase64url, fromUtf8, sameBytes } from '../kernel/bytes.ts'
 import type { Instant } from '../kernel/clock.ts'
+import type { JsonObject } from '../spiffe/json.ts'
 import { type Certificate, signedBy } from '../x509/certificate.ts'
 
 export type Json = Readonly<Record<string, unknown>>
@@ -34,11 +35,9 @@ export interface Token {
   readonly audience: readonly string[] | undefined
 }
 
-/** A document in JSON, and the names that stand twice in one object of it. */
+/** A document in JSON; integers that a number cannot hold are bigint. */
 export interface JsonDocument {
-  readonly value: unknown
-  readonly text: string
-  readonly repeated: readonly string[]
+  readonly value: JsonObject
 }
 
 interface Documents {
@@ -90,7 +89,7 @@ export const isObject = (value: unknown): value is Json => typeof value === 'obj
 
 /** The members of a JWK set or bundle document; none where there is no list of them. */
 export function keysIn({ value }: JsonDocument): readonly Json[] {
-  const keys = isObject(value) ? value['keys'] : undefined
+  const keys = value['keys']
   return Array.isArray(keys) ? keys.filter(isObject) : []
 }
 

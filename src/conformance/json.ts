@@ -1,37 +1,20 @@
-/** JSON that tells which names stand twice: the language's own parser keeps the last and says nothing (B-11). */
 import { Failure } from '../kernel/failure.ts'
+import { parseJsonObject } from '../spiffe/json.ts'
 import type { JsonDocument } from './documents.ts'
 
-/** @throws Failure `conformance.malformed` for what is no JSON, or nested deeper than 32 */
+/** Reads a document strictly: no name twice, no number rounded. @throws Failure `json.*` */
 export function readJson(text: string): JsonDocument {
+  return { value: parseJsonObject(text, { maxLength: maxDocumentLength, bigIntegers: true }) }
+}
+
+/** {@link readJson} of what came over the wire. @throws Failure `conformance.malformed` */
+export function jsonInAnswer(bytes: Uint8Array): JsonDocument {
   try {
-    const value: unknown = JSON.parse(text)
-    return { value, text, repeated: repeatedIn(text) }
+    return readJson(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
   } catch (cause) {
-    if (cause instanceof Failure) throw cause
-    throw new Failure('invalid_argument', 'conformance.malformed', { public: 'it is not JSON', cause })
+    const text = cause instanceof Failure ? cause.message : 'it is not UTF-8'
+    throw new Failure('invalid_argument', 'conformance.malformed', { public: text, cause })
   }
 }
 
-/** Names that stand twice in one object of a text that is known to be JSON. */
-function repeatedIn(text: string): string[] {
-  const repeated: string[] = []
-  const open: (Set<string> | undefined)[] = []
-  for (const [token] of text.matchAll(tokens)) {
-    if (token === '{' || token === '[') {
-      if (open.push(token === '{' ? new Set() : undefined) > maxDepth)
-        throw new Failure('invalid_argument', 'conformance.malformed', { public: `it is nested deeper than ${maxDepth}` })
-    } else if (token === '}' || token === ']') open.pop()
-    else if (token.endsWith(':')) {
-      const name = JSON.parse(token.slice(0, -1).trimEnd()) as string
-      const names = open.at(-1)
-      if (names?.has(name)) repeated.push(name)
-      names?.add(name)
-    }
-  }
-  return repeated
-}
-
-/** Brackets, texts, and names: a text before a colon. */
-const tokens = /[{}[\]]|"(?:[^"\\]|\\.)*"(?:\s*:)?/g
-const maxDepth = 32
+const maxDocumentLength = 4 * 1024 * 1024

@@ -52,4 +52,7 @@ export function shown(text: string): string {
 }
 
 /** A value of somebody else's JSON: a text as it is, everything else as JSON. */
-export const told = (value: unknown): string => (typeof value === 'string' ? value : (JSON.stringify(value) ?? 'nothing'))
+export function told(value: unknown): string {
+  if (typeof value === 'string' || typeof value === 'bigint') return `${value}`
+  return JSON.stringify(value, (_name, part: unknown) => (typeof part === 'bigint' ? part.toString() : part)) ?? 'nothing'
+}

@@ -6,11 +6,11 @@ import type { DocumentKind, DocumentOf } from './documents.ts'
 import type { Outcome, Verdict } from './report.ts'
 import { type Finding, finding, type Judges, type Rule, Unseen } from './rule.ts'
 import { rules } from './rules.ts'
-import { Wire } from './wire.ts'
+import { type Place, Wire } from './wire.ts'
 import { type Collected, methods, NoAnswer, WorkloadApi } from './workload-api.ts'
 
 export interface Run {
-  readonly socketPath: string
+  readonly place: Place
   readonly audience: string
   /** For every check. */
   readonly timeout: Duration
@@ -24,10 +24,10 @@ export interface Run {
 
 /**
  * The verdict on every selected rule, in order. Nothing is changed by asking; tokens are fetched and validated.
- * @throws Failure `rpc.unavailable` if nobody answers on the socket, and the reason of `stop`
+ * @throws Failure `rpc.unavailable` if nobody answers there, and the reason of `stop`
  */
-export async function runConformance({ socketPath, audience, timeout, selected = rules, clock, stop, progress }: Run): Promise<Outcome[]> {
-  await using wire = new Wire(socketPath)
+export async function runConformance({ place, audience, timeout, selected = rules, clock, stop, progress }: Run): Promise<Outcome[]> {
+  await using wire = new Wire(place)
   const limit = () => deadline(timeout, stop)
   const api = WorkloadApi.over(wire, clock, audience, limit())
   // Whether anybody answers, so that a wrong path is not 208 verdicts.

@@ -16,14 +16,17 @@ export interface Ended {
   readonly text: string
 }
 
-/** A connection to a socket file. */
+/** Where somebody listens: a socket file, or an address and a port. */
+export type Place = { readonly path: string } | { readonly host: string; readonly port: number }
+
+/** A connection. */
 export class Wire implements AsyncDisposable {
   readonly #session: ClientHttp2Session
   readonly #closed: Promise<void>
   #broken: unknown
 
-  constructor(socketPath: string) {
-    this.#session = connect('http://localhost', { createConnection: () => connectSocket(socketPath) })
+  constructor(place: Place) {
+    this.#session = connect('http://localhost', { createConnection: () => connectSocket(place) })
     this.#session.on('error', (error) => (this.#broken ??= error))
     this.#closed = new Promise((resolve) => this.#session.once('close', resolve))
   }

@@ -1,22 +1,11 @@
 /** A Workload API as it is seen from outside: every answer is asked for once, when the first check needs it, and kept. */
 import { createPrivateKey, type KeyObject } from 'node:crypto'
 import type { OutgoingHttpHeaders } from 'node:http2'
-import { fromUtf8 } from '../kernel/bytes.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
 import { type Certificate, parseCertificates } from '../x509/certificate.ts'
-import {
-  type Chain,
-  type DocumentKind,
-  type DocumentOf,
-  type Json,
-  type JsonDocument,
-  keysIn,
-  readToken,
-  signingsOf,
-  type Token,
-} from './documents.ts'
-import { readJson } from './json.ts'
+import { type Chain, type DocumentKind, type DocumentOf, type Json, keysIn, readToken, signingsOf, type Token } from './documents.ts'
+import { jsonInAnswer } from './json.ts'
 import { bytesOf, type Ended, field, isMessage, joined, mapOf, type Message, messagesOf, textOf, type Wire } from './wire.ts'
 
 /** The methods of the service (Workload API section 5 to 7). */
@@ -236,7 +225,7 @@ export class WorkloadApi {
         chain: chains.filter(({ roots }) => roots.length > 0),
         jwt: jwt.map(({ token }) => token),
         wit: wit.map(({ token }) => token),
-        keySet: keySets.flatMap(([, text]) => readable(() => jsonOf(text))),
+        keySet: keySets.flatMap(([, text]) => readable(() => jsonInAnswer(text))),
         bundle: [],
         map: [],
       }
@@ -260,19 +249,8 @@ export function tellStatus({ status: code, text }: Ended): string {
 
 export const isEnded = (outcome: object): outcome is Ended => 'status' in outcome
 
-/** A JSON document of the wire. @throws Failure `conformance.malformed` */
-export function jsonOf(bytes: Uint8Array): JsonDocument {
-  let text: string
-  try {
-    text = fromUtf8(bytes)
-  } catch {
-    throw new Failure('invalid_argument', 'conformance.malformed', { public: 'it is not UTF-8' })
-  }
-  return readJson(text)
-}
-
 /** The members of a key set of the wire; none of what cannot be read, which API-19 and API-25 say. */
-export const keysOf = (bytes: Uint8Array): readonly Json[] => readable(() => jsonOf(bytes)).flatMap(keysIn)
+export const keysOf = (bytes: Uint8Array): readonly Json[] => readable(() => jsonInAnswer(bytes)).flatMap(keysIn)
 
 /** The certificates of an X509-SVID as they stand in it. @throws Failure `der.*`, `x509.*` */
 export function certificatesOf({ chainDer }: Pick<HeldX509, 'chainDer'>): readonly Certificate[] {

@@ -1,11 +1,11 @@
 /** The judge of the SPIFFE rules, in the words that commands use. It is imported when it is asked for: most commands are not. */
 import type { Judge } from '../cli/context.ts'
 import { systemClock } from '../kernel/clock.ts'
-import { endpointPath } from '../workload-client/endpoint.ts'
+import { endpointOf } from '../workload-client/endpoint.ts'
 
 export const judge: Judge = {
   async conformance({ address, selection, audience, timeout, progress }, stop) {
-    const socketPath = endpointPath(address)
+    const place = endpointOf(address)
     const [{ runConformance }, { selectRules }, report] = await Promise.all([
       import('../conformance/run.ts'),
       import('../conformance/rules.ts'),
@@ -13,7 +13,7 @@ export const judge: Judge = {
     ])
     const selected = selectRules(selection)
     const outcomes = await runConformance({
-      socketPath,
+      place,
       audience,
       timeout,
       selected,

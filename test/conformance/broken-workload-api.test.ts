@@ -12,7 +12,7 @@ const seen = rules.filter(({ unseen, notBuilt }) => unseen === undefined && notB
 async function outcomesOf(defect?: Defect): Promise<readonly Outcome[]> {
   await using api = await BrokenWorkloadApi.start(defect)
   const stop = AbortSignal.timeout(60_000)
-  return await runConformance({ socketPath: api.socket, audience: 'conformance', timeout: seconds(1), clock: systemClock, stop })
+  return await runConformance({ place: { path: api.socket }, audience: 'conformance', timeout: seconds(1), clock: systemClock, stop })
 }
 
 const brokenIn = (outcomes: readonly Outcome[]) =>

@@ -31,7 +31,7 @@ beforeAll(async () => {
   server = await installation.server()
   agent = await installation.agent(server, { syncInterval: '200ms' })
   await server.entries(await agent.spiffeId(), { spiffeId: web, selectors: [me], dnsNames: ['web.example.org'] })
-  await using wire = new Wire(agent.socket)
+  await using wire = new Wire({ path: agent.socket })
   await eventually('the agent served the entry', async () => isMessage(await wire.call('/SpiffeWorkloadAPI/FetchX509SVID').next(soon())))
   const [svid] = messagesOf(await messageOf(wire.call('/SpiffeWorkloadAPI/FetchX509SVID')), 1)
   leaf = new x509.X509Certificate(Buffer.from(bytesOf(svid!, 2)))
@@ -179,7 +179,7 @@ describe('an entry whose SPIFFE ID is', () => {
   const selector = joined(field(1, 'unix'), field(2, 'uid:1'))
   /** The status code of BatchCreateEntry's only result. */
   async function creating(domain: string, path: string): Promise<number> {
-    await using wire = new Wire(server.adminSocket)
+    await using wire = new Wire({ path: server.adminSocket })
     const id = (td: string, rest: string) => joined(field(1, td), field(2, rest))
     const entry = joined(field(2, id(domain, path)), field(3, id('example.org', '/node')), field(4, selector))
     const answer = await messageOf(wire.call('/spire.api.server.entry.v1.Entry/BatchCreateEntry', field(1, entry), {}))

@@ -24,7 +24,14 @@ const seen = rules.filter(({ unseen, notBuilt }) => unseen === undefined && notB
 
 async function outcomesOf(selected: readonly Rule[]): Promise<ReadonlyMap<string, Outcome>> {
   const stop = AbortSignal.timeout(60_000)
-  const found = await runConformance({ socketPath: agent.socket, audience: 'db', timeout: seconds(10), selected, clock: systemClock, stop })
+  const found = await runConformance({
+    place: { path: agent.socket },
+    audience: 'db',
+    timeout: seconds(10),
+    selected,
+    clock: systemClock,
+    stop,
+  })
   return new Map(found.map((outcome) => [outcome.rule.id, outcome]))
 }
 
@@ -77,7 +84,7 @@ describe('an agent that serves four identities keeps', () => {
 
   describeWithPeer('go-spiffe', 'and go-spiffe accepts', (found) => {
     test('T-2 every certificate, token and bundle that is handed out', async () => {
-      await using wire = new Wire(agent.socket)
+      await using wire = new Wire({ path: agent.socket })
       const api = WorkloadApi.over(wire, systemClock, 'db', AbortSignal.timeout(20_000))
       const [x509, jwt, keySets] = [await api.x509(), await api.tokens('jwt'), await api.keySets('jwtBundles')]
       const document = Buffer.from(keySets.get(`spiffe://${trustDomain}`)!).toString()

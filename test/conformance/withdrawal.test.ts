@@ -17,7 +17,7 @@ beforeAll(async () => {
   installation = await Installation.open()
   server = await installation.server()
   agent = await installation.agent(server, { syncInterval: '200ms' })
-  wire = new Wire(agent.socket)
+  wire = new Wire({ path: agent.socket })
 }, 60_000)
 
 afterAll(async () => {

@@ -5,6 +5,7 @@ import type { TrustBundle } from '../../spiffe/bundle.ts'
 import { parseTrustDomain, type TrustDomain } from '../../spiffe/trust-domain.ts'
 import { type Certificate, parseCertificate } from '../../x509/certificate.ts'
 import { parseCertificatesPem } from '../../x509/pem.ts'
+import type { JsonObject } from '../../spiffe/json.ts'
 import { isObject, type Json, type JsonDocument, keysIn } from '../documents.ts'
 import { readJson } from '../json.ts'
 import { domainsIn } from '../rules/bundle.ts'
@@ -23,14 +24,8 @@ export function inspectBundle(document: JsonDocument, looking: Looking, authorit
     kind: 'bundle',
     title: name === '' ? 'a SPIFFE bundle document' : `the bundle of ${name}`,
     facts: factsOf([
-      [
-        'sequence',
-        isObject(value) ? (/"spiffe_sequence"\s*:\s*(\d{1,20})/.exec(document.text)?.[1] ?? told(value['spiffe_sequence'])) : '',
-      ],
-      [
-        'refresh hint',
-        isObject(value) && value['spiffe_refresh_hint'] !== undefined ? `${told(value['spiffe_refresh_hint'])} s` : undefined,
-      ],
+      ['sequence', value['spiffe_sequence'] === undefined ? undefined : told(value['spiffe_sequence'])],
+      ['refresh hint', value['spiffe_refresh_hint'] === undefined ? undefined : `${told(value['spiffe_refresh_hint'])} s`],
       ...countedKeys(keysIn(document)),
     ]),
     flaws,
@@ -40,17 +35,16 @@ export function inspectBundle(document: JsonDocument, looking: Looking, authorit
 
 /** A SPIFFE bundle map, and every bundle in it. */
 export function inspectMap(document: JsonDocument, looking: Looking, authority: Authority): Inspected[] {
-  const domains = Object.entries(domainsIn(document.value) ?? {})
+  const domains = Object.entries(domainsIn(document) ?? {})
   const map: Inspected = {
     kind: 'bundle-map',
     title: 'a SPIFFE bundle map',
     facts: factsOf([['trust domains', domains.map(([name]) => name).join(', ') || 'none']]),
     flaws: flawsOf('map', document),
   }
-  // Names that stand twice are the whole document's flaw.
   return [
     map,
-    ...domains.flatMap(([name, value]) => inspectBundle({ value, text: JSON.stringify(value), repeated: [] }, looking, authority, name)),
+    ...domains.flatMap(([name, value]) => (isObject(value) ? inspectBundle({ value: value as JsonObject }, looking, authority, name) : [])),
   ]
 }
 
@@ -67,13 +61,13 @@ export function trustBundleFor(name: string, text: string): TrustBundle {
   try {
     const trustDomain = parseTrustDomain(name)
     if (!text.trimStart().startsWith('{')) return bundleWith(trustDomain, parseCertificatesPem(text))
-    const { value } = readJson(text)
-    const domains = domainsIn(value)
-    if (domains) return parseBundleDocument(trustDomain, JSON.stringify(domains[trustDomain] ?? { keys: [] }))
-    const keys = isObject(value) && Array.isArray(value['keys']) ? value['keys'].filter(isObject) : undefined
-    const isPlain = keys?.every(({ use, x5c }) => use === undefined && x5c === undefined)
-    if (!isPlain) return parseBundleDocument(trustDomain, text)
-    return parseBundleDocument(trustDomain, JSON.stringify({ keys: keys?.map((key) => ({ ...key, use: 'jwt-svid' })) }))
+    const document = readJson(text)
+    const domains = domainsIn(document)
+    if (domains) return parseBundleDocument(trustDomain, JSON.stringify({ keys: membersOf(domains[trustDomain]) }))
+    const keys = keysIn(document)
+    const isPlain = keys.every(({ use, x5c }) => use === undefined && x5c === undefined)
+    if (!isPlain || keys.length === 0) return parseBundleDocument(trustDomain, text)
+    return parseBundleDocument(trustDomain, JSON.stringify({ keys: keys.map((key) => ({ ...key, use: 'jwt-svid' })) }))
   } catch (cause) {
     if (cause instanceof Failure && cause.reason.startsWith('trust-domain.')) return bundleWith('' as TrustDomain, [])
     throw new Failure('invalid_argument', 'usage.trust-bundle', {
@@ -88,10 +82,17 @@ function bundleWith(trustDomain: TrustDomain, certificates: readonly Certificate
   return { trustDomain, x509Authorities, jwtAuthorities: [], witAuthorities: [], sequence: 0n }
 }
 
+/** The keys of a bundle in a map; none where there is no bundle. */
+const membersOf = (bundle: unknown): unknown => (isObject(bundle) ? bundle['keys'] : [])
+
 /** What a reader of ours refuses, where no rule has said it. */
 function refusedAsBundle(document: JsonDocument, name: string, known: readonly Flaw[]): Flaw[] {
   try {
-    parseBundleDocument(parseTrustDomain(/^[a-z0-9._-]{1,255}$/.test(name) ? name : 'example.org'), document.text)
+    // The sequence may have more digits than JSON can be written with here, and has a rule of its own.
+    parseBundleDocument(
+      parseTrustDomain(/^[a-z0-9._-]{1,255}$/.test(name) ? name : 'example.org'),
+      JSON.stringify({ keys: keysIn(document) }),
+    )
     return []
   } catch (error) {
     return known.length > 0 ? [] : refusalFlaw(error, known)

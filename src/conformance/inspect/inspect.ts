@@ -5,7 +5,7 @@ import { Failure } from '../../kernel/failure.ts'
 import { type Certificate, parseCertificate, parseCertificates } from '../../x509/certificate.ts'
 import { parseCertificateRequest } from '../../x509/certificate-request.ts'
 import { parsePem, type PemBlock } from '../../x509/pem.ts'
-import { isObject, type JsonDocument, keysIn } from '../documents.ts'
+import { isObject } from '../documents.ts'
 import { readJson } from '../json.ts'
 import { inspectBundle, inspectKeySet, inspectMap } from './bundles.ts'
 import { inspectAuthority, inspectCertificates, inspectRequest } from './certificates.ts'
@@ -59,19 +59,19 @@ function formOfText(text: string): Form | undefined {
 }
 
 function formOfJson(text: string): Form | undefined {
-  let document: JsonDocument
+  let value: unknown
   try {
-    document = readJson(text)
+    // What stands twice in it is said when it is read.
+    value = JSON.parse(text)
   } catch {
     return undefined
   }
-  const { value } = document
   if (!isObject(value)) return undefined
   if ('trust_domains' in value) return 'bundle-map'
   if ('payload' in value && ('signature' in value || 'signatures' in value)) return 'jwt-svid'
   if (!('keys' in value) && !('spiffe_sequence' in value)) return undefined
-  const isBundle =
-    'spiffe_sequence' in value || 'spiffe_refresh_hint' in value || keysIn(document).some((key) => 'use' in key || 'x5c' in key)
+  const keys = Array.isArray(value['keys']) ? value['keys'].filter(isObject) : []
+  const isBundle = 'spiffe_sequence' in value || 'spiffe_refresh_hint' in value || keys.some((key) => 'use' in key || 'x5c' in key)
   return isBundle ? 'bundle' : 'key-set'
 }
 

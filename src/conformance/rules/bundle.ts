@@ -2,7 +2,7 @@
 import { isObject, type Json, type JsonDocument } from '../documents.ts'
 import { entries, of } from '../judging.ts'
 import { unseen } from '../reasons.ts'
-import { finding, type Finding, type Rule, section } from '../rule.ts'
+import { finding, type Finding, type Rule, section, told } from '../rule.ts'
 
 const uses = ['x509-svid', 'jwt-svid', 'wit-svid']
 /** RFC 7517 section 4 and RFC 7518 section 6, the parts of public keys. */
@@ -13,37 +13,23 @@ export const bundleRules: readonly Rule[] = section({
     level: 'must',
     says: 'a bundle is a JWK set',
     judges: {
-      bundle: ({ value }) =>
-        isObject(value) && (value['keys'] === undefined || isListOfObjects(value['keys']))
-          ? undefined
-          : finding('an object with a list of keys', Array.isArray(value) ? 'a list' : 'something else'),
+      bundle: ({ value: { keys } }) => (keys === undefined || isListOfObjects(keys) ? undefined : finding('a list of keys', told(keys))),
     },
     unseen: unseen.documents,
   },
   'B-2': {
     level: 'should',
     says: 'a bundle has a sequence that grows with every change',
-    judges: {
-      bundle: ({ value, text }) => {
-        if (!isObject(value)) return undefined
-        if (value['spiffe_sequence'] === undefined) return finding('`spiffe_sequence`', 'none')
-        const digits = /"spiffe_sequence"\s*:\s*(\d{1,20})\s*[,}]/.exec(text)?.[1]
-        return digits !== undefined && BigInt(digits) < 2n ** 64n
-          ? undefined
-          : finding('a whole number of 64 bits', JSON.stringify(value['spiffe_sequence']))
-      },
-    },
+    judges: { bundle: ({ value: { spiffe_sequence: sequence } }) => notSequence(sequence) },
     unseen: unseen.documents,
   },
   'B-3': {
     level: 'should',
     says: 'a bundle tells in whole seconds when to look again',
     judges: {
-      bundle: ({ value }) => {
-        if (!isObject(value)) return undefined
-        const hint = value['spiffe_refresh_hint']
+      bundle: ({ value: { spiffe_refresh_hint: hint } }) => {
         if (hint === undefined) return finding('`spiffe_refresh_hint`', 'none')
-        return Number.isSafeInteger(hint) && Number(hint) >= 0 ? undefined : finding('a whole number of seconds', JSON.stringify(hint))
+        return Number.isSafeInteger(hint) && Number(hint) >= 0 ? undefined : finding('a whole number of seconds', told(hint))
       },
     },
     unseen: unseen.documents,
@@ -51,7 +37,7 @@ export const bundleRules: readonly Rule[] = section({
   'B-4': {
     level: 'must',
     says: 'a bundle has `keys`, be it an empty list',
-    judges: { bundle: ({ value }) => (isObject(value) && value['keys'] === undefined ? finding('`keys`', 'none') : undefined) },
+    judges: { bundle: ({ value: { keys } }) => (keys === undefined ? finding('`keys`', 'none') : undefined) },
     unseen: unseen.documents,
   },
   'B-5': { level: 'must', says: 'a consumer passes over keys of a type or use that it does not know', unseen: unseen.consumers },
@@ -67,8 +53,7 @@ export const bundleRules: readonly Rule[] = section({
     judges: {
       bundle: entries(
         () => true,
-        (key) =>
-          typeof key['kty'] === 'string' ? undefined : finding('`kty`', key['kty'] === undefined ? 'none' : JSON.stringify(key['kty'])),
+        ({ kty }) => (typeof kty === 'string' ? undefined : finding('`kty`', told(kty))),
       ),
     },
     unseen: unseen.documents,
@@ -92,8 +77,8 @@ export const bundleRules: readonly Rule[] = section({
     level: 'must',
     says: 'a bundle map has `trust_domains`, keyed by their names',
     judges: {
-      map: ({ value }) => {
-        const domains = domainsIn(value)
+      map: (document) => {
+        const domains = domainsIn(document)
         if (!domains) return finding('an object `trust_domains`', 'none')
         return of(Object.keys(domains), (name) =>
           /^[a-z0-9._-]{1,255}$/.test(name) ? undefined : finding('the name of a trust domain', `\`${name}\``),
@@ -102,19 +87,15 @@ export const bundleRules: readonly Rule[] = section({
     },
     unseen: unseen.documents,
   },
-  'B-11': {
-    level: 'must',
-    says: 'no name stands twice in one object of a document',
-    judges: { map: repeatedName, bundle: repeatedName },
-    unseen: unseen.documents,
-  },
+  // A document that breaks it is not read: whoever reads it says so.
+  'B-11': { level: 'must', says: 'no name stands twice in one object of a document', unseen: unseen.documents },
   'B-12': {
     level: 'should',
     says: 'bundles inside of a map have no refresh hint',
     judges: {
-      map: ({ value }) =>
-        of(Object.entries(domainsIn(value) ?? {}), ([name, bundle]) =>
-          isObject(bundle) && 'spiffe_refresh_hint' in bundle
+      map: (document) =>
+        of(Object.entries(domainsIn(document) ?? {}), ([name, bundle]) =>
+          isObject(bundle) && bundle['spiffe_refresh_hint'] !== undefined
             ? finding('no `spiffe_refresh_hint`', `one in the bundle of \`${name}\``)
             : undefined,
         ),
@@ -126,13 +107,14 @@ export const bundleRules: readonly Rule[] = section({
 })
 
 /** The bundles of a map by their trust domain. */
-export function domainsIn(value: unknown): Json | undefined {
-  const domains = isObject(value) ? value['trust_domains'] : undefined
+export function domainsIn({ value: { trust_domains: domains } }: JsonDocument): Json | undefined {
   return isObject(domains) ? domains : undefined
 }
 
-function repeatedName({ repeated }: JsonDocument): Finding | undefined {
-  return repeated[0] === undefined ? undefined : finding('every name once in an object', `\`${repeated[0]}\` twice`)
+function notSequence(sequence: unknown): Finding | undefined {
+  if (sequence === undefined) return finding('`spiffe_sequence`', 'none')
+  const whole = typeof sequence === 'bigint' || (typeof sequence === 'number' && Number.isInteger(sequence)) ? BigInt(sequence) : -1n
+  return whole >= 0n && whole < 2n ** 64n ? undefined : finding('a whole number of 64 bits', told(sequence))
 }
 
 function undefinedParameter(key: Json): Finding | undefined {

@@ -4,6 +4,7 @@ import { sameBytes } from '../../kernel/bytes.ts'
 import { parseCertificates } from '../../x509/certificate.ts'
 import { isObject, keysIn, type Token } from '../documents.ts'
 import { failing, of } from '../judging.ts'
+import { jsonInAnswer } from '../json.ts'
 import { unseen } from '../reasons.ts'
 import { finding, type Finding, type Rule, section, told } from '../rule.ts'
 import { stranger } from '../vectors/spiffe-ids.ts'
@@ -13,7 +14,6 @@ import {
   certificatesOf,
   type HeldX509,
   isEnded,
-  jsonOf,
   keyOf,
   type MethodName,
   methods,
@@ -255,7 +255,7 @@ export const workloadApiRules: readonly Rule[] = section({
       return of([...sets], ([id, bytes]) => {
         const flaw = keySetFlaw(id, bytes, 'wit-svid')
         if (flaw) return flaw
-        const keys = keysIn(jsonOf(bytes))
+        const keys = keysIn(jsonInAnswer(bytes))
         const repeated = keys.find(({ kid }, place) => keys.findIndex((other) => other['kid'] === kid) !== place)
         return of(keys, hasKeyId) ?? (repeated && finding('a `kid` of its own for every key', `\`${told(repeated['kid'])}\` twice`))
       })
@@ -356,11 +356,11 @@ function wellWritten(held: HeldX509): Finding | undefined {
 }
 
 function keySetFlaw(id: string, bytes: Uint8Array, use: string): Finding | undefined {
-  const flaw = failing(() => jsonOf(bytes), `a JWK set for \`${id}\``)
+  const flaw = failing(() => jsonInAnswer(bytes), `a JWK set for \`${id}\``)
   if (flaw) return flaw
-  const { value } = jsonOf(bytes)
-  if (!isObject(value) || !Array.isArray(value['keys'])) return finding(`a JWK set for \`${id}\``, 'JSON without a list `keys`')
-  return of(keysIn(jsonOf(bytes)), (key) => {
+  const { value } = jsonInAnswer(bytes)
+  if (!Array.isArray(value['keys'])) return finding(`a JWK set for \`${id}\``, 'JSON without a list `keys`')
+  return of(keysIn(jsonInAnswer(bytes)), (key) => {
     if (key['use'] !== undefined && key['use'] !== use) return finding(`keys for \`${use}\` only`, `one for \`${told(key['use'])}\``)
     return typeof key['kty'] === 'string' ? undefined : finding('a key type in every key', 'a key without `kty`')
   })

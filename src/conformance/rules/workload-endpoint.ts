@@ -34,7 +34,7 @@ export const workloadEndpointRules: readonly Rule[] = section({
   'EP-1': {
     level: 'should',
     says: 'the endpoint is on the machine of its workload',
-    unseen: 'a Unix socket does not tell where the other end is',
+    unseen: 'an address does not tell who else can reach it',
   },
   'EP-2': {
     level: 'must',
@@ -47,7 +47,7 @@ export const workloadEndpointRules: readonly Rule[] = section({
   'EP-3': {
     level: 'should',
     says: 'the endpoint is a Unix socket, and TCP only where the caller can be identified',
-    unseen: 'this suite speaks to Unix sockets only',
+    unseen: 'an address does not tell whether the network identifies the caller',
   },
   'EP-4': { level: 'must', says: 'a client sends `workload.spiffe.io: true` with every request', unseen: unseen.clients },
   'EP-5': {
