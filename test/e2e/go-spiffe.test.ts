@@ -25,8 +25,9 @@ describeWithPeer('go-spiffe', 'a Go workload on the unmodified go-spiffe library
 
   beforeAll(async () => {
     installation = await Installation.open()
-    server = await installation.server()
-    agent = await installation.agent(server, { workloadAttestors: [{ kind: 'unix', discoverWorkloadPath: true }] })
+    const experimental = { witSvid: true }
+    server = await installation.server({ experimental })
+    agent = await installation.agent(server, { experimental, workloadAttestors: [{ kind: 'unix', discoverWorkloadPath: true }] })
   })
 
   afterAll(async () => {
@@ -34,7 +35,7 @@ describeWithPeer('go-spiffe', 'a Go workload on the unmodified go-spiffe library
   })
 
   describe('without an entry', () => {
-    test.each([['x509'], ['jwt', '--audience', 'db'], ['validate', '--audience', 'db', '--token', 'x'], ['bundles']])(
+    test.each([['x509'], ['jwt', '--audience', 'db'], ['validate', '--audience', 'db', '--token', 'x'], ['bundles'], ['wit']])(
       'API-15 `%s` is refused with PermissionDenied: no identity issued',
       async (...args) => {
         const { last } = await go(...args)
@@ -78,6 +79,20 @@ describeWithPeer('go-spiffe', 'a Go workload on the unmodified go-spiffe library
       const { last } = await go('jwt', '--audience', 'db')
       const { last: refused } = await go('validate', '--audience', 'mail', '--token', last['token'] as string)
       expect(refused['code']).toBe('InvalidArgument')
+    })
+
+    test('W-15 W-19 API-24 API-25 a WIT-SVID verifies in the library, and its private key is the one it is bound to', async () => {
+      const { last } = await go('wit')
+      expect(last['svids']).toEqual([expect.objectContaining({ id: goId, hint: 'main' })])
+      expect((await go('wit', '--id', idOf('/admin'))).last).toMatchObject({ code: 'PermissionDenied' })
+    })
+
+    test('EP-18 a tool that knows nothing finds the services of the socket, and the methods of the Workload API, by reflection', async () => {
+      const { last } = await go('reflect')
+      expect(last['services']).toEqual(
+        expect.arrayContaining(['SpiffeWorkloadAPI', 'grpc.health.v1.Health', 'grpc.reflection.v1.ServerReflection']),
+      )
+      expect(last['methods']).toEqual(expect.arrayContaining(['FetchX509SVID', 'FetchWITSVID']))
     })
 
     test('an identity that it does not have is refused to it', async () => {

@@ -33,6 +33,8 @@ const usage = `usage: client COMMAND [--socket unix:///path] [--timeout 10s] …
   version
   x509                                   fetch the X.509 context and verify each SVID against its own bundle
   jwt --audience A [--id ID]             fetch a JWT-SVID
+  wit [--id ID]                          fetch WIT-SVIDs, and verify each with its private key and bundle
+  reflect                                list the services of the socket, and the methods of the Workload API, by gRPC reflection
   validate --audience A --token T        have the Workload API validate a token
   bundles                                fetch the X.509 and the JWT bundles
   watch-x509 --updates N                 print N updates of the X.509 context as they arrive
@@ -53,6 +55,8 @@ var commands = map[string]func(context.Context, options) error{
 	"x509":       fetchX509,
 	"jwt":        fetchJWT,
 	"validate":   validateJWT,
+	"wit":        fetchWIT,
+	"reflect":    reflectServices,
 	"bundles":    fetchBundles,
 	"watch-x509": watchX509,
 	"dial":       dial,
