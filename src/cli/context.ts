@@ -121,6 +121,11 @@ export interface WorkloadApi extends AsyncDisposable {
     spiffeId: string | undefined,
     signal: AbortSignal,
   ): Promise<readonly { readonly spiffeId: string; readonly token: string; readonly hint: string }[]>
+  /** Tokens with their private keys, JSON Web Keys. */
+  fetchWit(
+    spiffeId: string | undefined,
+    signal: AbortSignal,
+  ): Promise<readonly { readonly spiffeId: string; readonly token: string; readonly hint: string; readonly privateKeyJwk: string }[]>
   validateJwt(
     audience: string,
     token: string,

@@ -36,6 +36,7 @@ export function openWorkloadApi(address: string | undefined): WorkloadApi {
         jwt: new Map([...jwt].map(([domain, bundle]) => [domain, JSON.parse(formatJwtKeySet(bundle)) as unknown])),
       }
     },
+    fetchWit: (spiffeId, signal) => first(client.watchWit(spiffeId, signal)),
     fetchJwt: (audience, spiffeId, signal) => client.fetchJwt(audience, spiffeId, signal),
     validateJwt: (audience, token, signal) => client.validateJwt(audience, token, signal),
     [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),

@@ -9,7 +9,7 @@ import { conformance } from '../cli/commands/conformance.ts'
 import { configPrint, configValidate } from '../cli/commands/config.ts'
 import { entryCreate, entryDelete, entryShow } from '../cli/commands/entry.ts'
 import { explainWorkload } from '../cli/commands/explain.ts'
-import { fetchBundles, fetchJwt, fetchX509, validateJwt } from '../cli/commands/fetch.ts'
+import { fetchBundles, fetchJwt, fetchWit, fetchX509, validateJwt } from '../cli/commands/fetch.ts'
 import { health } from '../cli/commands/health.ts'
 import { policyCheck, policyTest } from '../cli/commands/policy.ts'
 import { policyCompile, policyEval, policyNormalize } from '../cli/commands/policy-pipeline.ts'
@@ -52,6 +52,7 @@ const operations: readonly AnyCommand[] = [
   bundleShow,
   fetchX509,
   fetchJwt,
+  fetchWit,
   fetchBundles,
   validateJwt,
   conformance,

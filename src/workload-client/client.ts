@@ -1,21 +1,24 @@
 /** The agent's socket as a Node service uses it: answers of the wire become values of the domain, verified where they can be. */
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto'
 import type { Clock, Instant } from '../kernel/clock.ts'
-import { fromUtf8, sameBytes } from '../kernel/bytes.ts'
+import { fromBase64url, fromUtf8, sameBytes, utf8 } from '../kernel/bytes.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { LanguageOptions } from '../policy/language.ts'
 import { parseLanguageOptions } from '../policy/options.ts'
 import type { PolicyDocument } from '../policy/policy-set.ts'
 import type { WorkloadFacts } from '../policy/compile.ts'
 import { type Channel, clientOf, connectTcp, connectUnix } from '../rpc/client.ts'
-import { SpiffeWorkloadAPI, type X509SVID, type X509SVIDResponse } from '../rpc/gen/spiffe/workload/workload_pb.ts'
+import { SpiffeWorkloadAPI, type WITSVID, type X509SVID, type X509SVIDResponse } from '../rpc/gen/spiffe/workload/workload_pb.ts'
 import { WorkloadPolicies, type WorkloadPolicySet } from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
 import { parseKeySet } from '../spiffe/bundle-document.ts'
 import { bundleSet, type BundleSet } from '../spiffe/bundle-set.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import { parseSpiffeId, trustDomainOf, type SpiffeId } from '../spiffe/id.ts'
+import type { JsonObject } from '../spiffe/json.ts'
+import { readJwk } from '../spiffe/jwk.ts'
 import { selector } from '../spiffe/selector.ts'
 import { parseTrustDomain, type TrustDomain } from '../spiffe/trust-domain.ts'
+import { witSvidFlaws } from '../spiffe/wit-svid.ts'
 import { verifyX509Svid } from '../spiffe/x509-svid.ts'
 import { parseCertificates, type Certificate } from '../x509/certificate.ts'
 import { formatPem } from '../x509/pem.ts'
@@ -43,6 +46,11 @@ export interface JwtSvid {
   readonly hint: string
 }
 
+/** A token of this workload, and the private key that proves whose it is: a JSON Web Key. */
+export interface WitIdentity extends JwtSvid {
+  readonly privateKeyJwk: string
+}
+
 export interface ValidatedJwtSvid {
   readonly spiffeId: SpiffeId
   readonly claims: Readonly<Record<string, unknown>>
@@ -63,6 +71,8 @@ export interface WorkloadApiClient extends AsyncDisposable {
   watchJwtBundles(signal: AbortSignal): AsyncIterable<ReadonlyMap<TrustDomain, TrustBundle>>
   fetchJwt(audience: readonly string[], spiffeId: string | undefined, signal: AbortSignal): Promise<readonly JwtSvid[]>
   validateJwt(audience: string, token: string, signal: AbortSignal): Promise<ValidatedJwtSvid>
+  /** Unimplemented where the agent does not serve WIT-SVIDs, and not tried again then (API-23). */
+  watchWit(spiffeId: string | undefined, signal: AbortSignal): AsyncIterable<readonly WitIdentity[]>
   watchPolicies(signal: AbortSignal): AsyncIterable<WorkloadPolicyUpdate>
 }
 
@@ -96,6 +106,12 @@ export function openWorkloadApiClient(endpoint: Endpoint, clock: Clock): Workloa
       const { spiffeId, claims } = await workload.validateJWTSVID({ audience, svid: token }, { signal, metadata })
       return understood(() => ({ spiffeId: parseSpiffeId(spiffeId), claims: claims ?? {} }))
     },
+    async *watchWit(spiffeId, signal) {
+      for await (const { svids } of workload.fetchWITSVID({ spiffeId: spiffeId ?? '' }, { signal, metadata })) {
+        if (svids.length === 0) throw malformed('the answer has no identity')
+        yield understood(() => firstOfEachHint(svids).map((svid) => witIdentityOf(svid, clock.now())))
+      }
+    },
     async *watchPolicies(signal) {
       for await (const update of policies.watchPolicies({}, { signal, metadata })) yield understood(() => policyUpdateOf(update))
     },
@@ -128,9 +144,26 @@ function identityOf({ spiffeId, hint, x509Svid, x509SvidKey }: X509SVID, bundles
   return { spiffeId: verified.spiffeId, hint, chain, chainPem, privateKey }
 }
 
-/** Hints tell identities apart; of several with the same one the first counts (API-14). */
+/** The token must be well formed, name the identity that was announced, and be bound to the key that came along. */
+function witIdentityOf({ spiffeId, hint, witSvid, witSvidKey }: WITSVID, at: Instant): WitIdentity {
+  const [flaw] = witSvidFlaws(witSvid, at)
+  if (flaw) throw flaw
+  const { sub, cnf } = JSON.parse(fromUtf8(fromBase64url(witSvid.split('.')[1]!))) as { sub: string; cnf: { jwk: JsonObject } }
+  if (sub !== spiffeId) throw malformed(`the token is for \`${sub}\`, not for \`${spiffeId}\``)
+  const privateKey = createPrivateKey({ key: JSON.parse(witSvidKey) as Record<string, string>, format: 'jwk' })
+  if (!createPublicKey(privateKey).equals(readJwk(cnf.jwk).key)) throw malformed('the private key does not belong to the token')
+  return { spiffeId: parseSpiffeId(spiffeId), token: witSvid, hint, privateKeyJwk: witSvidKey }
+}
+
+/** Hints tell identities apart; of several with the same one the first counts (API-14), and one that is too long is none (API-27). */
 function firstOfEachHint<T extends { readonly hint: string }>(svids: readonly T[]): T[] {
-  return svids.filter(({ hint }, index) => hint === '' || svids.findIndex((one) => one.hint === hint) === index)
+  const hints = new Set<string>()
+  return svids.flatMap((svid) => {
+    const hint = utf8(svid.hint).length > longestHint ? '' : svid.hint
+    if (hint !== '' && hints.has(hint)) return []
+    hints.add(hint)
+    return [{ ...svid, hint }]
+  })
 }
 
 function bundleOf(trustDomain: TrustDomain, der: Uint8Array): TrustBundle {
@@ -175,3 +208,5 @@ const malformedAnswer = 'workload-client.malformed-answer'
 
 /** EP-4. */
 const metadata = { 'workload.spiffe.io': 'true' }
+/** In bytes: SPIFFE Workload API section 8. */
+const longestHint = 1024

@@ -82,6 +82,25 @@ describe('fetch', () => {
     })
   })
 
+  test('wit writes keys where it is told to, for their owner only, and shows them to nobody', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'vidimus-wit-'))
+    try {
+      const svid = { spiffeId: 'spiffe://example.org/web', token: 'the.to.ken', hint: '', privateKeyJwk: '{"d":"secret"}' }
+      const openWorkloadApi = () => workloadApi({ fetchWit: async (spiffeId) => [{ ...svid, hint: spiffeId ?? '' }] })
+      const shown = await vidimus(['fetch', 'wit'], { openWorkloadApi })
+      expect(shown.out).toBe('spiffe://example.org/web\nthe.to.ken\n')
+      const outcome = await vidimus(['fetch', 'wit', '--spiffe-id', 'x', '--write', directory, '--output', 'json'], { openWorkloadApi })
+      expect(outcome.json()).toEqual({
+        svids: [{ spiffeId: svid.spiffeId, hint: 'x', token: svid.token }],
+        written: [join(directory, 'wit.0.jwt'), join(directory, 'wit.0.jwk')],
+      })
+      expect(readFileSync(join(directory, 'wit.0.jwk'), 'utf8')).toBe(svid.privateKeyJwk)
+      expect(statSync(join(directory, 'wit.0.jwk')).mode & 0o777).toBe(0o600)
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+  })
+
   test('validate jwt judges the token in a file; a refused one is exit code 1', async () => {
     const disk = { read: async () => ' the.to.ken\n' } as unknown as Context['disk']
     const asked: string[] = []

@@ -111,6 +111,7 @@ export const workloadApi = (answers: Partial<Omit<WorkloadApi, keyof AsyncDispos
   fetchX509: refuse,
   fetchBundles: refuse,
   fetchJwt: refuse,
+  fetchWit: refuse,
   validateJwt: refuse,
   ...answers,
   async [Symbol.asyncDispose]() {},

@@ -11,6 +11,7 @@ import {
   type JWTSVIDResponseSchema,
   SpiffeWorkloadAPI,
   type ValidateJWTSVIDResponseSchema,
+  type WITSVIDResponseSchema,
   type X509SVIDResponseSchema,
 } from '../../src/rpc/gen/spiffe/workload/workload_pb.ts'
 import { WorkloadPolicies, type WorkloadPolicySetSchema } from '../../src/rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
@@ -35,6 +36,7 @@ interface Svid {
 export class FakeAgent implements AsyncDisposable {
   readonly x509 = new WatchedValue<X509Answer | Failure>(noIdentityIssued)
   readonly policies = new WatchedValue<PolicyAnswer | Failure>(noIdentityIssued)
+  readonly wit = new WatchedValue<MessageInitShape<typeof WITSVIDResponseSchema> | Failure>(noIdentityIssued)
   jwt: MessageInitShape<typeof JWTSVIDResponseSchema> | Failure = noIdentityIssued
   validated: MessageInitShape<typeof ValidateJWTSVIDResponseSchema> | Failure = noIdentityIssued
   /** How often each stream was opened. */
@@ -73,7 +75,7 @@ export class FakeAgent implements AsyncDisposable {
           },
           fetchX509Bundles: async function* () {},
           fetchJWTBundles: async function* () {},
-          fetchWITSVID: async function* () {},
+          fetchWITSVID: (_request, { signal }) => pushed(this.wit, signal),
           fetchWITBundles: async function* () {},
           fetchJWTSVID: async () => answered(this.jwt),
           validateJWTSVID: async () => answered(this.validated),

@@ -1,8 +1,12 @@
+import { generateKeyPairSync } from 'node:crypto'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { describe, expect, test, vi } from 'vitest'
 import { seconds } from '../../src/kernel/duration.ts'
 import { Failure } from '../../src/kernel/failure.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
+import { makeWitSvid } from '../../src/spiffe/wit-svid.ts'
+import { signerOf } from '../../src/x509/signature.ts'
 import { openWorkloadApiClient } from '../../src/workload-client/client.ts'
 import { endpointOf } from '../../src/workload-client/endpoint.ts'
 import { openJwtSource, openX509Source, type SourceOptions } from '../../src/workload-client/source.ts'
@@ -255,4 +259,70 @@ describe('JWT-SVIDs', () => {
     expect(await source.fetch(audience)).toEqual({ spiffeId: parseSpiffeId(web), token: 'x.y.z', hint: '' })
     expect(await source.validate('db', 'x.y.z')).toEqual({ spiffeId: web, claims: { sub: web, aud: ['db'] } })
   })
+})
+
+describe('WIT-SVIDs', () => {
+  /** A token as an agent would send it, and what makes it wrong. */
+  async function answer(at: Stage, changes: object = {}) {
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    const signer = signerOf(privateKey)
+    const issuedAt = at.clock.now()
+    const content = { spiffeId: parseSpiffeId(web), proofKey: signer.publicKey, issuedAt, expiresAt: issuedAt + seconds(60), jti: 'j' }
+    const witSvid = await makeWitSvid(signer, 'wit-1', content)
+    return { spiffeId: web, witSvid, witSvidKey: JSON.stringify(privateKey.export({ format: 'jwk' })), hint: 'main', ...changes }
+  }
+  const watch = (at: Stage) => openWorkloadApiClient(endpointOf(at.agent.address), at.clock)
+  const firstOf = async (at: Stage) => {
+    await using client = watch(at)
+    for await (const svids of client.watchWit(undefined, new AbortController().signal)) return svids
+    return []
+  }
+
+  test.each<[string, (at: Stage) => Promise<object>]>([
+    ['API-24 there is none', async () => ({ svids: [] })],
+    ['the identity is another', async (at) => ({ svids: [await answer(at, { spiffeId: 'spiffe://example.org/db' })] })],
+    ['the key is another', async (at) => ({ svids: [await answer(at, { witSvidKey: (await answer(at)).witSvidKey })] })],
+    ['the key is none', async (at) => ({ svids: [await answer(at, { witSvidKey: '{}' })] })],
+    ['W-23 the token is of another kind', async (at) => ({ svids: [await answer(at, { witSvid: 'x.y.z' })] })],
+  ])('API-10 are discarded where %s', async (_what, wrong) => {
+    await using at = await stage()
+    at.agent.wit.set(await wrong(at))
+    await expect(firstOf(at)).rejects.toMatchObject({ reason: 'workload-client.malformed-answer' })
+  })
+
+  test('API-23 are not to be had from an agent that does not serve them, which says so', async () => {
+    await using at = await stage()
+    at.agent.wit.set(new Failure('unimplemented', 'workload-api.no-wit', { public: 'WIT-SVIDs are not served here' }))
+    await expect(firstOf(at)).rejects.toMatchObject({ reason: 'rpc.unimplemented' })
+  })
+
+  test('come with the key that they are bound to; API-14 API-27 of two with one hint the first counts, and a hint that is too long is none', async () => {
+    await using at = await stage()
+    const [one, two, long] = [await answer(at), await answer(at), await answer(at, { hint: 'x'.repeat(1025) })]
+    at.agent.wit.set({ svids: [one, two, long] })
+    expect(await firstOf(at)).toEqual([
+      { spiffeId: web, token: one.witSvid, hint: 'main', privateKeyJwk: one.witSvidKey },
+      { spiffeId: web, token: long.witSvid, hint: '', privateKeyJwk: long.witSvidKey },
+    ])
+  })
+})
+
+test('EP-2 EP-10 a Workload API at a TCP address is spoken to without TLS', async () => {
+  await using at = await stage()
+  await at.good()
+  const path = at.agent.address.replace('unix://', '')
+  const sockets = new Set<Socket>()
+  const proxy = createServer((near) => {
+    const far = connect(path)
+    for (const socket of [near, far]) sockets.add(socket.on('error', () => {}))
+    near.pipe(far).pipe(near)
+  })
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+  const { port } = proxy.address() as AddressInfo
+  {
+    await using source = await openX509Source({ address: `tcp://127.0.0.1:${port}`, clock: at.clock })
+    expect(source.identity().spiffeId).toBe(web)
+  }
+  for (const socket of sockets) socket.destroy()
+  await new Promise((resolve) => proxy.close(resolve))
 })

@@ -71,6 +71,35 @@ export const fetchJwt = command({
   },
 })
 
+export const fetchWit = command({
+  name: 'fetch wit',
+  summary: 'fetch the WIT-SVIDs of this process, and write them with their keys to files if asked to',
+  flags: z.strictObject({
+    ...workloadSocket,
+    spiffeId: z.string().optional().describe('for this identity only').meta({ value: 'id' }),
+    write: z.string().optional().describe('write wit.N.jwt and wit.N.jwk into this directory').meta({ value: 'directory' }),
+  }),
+  examples: ['vidimus fetch wit --write ./wit'],
+  async run({ socket, spiffeId, write }, { openWorkloadApi, disk, stop }) {
+    await using api = openWorkloadApi(socket)
+    const svids = await api.fetchWit(spiffeId, within(stop))
+    const written: string[] = []
+    for (const [index, { token, privateKeyJwk }] of write === undefined ? [] : svids.entries()) {
+      const [tokenFile, keyFile] = [join(write!, `wit.${index}.jwt`), join(write!, `wit.${index}.jwk`)]
+      await disk.write(tokenFile, token, false)
+      await disk.write(keyFile, privateKeyJwk, true)
+      written.push(tokenFile, keyFile)
+    }
+    return {
+      value: {
+        svids: svids.map(({ spiffeId: id, hint, token }) => ({ spiffeId: id, ...(hint === '' ? {} : { hint }), token })),
+        ...(write === undefined ? {} : { written }),
+      },
+      text: [...svids.map((svid) => `${svid.spiffeId}\n${svid.token}`), ...written.map((path) => `wrote ${path}`)].join('\n\n'),
+    }
+  },
+})
+
 export const fetchBundles = command({
   name: 'fetch bundles',
   summary: 'fetch the trust bundles that this process may use',
