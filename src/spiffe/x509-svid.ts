@@ -3,6 +3,7 @@ import type { Instant } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
 import type { Certificate } from '../x509/certificate.ts'
 import { buildChain } from '../x509/chain.ts'
+import type { TrustBundle } from './bundle.ts'
 import type { BundleSet } from './bundle-set.ts'
 import { demandNone, type Flaws } from './flaws.ts'
 import { parseSpiffeId, pathOf, trustDomainOf, type SpiffeId } from './id.ts'
@@ -31,8 +32,28 @@ export function verifyX509Svid(chain: readonly Certificate[], bundles: BundleSet
       public: `no X.509 authority is known for the trust domain \`${trustDomainOf(spiffeId)}\``,
     })
   }
+  const known = metUnder(bundle)
   const roots = bundle.x509Authorities.map((authority) => authority.certificate)
-  return { spiffeId, leaf, path: buildChain({ leaf, intermediates, roots, at }) }
+  const path = buildChain({ leaf, intermediates: intermediates.map((each) => known.get(bytesOf(each)) ?? each), roots, at })
+  for (const each of path.slice(1, -1)) remember(known, each)
+  return { spiffeId, leaf, path }
+}
+
+/**
+ * The intermediates that led to an authority of this bundle, by their bytes. A certificate remembers whose signature on it held, so meeting the same object
+ * again saves that verification and nothing else: time, rights and names are looked at each time. A bundle is a value: its next revision has met nobody.
+ */
+function metUnder(bundle: TrustBundle): Map<string, Certificate> {
+  const known = met.get(bundle) ?? new Map<string, Certificate>()
+  met.set(bundle, known)
+  return known
+}
+
+function remember(known: Map<string, Certificate>, certificate: Certificate): void {
+  const bytes = bytesOf(certificate)
+  if (known.has(bytes)) return
+  if (known.size >= maxMet) known.delete(known.keys().next().value ?? '')
+  known.set(bytes, certificate)
 }
 
 /**
@@ -103,3 +124,9 @@ function refused(what: string, text: string): Failure {
 /** RFC 5280 section 4.2.1.12. */
 const serverAuth = '1.3.6.1.5.5.7.3.1'
 const clientAuth = '1.3.6.1.5.5.7.3.2'
+
+const bytesOf = ({ raw }: Certificate): string => Buffer.from(raw.buffer, raw.byteOffset, raw.byteLength).toString('latin1')
+
+const met = new WeakMap<TrustBundle, Map<string, Certificate>>()
+/** A trust domain signs with a few authorities at a time, a server each. */
+const maxMet = 64

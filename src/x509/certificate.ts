@@ -116,11 +116,10 @@ export function isSelfIssued(certificate: Certificate): boolean {
  * A key that cannot be used is a no.
  */
 export function signedBy(child: Certificate, issuer: Certificate): boolean {
-  if (signers.get(child)?.has(issuer)) return true
+  const signer = signers.get(child)
+  if (signer && sameBytes(signer, issuer.spki)) return true
   if (!signatureHolds(child, issuer)) return false
-  const known = signers.get(child)
-  if (known) known.add(issuer)
-  else signers.set(child, new WeakSet([issuer]))
+  signers.set(child, issuer.spki)
   return true
 }
 
@@ -229,8 +228,8 @@ function malformed(what: string, text: string): Failure {
   return new Failure('invalid_argument', `x509.${what}`, { public: text })
 }
 
-/** Signatures that held. A certificate is frozen and owns its bytes, so what held once holds again. */
-const signers = new WeakMap<Certificate, WeakSet<Certificate>>()
+/** Whose key a signature was found to be of. A certificate is frozen and owns its bytes, so what held once holds again. */
+const signers = new WeakMap<Certificate, Uint8Array>()
 const noExtensions: ReadonlyMap<string, Extension> = new Map()
 /** Rule R-28. */
 const maxCertificateBytes = 64 * 1024

@@ -4,6 +4,7 @@ import { bundleSet } from '../../src/spiffe/bundle-set.ts'
 import type { TrustBundle } from '../../src/spiffe/bundle.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
 import { checkX509Svid, verifyX509Svid } from '../../src/spiffe/x509-svid.ts'
+import { parseCertificate } from '../../src/x509/certificate.ts'
 import { TestCa, type Wishes } from '../support/test-ca.ts'
 
 const at = 1_767_225_600_000
@@ -75,6 +76,33 @@ describe('X509-SVIDs', () => {
     const { spiffeId, path } = await verify({ dnsNames: ['web.example.org'] })
     expect(spiffeId).toBe('spiffe://example.org/workload')
     expect(path).toHaveLength(2)
+  })
+
+  test('R-13, X-21 an intermediate that was met before is still looked at for time, rights and trust', async () => {
+    const below = await ca.intermediate({ notAfter: at + hours(2) })
+    const leaf = async () => parseCertificate((await below.leaf({ notAfter: at + hours(3) })).certificate.raw)
+    const again = () => parseCertificate(below.certificate.raw)
+    const bundle = bundleOf(ca)
+    const bundles = bundleSet([bundle])
+    const { path } = verifyX509Svid([await leaf(), again()], bundles, at)
+    expect(verifyX509Svid([await leaf(), again()], bundles, at).path[1], 'the very same').toBe(path[1])
+    expect(() => verifyX509Svid([path[0]!, again()], bundles, at + hours(2) + seconds(1))).toThrow(
+      expect.objectContaining({ reason: 'chain.expired' }),
+    )
+    expect(verifyX509Svid([await leaf(), again()], bundleSet([{ ...bundle }]), at).path[1], 'another revision').not.toBe(path[1])
+    const without = bundleSet([{ ...bundle, x509Authorities: bundleOf(stranger).x509Authorities }])
+    expect(() => verifyX509Svid([path[0]!, again()], without, at)).toThrow(expect.objectContaining({ reason: 'chain.no-path' }))
+  })
+
+  test('R-29 a bundle remembers no more than 64 intermediates', async () => {
+    const bundles = bundleSet([bundleOf(ca)])
+    const verify = async (below: TestCa) =>
+      verifyX509Svid([(await below.leaf()).certificate, parseCertificate(below.certificate.raw)], bundles, at).path[1]
+    const first = await ca.intermediate()
+    const before = await verify(first)
+    expect(await verify(first)).toBe(before)
+    for (let count = 0; count < 64; count++) await verify(await ca.intermediate({ name: `intermediate ${count}` }))
+    expect(await verify(first)).not.toBe(before)
   })
 
   test('accepts a leaf under an intermediate that the peer sent along', async () => {
