@@ -13,9 +13,9 @@ import { parseCertificate, type Certificate } from '../x509/certificate.ts'
 import { createCertificateRequest, parseCertificateRequest, proven } from '../x509/certificate-request.ts'
 import type { Signer } from '../x509/signature.ts'
 import type { Intent, Intents } from './intents.ts'
-import { authoritySubject, broken, demandSecondOpinion, draftRoot, type Draft, type LeafOrder, type Workbench } from './workbench.ts'
+import { authoritySubject, broken, demandSecondOpinion, draftAuthority, type Draft, type LeafOrder, type Workbench } from './workbench.ts'
 
-/** The right to one signature over bytes that were checked. Only {@link prepareLeaf} and {@link prepareSelfSigned} make one. */
+/** The right to one signature over bytes that were checked. Only {@link prepareLeaf} and {@link prepareAuthority} make one. */
 export type { IssuanceToken }
 
 /** What a token is redeemed with, beside the key. */
@@ -46,8 +46,11 @@ export async function prepareLeaf(order: LeafOrder, issuerKey: Signer, purpose: 
   })
 }
 
-export interface SelfSignedOrder {
+export interface AuthorityOrder {
+  /** Of the authority. */
   readonly key: Signer
+  /** Whoever stands above it; it signs itself when left out. */
+  readonly issuer?: AuthorityIssuer | undefined
   readonly trustDomain: TrustDomain
   readonly serial: Uint8Array
   readonly at: Instant
@@ -56,13 +59,20 @@ export interface SelfSignedOrder {
   readonly pathLength: number
 }
 
-/** Shapes and checks a root that signs itself; a second reader that shares nothing with ours reads it too. @throws Failure `lint.*`, `x509.library` */
-async function prepareSelfSigned({ backdate, lifetime, ...order }: SelfSignedOrder): Promise<IssuanceToken> {
-  const period = validity({ at: order.at, backdate, lifetime, earliest: -Infinity, latest: Infinity })
+/** A certificate of a CA, and the key that it names. */
+export interface AuthorityIssuer {
+  readonly certificate: Certificate
+  readonly key: Signer
+}
+
+/** Shapes and checks an authority; a second reader that shares nothing with ours reads it too. @throws Failure `lint.*`, `x509.library` */
+async function prepareAuthority({ backdate, lifetime, ...order }: AuthorityOrder): Promise<IssuanceToken> {
+  const { notBefore: earliest = -Infinity, notAfter: latest = Infinity } = order.issuer?.certificate ?? {}
+  const period = validity({ at: order.at, backdate, lifetime, earliest, latest })
   const expected = { ...order, ...period, longest: lifetime }
-  const draft = draftRoot(expected)
+  const draft = draftAuthority(expected)
   await demandSecondOpinion(draft, expected)
-  return new IssuanceToken(draft, order.key.publicKey, {
+  return new IssuanceToken(draft, (order.issuer?.key ?? order.key).publicKey, {
     kind: 'authority',
     name: hex(order.serial),
     hash: hash('sha256', draft.tbs),
@@ -73,9 +83,9 @@ async function prepareSelfSigned({ backdate, lifetime, ...order }: SelfSignedOrd
   })
 }
 
-/** A root that signs itself, from order to certificate. @throws Failure those of {@link prepareSelfSigned} and {@link redeem} */
-export async function issueRoot(order: SelfSignedOrder, office: Office, signal: AbortSignal): Promise<Certificate> {
-  const { certificate, intent } = await redeem(await prepareSelfSigned(order), order.key, office, signal)
+/** An authority, from order to certificate. @throws Failure those of {@link prepareAuthority} and {@link redeem} */
+export async function issueAuthority(order: AuthorityOrder, office: Office, signal: AbortSignal): Promise<Certificate> {
+  const { certificate, intent } = await redeem(await prepareAuthority(order), order.issuer?.key ?? order.key, office, signal)
   office.intents.settle(intent, 'issued')
   return parseCertificate(certificate)
 }

@@ -15,7 +15,7 @@ import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { fingerprint, type Certificate } from '../x509/certificate.ts'
 import { authorityKinds, type Asked, type Authorities, type AuthorityKind } from './authorities.ts'
 import { forcedRotation } from './forced-rotation.ts'
-import { authorityRequest, issueRoot, type Office } from './issuance.ts'
+import { authorityRequest, issueAuthority, type Office } from './issuance.ts'
 import {
   emptyRecord,
   formatRecord,
@@ -478,9 +478,9 @@ export class Rotation implements AsyncDisposable {
         leastLifetime: Math.min(0.9 * lifetime, 2 * profile.x509.workload.standard),
         pathLength,
         csr: () => authorityRequest({ key, trustDomain, serial: serials.next() }),
-        selfSigned: () =>
-          issueRoot(
-            { trustDomain, key, serial: serials.next(), at: from, backdate: profile.backdate, lifetime, pathLength },
+        certify: (issuer) =>
+          issueAuthority(
+            { trustDomain, key, issuer, serial: serials.next(), at: from, backdate: profile.backdate, lifetime, pathLength },
             this.#ports.office,
             signal,
           ),

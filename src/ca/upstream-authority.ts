@@ -12,6 +12,7 @@ import { idOfTrustDomain } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { fingerprint, signedBy, type Certificate } from '../x509/certificate.ts'
 import { buildChain } from '../x509/chain.ts'
+import type { AuthorityIssuer } from './issuance.ts'
 
 /** What an upstream needs to know to make us an authority. */
 export interface MintRequest {
@@ -25,8 +26,8 @@ export interface MintRequest {
   readonly pathLength: number
   /** Our certificate request, signed by that key. */
   csr(): Promise<Uint8Array>
-  /** A certificate for that key, signed by that key, through the one issuing pipeline. */
-  selfSigned(): Promise<Certificate>
+  /** A certificate for that key through the one issuing pipeline: signed by that key itself, or by an issuer that the driver holds. */
+  certify(issuer?: AuthorityIssuer): Promise<Certificate>
 }
 
 /** Our CA as the upstream made it. */

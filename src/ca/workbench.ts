@@ -57,9 +57,11 @@ export interface Issuing {
   readonly authorityKeys: readonly Uint8Array[]
 }
 
-export interface RootOrder extends Order {
+export interface AuthorityDraftOrder extends Order {
   readonly key: Pick<Signer, 'keyType' | 'publicKey'>
   readonly pathLength: number
+  /** Who signs it; itself when left out. */
+  readonly issuer?: { readonly certificate: Certificate; readonly key: Pick<Signer, 'keyType'> } | undefined
 }
 
 /** Bytes to be signed that every rule was held against. */
@@ -132,16 +134,17 @@ export function draftLeaf(order: LeafOrder): Draft {
   })
 }
 
-/** Shapes and checks a root that signs itself. */
-export function draftRoot(order: RootOrder): Draft {
-  const { key, trustDomain, serial, at, longest, pathLength, notBefore, notAfter } = order
+/** Shapes and checks an authority: a root that signs itself, or one below an issuer. */
+export function draftAuthority(order: AuthorityDraftOrder): Draft {
+  const { key, issuer, trustDomain, serial, at, longest, pathLength, notBefore, notAfter } = order
+  const signatureKeyType = (issuer?.key ?? key).keyType
   const subject = authoritySubject(serial)
   const id = idOfTrustDomain(trustDomain)
   const template: CertificateTemplate = {
     serial,
     notBefore,
     notAfter,
-    issuer: encodeName(subject),
+    issuer: issuer?.certificate.subject ?? encodeName(subject),
     subject,
     spki: key.publicKey,
     ca: { pathLength },
@@ -150,7 +153,8 @@ export function draftRoot(order: RootOrder): Draft {
     uris: [id],
     dnsNames: [],
     subjectKeyId: keyIdentifier(key.publicKey),
-    signatureKeyType: key.keyType,
+    ...(issuer && { authorityKeyId: issuer.certificate.subjectKeyId ?? keyIdentifier(issuer.certificate.spki) }),
+    signatureKeyType,
   }
   return checkedDraft(template, {
     what: 'authority',
@@ -158,8 +162,8 @@ export function draftRoot(order: RootOrder): Draft {
     id,
     dnsNames: [],
     spki: key.publicKey,
-    issuer: undefined,
-    signatureKeyType: key.keyType,
+    issuer: issuer?.certificate,
+    signatureKeyType,
     serial,
     notBefore,
     notAfter,
@@ -174,8 +178,8 @@ export function draftRoot(order: RootOrder): Draft {
  * Has the certificate of an authority read by a library that shares no code with ours, under a signature to be thrown away.
  * @throws Failure `lint.second-opinion`, `x509.library`
  */
-export async function demandSecondOpinion({ tbs, spki }: Draft, order: RootOrder): Promise<void> {
-  const seen = await readByLibrary(assemble(tbs, order.key.keyType, noSignature))
+export async function demandSecondOpinion({ tbs, spki }: Draft, order: AuthorityDraftOrder): Promise<void> {
+  const seen = await readByLibrary(assemble(tbs, (order.issuer?.key ?? order.key).keyType, noSignature))
   const differs = [
     ...(seen.serial === hex(order.serial) ? [] : ['serial']),
     ...(seen.notBefore === order.notBefore && seen.notAfter === order.notAfter ? [] : ['validity']),

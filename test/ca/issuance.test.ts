@@ -1,6 +1,14 @@
 import { hash } from 'node:crypto'
 import { beforeAll, describe, expect, test } from 'vitest'
-import { authorityRequest, issueRoot, prepareLeaf, recordedSigner, redeem, validity, type IssuanceToken } from '../../src/ca/issuance.ts'
+import {
+  authorityRequest,
+  issueAuthority,
+  prepareLeaf,
+  recordedSigner,
+  redeem,
+  validity,
+  type IssuanceToken,
+} from '../../src/ca/issuance.ts'
 import { onThisThread, type LeafOrder } from '../../src/ca/workbench.ts'
 import { hex } from '../../src/kernel/bytes.ts'
 import type { Duration } from '../../src/kernel/duration.ts'
@@ -251,7 +259,7 @@ describe('what is issued', () => {
     const serial = Uint8Array.from({ length: 16 }, () => 0x42)
     const intents = new FakeIntents()
     const rootOrder = { trustDomain, key, serial, at, backdate: seconds(30), lifetime: hours(24), pathLength: 0 }
-    const certificate = await issueRoot(rootOrder, office(intents), never)
+    const certificate = await issueAuthority(rootOrder, office(intents), never)
     expect(intents.outcomes.get(certificate.serial)).toBe('issued')
     expect(signedBy(certificate, certificate)).toBe(true)
     expect(certificate).toMatchObject({

@@ -60,7 +60,7 @@ const request = (changes: Partial<MintRequest> = {}): MintRequest => ({
   leastLifetime: hours(2),
   pathLength: 0,
   csr: () => authorityRequest({ key, trustDomain, serial: Uint8Array.of(0x41, 1) }),
-  selfSigned: () => Promise.reject(new Error('bug: not asked for')),
+  certify: () => Promise.reject(new Error('bug: not asked for')),
   ...changes,
 })
 

@@ -1,5 +1,8 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { authorityRequest, issueRoot } from '../../src/ca/issuance.ts'
+import { authorityRequest, issueAuthority } from '../../src/ca/issuance.ts'
 import { onThisThread } from '../../src/ca/workbench.ts'
 import { checked, type MintRequest, type UpstreamAuthority } from '../../src/ca/upstream-authority.ts'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
@@ -9,14 +12,26 @@ import { buildChain } from '../../src/x509/chain.ts'
 import { fingerprint, signedBy } from '../../src/x509/certificate.ts'
 import { generateKeyPair } from '../../src/x509/key-type.ts'
 import { signerOf } from '../../src/x509/signature.ts'
+import type { World } from '../../src/kernel/driver.ts'
+import { systemSecrets } from '../../src/main/config/secrets.ts'
 import { FakeVault } from '../ca/fake-vault.ts'
+import { upstreamFiles, writeUpstream } from '../ca/upstream-files.ts'
+import { TestCa } from '../support/test-ca.ts'
 import { never, testWorld, trustDomain, type TestWorld } from '../ca/support.ts'
 import { FakeIntents } from '../fakes/intents.ts'
 
 type Kind = (typeof upstreamAuthorities)[number]['kind']
 
 /** Who stands behind each driver here; a new driver needs a line. */
-const counterparts: Record<Kind, (world: TestWorld) => Promise<{ readonly settings: object } & AsyncDisposable>> = {
+const counterparts: Record<Kind, (world: TestWorld) => Promise<{ readonly settings: object; readonly world?: World } & AsyncDisposable>> = {
+  disk: async (world) => {
+    const folder = await mkdtemp(join(tmpdir(), 'vidimus-upstream-'))
+    const root = await TestCa.create({ at: world.clock.now(), name: 'root', lifetime: hours(240) })
+    const middle = await root.intermediate({ ca: {}, notAfter: world.clock.now() + hours(120) })
+    await writeUpstream(folder, middle, root)
+    const dispose = () => rm(folder, { recursive: true, force: true })
+    return { settings: upstreamFiles(folder), world: { ...world, secrets: systemSecrets }, [Symbol.asyncDispose]: dispose }
+  },
   'self-signed': async () => ({ settings: {}, async [Symbol.asyncDispose]() {} }),
   vault: async (world) => {
     const server = await FakeVault.open(world.clock.now())
@@ -29,7 +44,7 @@ describe.each(upstreamAuthorities.map((driver) => [driver.kind, driver] as const
   async function withUpstream(deed: (upstream: UpstreamAuthority, world: TestWorld) => Promise<void>): Promise<void> {
     const world = testWorld()
     await using counterpart = await counterparts[kind]!(world)
-    await using upstream = await driver.open(driver.config.parse(counterpart.settings) as never, world)
+    await using upstream = await driver.open(driver.config.parse(counterpart.settings) as never, counterpart.world ?? world)
     await deed(upstream, world)
   }
 
@@ -86,9 +101,9 @@ async function mintRequest({ clock }: TestWorld, lifetime = hours(24)): Promise<
     leastLifetime: 0.9 * lifetime,
     pathLength: 0,
     csr: () => authorityRequest({ key, trustDomain, serial }),
-    selfSigned: () =>
-      issueRoot(
-        { trustDomain, key, serial, at: clock.now(), backdate: seconds(30), lifetime, pathLength: 0 },
+    certify: (issuer) =>
+      issueAuthority(
+        { trustDomain, key, issuer, serial, at: clock.now(), backdate: seconds(30), lifetime, pathLength: 0 },
         { intents: new FakeIntents(), workbench: onThisThread },
         never,
       ),

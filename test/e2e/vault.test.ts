@@ -182,7 +182,7 @@ async function mintRequest(): Promise<MintRequest> {
     leastLifetime: hours(2),
     pathLength: 0,
     csr: () => authorityRequest({ key, trustDomain, serial: Uint8Array.of(0x41, 2, 3, 4) }),
-    selfSigned: () => Promise.reject(new Error('bug: a vault is no self-signed CA')),
+    certify: () => Promise.reject(new Error('bug: a vault is no self-signed CA')),
   }
 }
 
