@@ -123,7 +123,7 @@ function demandPathLength(issuer: Certificate, chain: readonly Certificate[]): v
 }
 
 /** RFC 5280 section 4.2.1.10, rules. */
-function demandNames(constraints: NameConstraints, certificate: Certificate): void {
+export function demandNames(constraints: NameConstraints, certificate: Certificate): void {
   const { uris = [], dnsNames = [] } = certificate.subjectAltName ?? {}
   const { permittedUris, excludedUris, permittedDns, excludedDns, otherTypes } = constraints
   for (const uri of uris) demandName(certificate, hostOf(uri), permittedUris, excludedUris, uriMatches)

@@ -102,8 +102,8 @@ describe('C-8 nothing is signed that was not checked', () => {
   test.for([
     ['of another trust domain', { spiffeId: parseSpiffeId('spiffe://other.test/a') }, 'lint.leaf-id'],
     ['of the trust domain itself', { spiffeId: parseSpiffeId('spiffe://example.org') }, 'lint.leaf-id'],
-    ['with a DNS name that is none', { dnsNames: ['*.example.org'] }, 'lint.dns-name-form'],
-    ['with a serial number that is too short', { serial: Uint8Array.of(0x41) }, 'lint.serial'],
+    ['with a DNS name that is none', { dnsNames: ['*.example.org'] }, 'lint.dns-wildcard'],
+    ['with a serial number that is too short', { serial: Uint8Array.of(0x41) }, 'lint.serial-length'],
     ['that begins too early', { backdate: hours(1) }, 'lint.begins-early'],
   ] as const)('a leaf %s is refused before it is signed', async ([, changes, reason]) => {
     const older = await TestCa.create({ at: at - hours(2), lifetime: hours(24) })
