@@ -243,6 +243,7 @@ const differences: readonly (Case & { readonly ours: Verdict; readonly theirs: V
       ),
       'accepted',
     ],
+    [bundled('B-11 a bundle in which a name stands twice', (document) => JSON.stringify(document).replace('{', '{"keys":[],')), 'refused'],
   ] as const
 ).map(([one, ours]) => ({ ...one, ours, theirs: ours === 'refused' ? 'accepted' : 'refused' }))
 

@@ -13,12 +13,13 @@ import { formatBundleDocument } from '../../src/spiffe/bundle-document.ts'
 import { parseCertificates } from '../../src/x509/certificate.ts'
 import { askGo } from '../support/go-judge.ts'
 import { describeWithPeer } from '../support/peers.ts'
-import { type AgentProgram, eventually, idOf, Installation, type ServerProgram, trustDomain } from '../support/programs.ts'
+import { type AgentProgram, eventually, idOf, Installation, runVidimus, type ServerProgram, trustDomain } from '../support/programs.ts'
 
 let installation: Installation
 let server: ServerProgram
 let agent: AgentProgram
 
+const experimental = { witSvid: true }
 const me = `unix:uid:${process.getuid!()}`
 const seen = rules.filter(({ unseen, notBuilt }) => unseen === undefined && notBuilt === undefined)
 
@@ -42,8 +43,8 @@ async function verdictOn(id: string): Promise<string> {
 
 beforeAll(async () => {
   installation = await Installation.open()
-  server = await installation.server()
-  agent = await installation.agent(server, { syncInterval: '200ms' })
+  server = await installation.server({ experimental })
+  agent = await installation.agent(server, { syncInterval: '200ms', experimental })
 }, 60_000)
 
 afterAll(() => installation[Symbol.asyncDispose](), 60_000)
@@ -77,10 +78,16 @@ describe('an agent that serves four identities keeps', () => {
     expect(tellVerdict(outcomes.get('API-1')!)).toBe('kept')
   })
 
-  const awaited = /^(?:W-|API-24|API-25|EP-14)/
-  test.each(seen.filter(({ id }) => !awaited.test(id)))('$id $says', ({ id }) => {
+  // Who has identities does not see how others are denied.
+  test.each(seen.filter(({ id }) => id !== 'EP-14'))('$id $says', ({ id }) => {
     expect(tellVerdict(outcomes.get(id)!)).toBe('kept')
   })
+
+  test('the command line says the same, and ends well', async () => {
+    const printed = await runVidimus('conformance', '--socket', agent.address, '--audience', 'db', '--quiet')
+    expect(printed).toMatch(/\nJ-11 +kept\n/)
+    expect(printed.trimEnd().split('\n').at(-1)).toMatch(/^\d+ kept, 0 broken, \d+ not testable from outside, 46 not built$/)
+  }, 20_000)
 
   describeWithPeer('go-spiffe', 'and go-spiffe accepts', (found) => {
     test('T-2 every certificate, token and bundle that is handed out', async () => {

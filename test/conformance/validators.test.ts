@@ -90,7 +90,7 @@ describe('a bundle document', () => {
     }
   })
 
-  test.each([[undefined], [[]]])('X-30 passes over an X.509 authority whose certificates are %j', (x5c) => {
+  test.each([[undefined], [[]], [['']]])('X-30 passes over an X.509 authority whose certificates are %j', (x5c) => {
     expect(changed((key) => (key.x5c ? { ...key, x5c } : key)).x509Authorities).toEqual([])
   })
 

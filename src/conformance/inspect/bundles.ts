@@ -1,6 +1,6 @@
 /** Bundle documents, bundle maps and key sets, told and judged; and a bundle of any form, to verify with. */
 import { Failure } from '../../kernel/failure.ts'
-import { parseBundleDocument } from '../../spiffe/bundle-document.ts'
+import { parseKeySet, readBundle } from '../../spiffe/bundle-document.ts'
 import type { TrustBundle } from '../../spiffe/bundle.ts'
 import { parseTrustDomain, type TrustDomain } from '../../spiffe/trust-domain.ts'
 import { type Certificate, parseCertificate } from '../../x509/certificate.ts'
@@ -54,7 +54,7 @@ export function inspectKeySet(document: JsonDocument): Inspected {
 }
 
 /**
- * The bundle of a trust domain, from whatever form it has: PEM, a bundle document, a bundle map, or a plain key set for JWT-SVIDs.
+ * The bundle of a trust domain, from whatever form it has: PEM, a bundle document, a bundle map, or a plain key set for tokens.
  * @throws Failure `usage.trust-bundle`
  */
 export function trustBundleFor(name: string, text: string): TrustBundle {
@@ -63,11 +63,17 @@ export function trustBundleFor(name: string, text: string): TrustBundle {
     if (!text.trimStart().startsWith('{')) return bundleWith(trustDomain, parseCertificatesPem(text))
     const document = readJson(text)
     const domains = domainsIn(document)
-    if (domains) return parseBundleDocument(trustDomain, JSON.stringify({ keys: membersOf(domains[trustDomain]) }))
+    if (domains)
+      return isObject(domains[trustDomain]) ? readBundle(trustDomain, domains[trustDomain] as JsonObject) : bundleWith(trustDomain, [])
     const keys = keysIn(document)
-    const isPlain = keys.every(({ use, x5c }) => use === undefined && x5c === undefined)
-    if (!isPlain || keys.length === 0) return parseBundleDocument(trustDomain, text)
-    return parseBundleDocument(trustDomain, JSON.stringify({ keys: keys.map((key) => ({ ...key, use: 'jwt-svid' })) }))
+    if (keys.length === 0 || keys.some(({ use, x5c }) => use !== undefined || x5c !== undefined))
+      return readBundle(trustDomain, document.value)
+    // A plain set does not say which tokens it is for.
+    return {
+      ...bundleWith(trustDomain, []),
+      jwtAuthorities: parseKeySet('jwt-svid', text),
+      witAuthorities: parseKeySet('wit-svid', text),
+    }
   } catch (cause) {
     if (cause instanceof Failure && cause.reason.startsWith('trust-domain.')) return bundleWith('' as TrustDomain, [])
     throw new Failure('invalid_argument', 'usage.trust-bundle', {
@@ -82,17 +88,10 @@ function bundleWith(trustDomain: TrustDomain, certificates: readonly Certificate
   return { trustDomain, x509Authorities, jwtAuthorities: [], witAuthorities: [], sequence: 0n }
 }
 
-/** The keys of a bundle in a map; none where there is no bundle. */
-const membersOf = (bundle: unknown): unknown => (isObject(bundle) ? bundle['keys'] : [])
-
 /** What a reader of ours refuses, where no rule has said it. */
-function refusedAsBundle(document: JsonDocument, name: string, known: readonly Flaw[]): Flaw[] {
+function refusedAsBundle({ value }: JsonDocument, name: string, known: readonly Flaw[]): Flaw[] {
   try {
-    // The sequence may have more digits than JSON can be written with here, and has a rule of its own.
-    parseBundleDocument(
-      parseTrustDomain(/^[a-z0-9._-]{1,255}$/.test(name) ? name : 'example.org'),
-      JSON.stringify({ keys: keysIn(document) }),
-    )
+    readBundle(name as TrustDomain, value)
     return []
   } catch (error) {
     return known.length > 0 ? [] : refusalFlaw(error, known)
