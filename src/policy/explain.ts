@@ -138,7 +138,8 @@ function foundInCall(clause: Clause, { caller, method, attributes }: ServerApiRe
   return quoted(value === undefined ? undefined : typeof value === 'number' ? formatDuration(value) : String(value))
 }
 
-function formatMatch(match: Clause['anyOf'][number]): string {
+/** What a clause compares with, as it was written. */
+export function formatMatch(match: Clause['anyOf'][number]): string {
   if (typeof match === 'string') return match
   if (typeof match === 'number') return String(match)
   if ('issuer' in match) return match.text
