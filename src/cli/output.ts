@@ -6,12 +6,15 @@ export interface Shown {
   readonly text: string
   /** False makes the command exit with 1: the answer is no. */
   readonly ok?: boolean
-  /** Where the command has it ({@link OutputForm}): the same as a JUnit report. */
+  /** Where the command has it ({@link OutputForm}): the same as a JUnit report, as Markdown, as SARIF, as comma-separated values. */
   readonly junit?: string
+  readonly markdown?: string
+  readonly sarif?: string
+  readonly csv?: string
 }
 
 /** How a result may be printed. */
-export type OutputForm = 'text' | 'json' | 'junit' | 'yaml'
+export type OutputForm = 'text' | 'json' | 'junit' | 'yaml' | 'markdown' | 'sarif' | 'csv'
 
 /** Where a command prints. */
 export interface Terminal {
@@ -22,7 +25,7 @@ export interface Terminal {
 }
 
 export function print(shown: Shown, output: OutputForm, terminal: Terminal): void {
-  const told = output === 'junit' ? (shown.junit ?? '') : shown.text
+  const told = output === 'json' || output === 'yaml' ? shown.text : (shown[output] ?? '')
   terminal.out(output === 'json' ? `${JSON.stringify(shown.value, plain, 2)}\n` : endingWithNewline(told))
   if (shown.ok === false) terminal.fail()
 }

@@ -100,7 +100,10 @@ function placesOfWorkloads(selections: readonly Selection[], trustDomain: string
   const inSome = atoms.length - 1
   return partitionTexts(spiffeIds, atoms, budget).flatMap(({ matched, witness }) => {
     const id = parseSpiffeId(witness)
-    const texts = matched.filter((atom) => atom < patterns.length).map((atom) => formatMatch(patterns[atom]!))
+    const fulfilled = matched.filter((atom) => atom < patterns.length).map((atom) => patterns[atom]!)
+    // An ID that is named says more than the patterns it fulfils as well.
+    const exactly = fulfilled.filter(({ kind }) => kind === 'id')
+    const texts = (exactly.length > 0 ? exactly : fulfilled).map(formatMatch)
     const named = matched.filter((atom) => atom >= patterns.length && atom < inSome).map((atom) => namespaces[atom - patterns.length]!)
     if (named.length > 0) return [{ id, namespace: named[0]!, patterns: texts }]
     if (matched.includes(inSome)) return [{ id, namespace: undefined, patterns: texts }]

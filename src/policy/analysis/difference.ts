@@ -123,7 +123,7 @@ function compareInParts(before: CompiledPolicies, after: CompiledPolicies, limit
 }
 
 /** Rules that only one of the sets has. */
-export function changedRules(before: CompiledPolicies, after: CompiledPolicies): CompiledRule[] {
+function changedRules(before: CompiledPolicies, after: CompiledPolicies): CompiledRule[] {
   const [old, next] = [before, after].map((set) => new Map(rulesOf(set).map((rule) => [meaningOf(rule), rule])))
   return [
     ...[...next!].flatMap(([key, rule]) => (old!.has(key) ? [] : [rule])),
@@ -132,7 +132,7 @@ export function changedRules(before: CompiledPolicies, after: CompiledPolicies):
 }
 
 /** What a rule says, without its name and place. */
-export function meaningOf({ action, provider, requirePeer, sources, operations, conditions, cel }: CompiledRule): string {
+function meaningOf({ action, provider, requirePeer, sources, operations, conditions, cel }: CompiledRule): string {
   return JSON.stringify([action, provider, requirePeer, sources, operations, conditions, cel?.tree], (key, value: unknown) =>
     key === 'place' || key === 'field' || key === 'text' ? undefined : value,
   )
@@ -187,13 +187,16 @@ function witnessOf(space: Space, cube: Cube, { before, after, expected }: Sides,
       internal: { request, expected },
     })
   }
-  const ids = new Set([...is.decidedBy, ...was.decidedBy].map(({ id }) => id))
-  const places = [...rulesOf(after), ...rulesOf(before)].filter(({ id }) => ids.has(id)).map(({ place }) => place)
+  const places = [...placesOfDeciding(after, is), ...placesOfDeciding(before, was)]
   return { request, before: was, after: is, replayed, places }
 }
 
+function placesOfDeciding(policies: CompiledPolicies, { decidedBy }: Decision): Place[] {
+  return rulesOf(policies).flatMap((rule) => (decidedBy.some(({ id }) => id === rule.id) ? [rule.place] : []))
+}
+
 /** The point of a cube that a reader would think of first: a peer that a policy names, HTTP, no header that need not be there. */
-export function typicalPoint(space: Space, cube: Cube): readonly number[] {
+function typicalPoint(space: Space, cube: Cube): readonly number[] {
   const at = new Map(cube.map(({ level, classes }) => [level, classes]))
   const point = space.diagram.sizes.map(() => 0)
   const protocol = at.get(protocolLevel)
@@ -216,7 +219,7 @@ export function typicalPoint(space: Space, cube: Cube): readonly number[] {
 }
 
 /** Cubes that differ at one level are one: again and again, until none do. */
-export function merge(space: Space, cubes: readonly Cube[]): Cube[] {
+function merge(space: Space, cubes: readonly Cube[]): Cube[] {
   let merged = [...cubes]
   const levels = [...new Set(cubes.flatMap((cube) => cube.map(({ level }) => level)))]
   for (let changed = true; changed;) {
@@ -247,6 +250,6 @@ const nothingChanged: Difference = {
   unknown: [],
   proof: { classes: 0, cells: 0, nodes: 0 },
 }
-const maxCubes = 2000
-const maxCounted = 100_000
+const maxCubes = 600
+const maxCounted = 5000
 const maxParts = 100

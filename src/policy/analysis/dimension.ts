@@ -140,7 +140,7 @@ export class List implements Dimension {
   }
 
   #someOf(diagram: Diagram, kinds: readonly number[]): Node {
-    return kinds.reduceRight((below, one) => diagram.choose(this.level + one, [1], always, below), never as Node)
+    return kinds.reduceRight((below, one) => diagram.choose(this.level + one, [1], always, below), never)
   }
 }
 

@@ -53,7 +53,7 @@ export function hostPattern(match: StringMatch, mode: PolicyMode): Regular {
 }
 
 /** {@link templateMatches} */
-export function templatePattern(template: Template, envoyCharacters: boolean): Regular {
+function templatePattern(template: Template, envoyCharacters: boolean): Regular {
   const segment = envoyCharacters ? envoySegment : notSlash
   const rest = envoyCharacters ? envoyRest : anyCharacter
   return sequence(

@@ -48,7 +48,7 @@ export interface Place {
 }
 
 /** What a rule says: its clauses, and the tests of its condition in CEL. */
-export function statementsOf(rule: CompiledRule): { readonly clauses: readonly Clause[]; readonly tests: readonly CelTest[] } {
+function statementsOf(rule: CompiledRule): { readonly clauses: readonly Clause[]; readonly tests: readonly CelTest[] } {
   return {
     clauses: [
       ...(rule.sources === 'any' ? [] : rule.sources.flat()),

@@ -30,7 +30,7 @@ export const star = (of: Regular): Regular => ({ kind: 'star', of })
 export const plus = (of: Regular): Regular => sequence(of, star(of))
 export const optional = (of: Regular): Regular => choice(of, sequence())
 /** Any of these characters. */
-export const choiceOfChars = (characters: string): Regular => ({
+const choiceOfChars = (characters: string): Regular => ({
   kind: 'set',
   set: normalized([...characters].map((one) => [one.charCodeAt(0), one.charCodeAt(0)])),
 })

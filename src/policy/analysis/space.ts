@@ -13,7 +13,8 @@ import { claimKey, type Draft, filterKey, keyOfClause, keyOfTest, type Place, pl
 
 type Action = CompiledRule['action']
 export const protocolLevel = 0
-export const [http, plain] = [0, 1]
+export const http = 0
+const plain = 1
 
 export class Space {
   readonly mode: PolicyMode
@@ -44,11 +45,6 @@ export class Space {
     const meaning = this.diagram.choose(protocolLevel, [http], this.#ruleOver(rule, http), this.#ruleOver(rule, plain))
     this.#rules.set(rule, meaning)
     return meaning
-  }
-
-  /** Where a clause of a rule holds in HTTP requests. */
-  clause(clause: Clause, action: Action): Node {
-    return this.#clauseOver(clause, action, http)
   }
 
   /** Where policies allow a request, in the part of the space that is asked about. */

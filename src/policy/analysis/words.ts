@@ -47,7 +47,7 @@ function scalarWords(dimension: Dimension, classes: readonly number[] | undefine
 }
 
 /** Some of the values that there can be: as few of the policies' own patterns as say it, or else all but some. */
-export function valueWords(dimension: Dimension, classes: readonly number[]): string {
+function valueWords(dimension: Dimension, classes: readonly number[]): string {
   const isOther = (one: number) => dimension.classes[one] !== 'absent' && matchedAt(dimension, one).length === 0
   const all = [...dimension.classes.keys()].filter((one) => dimension.classes[one] !== 'absent')
   const inside = new Set(classes)
@@ -69,7 +69,7 @@ function termsFor(dimension: Dimension, wanted: ReadonlySet<number>): string[] |
   for (const [index, one] of dimension.classes.entries()) {
     if (one === 'absent') continue
     for (const atom of one.matched) {
-      if (dimension.texts[atom]! === '') continue
+      if (dimension.texts[atom] === '') continue
       const before = members.get(atom)
       if (before) before.push(index)
       else members.set(atom, [index])
@@ -127,8 +127,8 @@ function matchedAt(dimension: Dimension, index: number): readonly number[] {
 function listWords(dimension: Dimension, at: ReadonlyMap<number, readonly number[]>): string | undefined {
   const said = dimension.classes.map((_, index) => at.get(dimension.level + index))
   if (said.every((one) => one === undefined || one.length === 2)) return undefined
-  const there = [...said.keys()].filter((index) => said[index]?.length === 1 && said[index]![0] === 1)
-  const missing = [...said.keys()].filter((index) => said[index]?.length === 1 && said[index]![0] === 0)
+  const there = [...said.keys()].filter((index) => said[index]?.length === 1 && said[index][0] === 1)
+  const missing = [...said.keys()].filter((index) => said[index]?.length === 1 && said[index][0] === 0)
   const { name } = dimension
   if (missing.length === dimension.classes.length) return `no ${name}`
   const others = missing.length > 0 && missing.length + there.length === dimension.classes.length

@@ -1,0 +1,231 @@
+/** What analysis found, for terminals, pull requests and code scanning. */
+import type { Unknown } from '../policy/analysis/answer.ts'
+import type { Region, Witness } from '../policy/analysis/difference.ts'
+import type { PolicyDiff } from '../policy/analysis/diff.ts'
+import { joined } from '../policy/analysis/words.ts'
+import type { WorkloadFacts } from '../policy/compile.ts'
+import type { Place } from '../policy/policy-set.ts'
+import type { PolicyRequest } from '../policy/request.ts'
+import { counted } from './output.ts'
+import type { RequestLine } from './policy-lines.ts'
+
+/** A request as a line that `vidimus policy eval` reads. */
+function toRequestLine({ spiffeIds, selectors }: WorkloadFacts, request: PolicyRequest): RequestLine {
+  const { peer, sourceIp, remoteIp, destinationIp, destinationPort, sni, http, token, filterMetadata, providers } = request
+  return {
+    workload: {
+      identities: [...spiffeIds],
+      selectors: selectors.map(({ type, value }) => `${type}:${value}`),
+      ...(destinationIp === undefined ? {} : { ip: destinationIp }),
+      ...(destinationPort === undefined ? {} : { port: destinationPort }),
+    },
+    ...(peer && { peer: { principal: peer.spiffeId } }),
+    ...(sourceIp === undefined ? {} : { directIp: sourceIp }),
+    ...(remoteIp === undefined ? {} : { remoteIp }),
+    ...(sni === undefined ? {} : { sni }),
+    protocol: http ? 'http' : 'tcp',
+    ...(http && { method: http.method, host: http.host, path: http.path }),
+    ...(http && http.headers.size > 0 && { headers: Object.fromEntries([...http.headers].map(([name, values]) => [name, [...values]])) }),
+    ...(token && { claims: token.claims as NonNullable<RequestLine['claims']> }),
+    ...(filterMetadata && { metadata: filterMetadata as NonNullable<RequestLine['metadata']> }),
+    ...(providers && { providers: { ...providers } }),
+  }
+}
+
+/** A request in one line: `GET /orders from spiffe://example.org/web`. */
+function requestWords({ peer, http, destinationPort, sourceIp }: PolicyRequest): string {
+  const what = http ? `${http.method} ${http.path} at ${http.host}` : `a connection to port ${destinationPort ?? 'unknown'}`
+  const more = [...(http?.headers ?? [])].map(([name, values]) => `${name}: ${values.join(', ')}`)
+  return `${what} from ${peer?.spiffeId ?? `nobody verified (${sourceIp ?? 'no address'})`}${more.length > 0 ? ` with ${more.join('; ')}` : ''}`
+}
+
+// Differences.
+
+export type Kind = 'newly-allowed' | 'newly-denied'
+
+/** A region, and everywhere that it is the same. */
+interface Found {
+  readonly kind: Kind
+  readonly region: Region
+  readonly where: readonly string[]
+}
+
+/** Every region once: most of them are the same for several kinds of workloads. */
+function found({ destinations }: PolicyDiff): Found[] {
+  const all = new Map<string, { kind: Kind; region: Region; where: string[] }>()
+  for (const { destination, newlyAllowed, newlyDenied } of destinations) {
+    const note = (kind: Kind) => (region: Region) => {
+      const key = JSON.stringify([kind, region.constraints.toSorted((a, b) => (a.about < b.about ? -1 : 1)), whyWords(region.witness)])
+      const before = all.get(key)
+      if (before) before.where.push(destination.words)
+      else all.set(key, { kind, region, where: [destination.words] })
+    }
+    newlyAllowed.forEach(note('newly-allowed'))
+    newlyDenied.forEach(note('newly-denied'))
+  }
+  return [...all.values()]
+}
+
+/** True if something of this kind changed. */
+export const hasChange = ({ destinations }: PolicyDiff, kind: Kind): boolean =>
+  destinations.some((one) => (kind === 'newly-allowed' ? one.newlyAllowed : one.newlyDenied).length > 0)
+
+/** Everything that was left open. */
+export const openQuestions = ({ unknown, destinations }: PolicyDiff): readonly Unknown[] => [
+  ...unknown,
+  ...destinations.flatMap(({ destination, unknown: open }) =>
+    open.map(({ reason, what }) => ({ reason, what: `${what}, at ${destination.words}` })),
+  ),
+]
+
+export function diffText(diff: PolicyDiff): string {
+  const byWhere = Map.groupBy(found(diff), ({ where }) => where.join('\n'))
+  const blocks = [...byWhere.values()].map((all) => [`at ${joined(all[0]!.where, 'and')}`, ...all.flatMap(regionLines)].join('\n'))
+  return [...blocks, ...openQuestions(diff).map(unknownLine), conclusion(diff), assumed(diff.assumptions)].join('\n\n')
+}
+
+function regionLines({ kind, region: { words, witness, dependsOn } }: Found): string[] {
+  return [
+    `  ${kind.replace('-', ' ')}: ${words}`,
+    ...dependsOn.map(({ reason, what }) => `    depends on ${what} (${reason})`),
+    `    for example ${requestWords(witness.request)}`,
+    `    ${whyWords(witness)}`,
+  ]
+}
+
+/** Why it was, and why it is. */
+function whyWords({ before, after, replayed, places }: Witness): string {
+  const told = (decision: Witness['before']) => {
+    const by = decision.decidedBy.map(({ policy, rule }) => `rule ${rule} of \`${policy}\``).join(', ')
+    return `${decision.allowed ? 'allowed' : 'denied'} (${by === '' ? decision.reason : by})`
+  }
+  const where = places.length > 0 ? ` at ${placeWords(places[0]!)}` : ''
+  return `was ${told(before)}, is ${told(after)}${where}${replayed ? '' : '; not replayed, for what it depends on'}`
+}
+
+const placeWords = ({ document, line, column }: Place): string => `${document}:${line}:${column}`
+const unknownLine = ({ reason, what }: Unknown): string => `unknown (${reason}): ${what}`
+
+export function conclusion(diff: PolicyDiff): string {
+  const compared = counted(diff.compared, 'kind of workload', 'kinds of workloads')
+  if (diff.answer === 'same') return `no request is decided differently: proved for ${compared}`
+  const more = diff.destinations.reduce((sum, one) => sum + one.more.newlyAllowed + one.more.newlyDenied, 0)
+  const count = (kind: Kind) => found(diff).filter((one) => one.kind === kind).length
+  const open = openQuestions(diff).length
+  return [
+    `${count('newly-allowed')} newly allowed, ${count('newly-denied')} newly denied${more > 0 ? ` (and ${more} more: --most lists them)` : ''}`,
+    `at ${diff.destinations.length} of ${compared}; every example was replayed on the evaluator`,
+    ...(open > 0 ? [`${counted(open, 'question')} left open`] : []),
+  ].join('; ')
+}
+
+const assumed = (list: readonly string[]): string => `assuming:\n${list.map((one) => `  - ${one}`).join('\n')}`
+
+export function diffMarkdown(diff: PolicyDiff): string {
+  const rows = found(diff).map(({ kind, where, region: { words, witness, dependsOn } }) =>
+    [
+      kind === 'newly-allowed' ? '**newly allowed**' : 'newly denied',
+      joined(where, 'and'),
+      `${words}${dependsOn.map(({ what }) => `; depends on ${what}`).join('')}`,
+      requestWords(witness.request),
+      whyWords(witness),
+    ]
+      .map(cell)
+      .join(' | '),
+  )
+  const table = ['| change | at | requests | for example | why |', '| --- | --- | --- | --- | --- |', ...rows.map((row) => `| ${row} |`)]
+  const open = openQuestions(diff).map((one) => `- ${unknownLine(one)}`)
+  return [
+    '### What the policies change',
+    conclusion(diff),
+    ...(rows.length > 0 ? [table.join('\n')] : []),
+    ...(open.length > 0 ? [open.join('\n')] : []),
+    `<details><summary>assuming</summary>\n\n${diff.assumptions.map((one) => `- ${one}`).join('\n')}\n</details>`,
+  ].join('\n\n')
+}
+
+const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('\n', ' ')
+
+export function diffSarif(diff: PolicyDiff): string {
+  const results = found(diff).map(({ kind, where, region: { words, witness } }) => ({
+    rule: kind,
+    level: kind === 'newly-allowed' ? ('warning' as const) : ('note' as const),
+    text: `${kind.replace('-', ' ')} at ${joined(where, 'and')}: ${words}; for example ${requestWords(witness.request)}`,
+    places: witness.places.slice(0, 1),
+  }))
+  const open = openQuestions(diff).map((one) => ({
+    rule: 'unknown',
+    level: 'warning' as const,
+    text: unknownLine(one),
+    places: [],
+  }))
+  return sarif([...results, ...open], {
+    'newly-allowed': 'requests that the new policies allow and the old ones do not',
+    'newly-denied': 'requests that the new policies deny and the old ones do not',
+    unknown: 'a part of the comparison that was left open',
+  })
+}
+
+export interface SarifResult {
+  readonly rule: string
+  readonly level: 'error' | 'warning' | 'note'
+  readonly text: string
+  readonly places: readonly Place[]
+}
+
+/** A log of SARIF 2.1.0. */
+function sarif(results: readonly SarifResult[], rules: Readonly<Record<string, string>>): string {
+  const log = {
+    $schema: 'https://json.schemastore.org/sarif-2.1.0.json',
+    version: '2.1.0',
+    runs: [
+      {
+        tool: {
+          driver: { name: 'vidimus', rules: Object.entries(rules).map(([id, text]) => ({ id, shortDescription: { text } })) },
+        },
+        results: results.map(({ rule, level, text, places }) => ({
+          ruleId: rule,
+          level,
+          message: { text },
+          locations: places.map(({ document, line, column }) => ({
+            physicalLocation: { artifactLocation: { uri: document }, region: { startLine: line, startColumn: column } },
+          })),
+        })),
+      },
+    ],
+  }
+  return JSON.stringify(log, undefined, 2)
+}
+
+/** A difference as JSON has it: witnesses as lines of `vidimus policy eval`. */
+export function diffValue(diff: PolicyDiff): unknown {
+  const { answer, destinations, unknown, compared, assumptions } = diff
+  const toRegion =
+    (facts: WorkloadFacts) =>
+    ({ constraints, words, witness, dependsOn }: Region) => ({
+      words,
+      constraints,
+      witness: {
+        request: toRequestLine(facts, witness.request),
+        before: witness.before,
+        after: witness.after,
+        replayed: witness.replayed,
+        places: witness.places,
+      },
+      dependsOn,
+    })
+  return {
+    answer,
+    compared,
+    destinations: destinations.map(({ destination, newlyAllowed, newlyDenied, more, unknown: open, proof }) => ({
+      workloads: destination.words,
+      newlyAllowed: newlyAllowed.map(toRegion(destination.facts)),
+      newlyDenied: newlyDenied.map(toRegion(destination.facts)),
+      more,
+      unknown: open,
+      proof,
+    })),
+    unknown,
+    assumptions,
+  }
+}
