@@ -41,6 +41,10 @@ export class FakeVault implements AsyncDisposable {
   lacks: readonly string[] = []
   /** Whom the mount names as its issuer; itself when left out. */
   issuer: Certificate | undefined
+  /** What it tells beside it; its own root when empty. */
+  besideIssuer: readonly Certificate[] = []
+  /** The status that `sys/health` answers with. */
+  health = 200
   /** Each call to sign takes the next of these; when none is left, calls are answered well. */
   misbehaves: Misbehaviour[] = []
   /** Changes what is certified. */
@@ -89,6 +93,7 @@ export class FakeVault implements AsyncDisposable {
     ;(signs ? this.asked : this.besides).push(asked)
     const bad = signs ? this.misbehaves.shift() : undefined
     if (bad) return bad(response)
+    if (asked.path === '/v1/sys/health') return json(response, this.health, { initialized: true })
     if (request.headers['x-vault-token'] !== this.token) return refusing(403, 'permission denied')(response)
     if (signs) return json(response, 200, this.tells({ own: await this.#sign(body), root: this.root.certificate }))
     const answer = this.#facts(asked)
@@ -103,7 +108,10 @@ export class FakeVault implements AsyncDisposable {
         (body['paths'] as string[]).map((one) => [one, this.lacks.includes(one) ? ['deny'] : ['create', 'read', 'update', 'delete']]),
       )
     }
-    if (path.endsWith('/json')) return { certificate: pem(this.issuer ?? this.root.certificate), ca_chain: [pem(this.root.certificate)] }
+    if (path.endsWith('/json')) {
+      const beside = this.besideIssuer.length > 0 ? this.besideIssuer : [this.root.certificate]
+      return { certificate: pem(this.issuer ?? this.root.certificate), ca_chain: beside.map(pem) }
+    }
     return undefined
   }
 

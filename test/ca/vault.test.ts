@@ -5,17 +5,25 @@ import { inspect } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { authorityRequest } from '../../src/ca/issuance.ts'
 import { checked, type MintRequest } from '../../src/ca/upstream-authority.ts'
+import { memory } from '../../src/ca/keys/memory.ts'
 import { vault } from '../../src/ca/upstream/vault.ts'
+import { healthOf } from '../../src/ca/vault/health.ts'
+import { openVaultSession } from '../../src/ca/vault/session.ts'
+import { vaultSettings } from '../../src/ca/vault/settings.ts'
 import { systemClock } from '../../src/kernel/clock.ts'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { tellChain } from '../../src/kernel/failure.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
 import { generateKeyPair } from '../../src/x509/key-type.ts'
+import { parsePem } from '../../src/x509/pem.ts'
 import { signerOf, type Signer } from '../../src/x509/signature.ts'
+import { parseCertificateRequest } from '../../src/x509/certificate-request.ts'
+import { z } from 'zod'
 import { FakeClock } from '../fakes/clock.ts'
 import { TestCa } from '../support/test-ca.ts'
 import { FakeVault, pem, refusing, type Misbehaviour } from './fake-vault.ts'
-import { never, testWorld, trustDomain, type TestWorld } from './support.ts'
+import { FakeJournal } from '../fakes/journal.ts'
+import { never, openTestAuthority, provenKey, testWorld, trustDomain, workload, type TestWorld } from './support.ts'
 
 // Before node-vault is loaded: it would then write what it sends to standard error, the token among it (V-15).
 process.env['DEBUG'] = '*'
@@ -44,6 +52,7 @@ afterEach(() => {
   server.wishes = {}
   server.tells = plainly
   server.issuer = undefined
+  server.besideIssuer = []
   server.lacks = []
   server.besides.length = 0
 })
@@ -402,3 +411,124 @@ test('V-15 neither the token nor the request is ever told: not in logs, not in e
   expect(all).not.toContain(server.token)
   expect(all).not.toContain('BEGIN CERTIFICATE REQUEST')
 })
+
+describe('who signs', () => {
+  test('V-5 of two roots that the certificate leads to, and that were never announced, none is believed; the one that was announced is', async () => {
+    const other = await TestCa.create({ at: clock.now(), name: 'vault root' })
+    // One key, two self-signed certificates: as after a root was made anew.
+    const twin = other.withCertificate((await selfSignedTwin(server.root, clock.now())).certificate)
+    server.tells = ({ own, root }) => ({ data: { certificate: pem(own), ca_chain: [pem(root), pem(twin.certificate)] } })
+    const minted = await mint()
+    expect(minted.roots.map(pem)).toEqual([pem(server.root.certificate)])
+
+    server.issuer = other.certificate
+    server.besideIssuer = [other.certificate]
+    await expect(mint()).rejects.toMatchObject({ reason: 'upstream.two-roots' })
+  })
+
+  test('V-3 an issuer that nobody named is an alarm, and is refused if its root was never announced', async () => {
+    const stranger = await TestCa.create({ at: clock.now(), name: 'stranger' })
+    const world = testWorld({ clock: new FakeClock(clock.now()) })
+    await using upstream = await open({ issuer: 'vidimus' }, world)
+    await moving(world.clock, upstream.mint(request(), never))
+    const signing = vi.spyOn(server.root, 'leaf').mockImplementation((wishes) => stranger.leaf(wishes))
+    server.tells = ({ own }) => plainly({ own, root: stranger.certificate })
+    await expect(moving(world.clock, upstream.mint(request(), never)).finally(() => signing.mockRestore())).rejects.toMatchObject({
+      reason: 'upstream.other-issuer',
+    })
+    expect(world.log.lines.join()).toContain('"reason":"upstream.other-issuer"')
+    server.tells = plainly
+    await expect(moving(world.clock, upstream.mint(request(), never))).resolves.toBeDefined()
+  })
+
+  test('V-3, V-7 an issuer that the operator changed is announced within five minutes, and signs without an alarm', async () => {
+    const next = await TestCa.create({ at: clock.now(), name: 'next root', lifetime: hours(1000) })
+    const world = testWorld({ clock: new FakeClock(clock.now()) })
+    await using upstream = await open({ issuer: 'vidimus' }, world)
+    await moving(world.clock, upstream.mint(request(), never))
+    server.issuer = next.certificate
+    server.besideIssuer = [next.certificate]
+    await world.clock.advance(minutes(5))
+    await expect.poll(() => upstream.roots?.current.map(pem)).toEqual([pem(next.certificate)])
+    const signing = vi.spyOn(server.root, 'leaf').mockImplementation((wishes) => next.leaf(wishes))
+    server.tells = ({ own }) => plainly({ own, root: next.certificate })
+    const minted = await moving(world.clock, upstream.mint(request(), never)).finally(() => signing.mockRestore())
+    expect(minted.roots.map(pem)).toEqual([pem(next.certificate)])
+    expect(world.log.lines.filter((line) => line.startsWith('error'))).toEqual([])
+  })
+})
+
+test('V-2 a right that the policy lacks is complained of within the hour, with the line to add, until it is there', async () => {
+  const world = testWorld({ clock: new FakeClock(clock.now()) })
+  const driver = await vault.open(
+    vault.config.parse({ address: server.address, auth: { method: 'token', token: { env: server.token } } }),
+    world,
+  )
+  server.lacks = ['pki/root/sign-intermediate']
+  await world.clock.advance(hours(1))
+  await expect
+    .poll(() => driver.complaints?.())
+    .toEqual(['the policy of our token at the vault lacks path "pki/root/sign-intermediate" { capabilities = ["update"] }'])
+  server.lacks = []
+  await world.clock.advance(minutes(1))
+  await expect.poll(() => driver.complaints?.()).toEqual([])
+  await driver[Symbol.asyncDispose]()
+})
+
+test('V-20 a certificate that was signed and never stored is asked for again, for the same key: both are good, and one is used', async () => {
+  const world = testWorld({ clock: new FakeClock(clock.now()) })
+  const config = vault.config.parse({ address: server.address, auth: { method: 'token', token: { env: server.token } } })
+  await using upstream = await vault.open(config, world)
+  const journal = new FakeJournal()
+  const keys = await memory.open({}, world)
+  const write = journal.write.bind(journal)
+  // The intent is stored; what the vault signed is not, as if the power went.
+  const cut = vi.spyOn(journal, 'write').mockImplementation(async (id, record, revision) => {
+    if (record.includes('"stage":"made"')) throw new Error('the power went')
+    await write(id, record, revision)
+  })
+  await expect(moving(world.clock, openTestAuthority({ world, upstream, journal, keys }))).rejects.toThrow('the power went')
+  cut.mockRestore()
+  await using opened = await moving(world.clock, openTestAuthority({ world, upstream, journal, keys }))
+  const asked = server.asked.map(
+    ({ body }) => parseCertificateRequest(parsePem(String(body['csr']), { label: 'CERTIFICATE REQUEST' })[0]!.der).spki,
+  )
+  expect(asked).toHaveLength(2)
+  expect(asked[1]).toEqual(asked[0])
+  const svid = await opened.ca.issueX509Svid({ kind: 'workload', spiffeId: workload, key: await provenKey(), context: {} }, never)
+  expect(svid.chain[1]?.spki).toEqual(asked[0])
+})
+
+test.for([
+  [200, 'active', true],
+  [429, 'standby', true],
+  [472, 'disaster recovery secondary', false],
+  [473, 'performance standby', true],
+  [501, 'not initialised', false],
+  [503, 'sealed', false],
+] as const)('V-10 a vault whose health has the status %i is %s', async ([status, state, serves]) => {
+  await using fake = await FakeVault.open(clock.now())
+  fake.health = status
+  const world = testWorld({ clock: new FakeClock(clock.now()) })
+  const settings = z
+    .strictObject(vaultSettings)
+    .parse({ address: fake.address, namespace: 'team', auth: { method: 'token', token: { env: fake.token } } })
+  await using session = openVaultSession(settings, world)
+  expect(await healthOf(session, never)).toEqual({ state, serves })
+  expect(fake.besides.find(({ path }) => path === '/v1/sys/health')?.headers).not.toHaveProperty('x-vault-namespace')
+})
+
+/** Another self-signed certificate for the key of this CA. */
+async function selfSignedTwin(ca: TestCa, at: number): Promise<TestCa> {
+  const { subject, spki } = ca.certificate
+  const twin = await ca.leaf({
+    subject: subject.attributes,
+    spki,
+    uris: ca.certificate.subjectAltName?.uris ?? [],
+    ca: {},
+    keyUsage: ['keyCertSign', 'cRLSign'],
+    extKeyUsage: [],
+    notAfter: at + hours(500),
+  })
+  return ca.withCertificate(twin.certificate)
+}

@@ -329,6 +329,25 @@ describeWithPeer('openbao', 'logins at an OpenBao server', (found) => {
     })
   })
 
+  // The last one: a server in development mode forgets everything.
+  test('V-10 a vault that is sealed, and one that is restarted, are outages that pass', async () => {
+    await using session = open({ method: 'token', token: { file: await write('root-token', bao.token) } })
+    await lookUp(session)
+    await bao.seal()
+    await expect(session.call({ method: 'GET', path: ['sys', 'mounts'] }, never)).rejects.toMatchObject({
+      category: 'unavailable',
+      reason: 'vault.sealed',
+    })
+    await bao.stop()
+    await expect(session.call({ method: 'GET', path: ['sys', 'mounts'] }, never)).rejects.toMatchObject({
+      category: 'unavailable',
+      reason: 'vault.unreachable',
+    })
+    await bao.start(folder)
+    await lookUp(session)
+    expect(session.complaints()).toEqual([])
+  }, 60_000)
+
   interface OpenSession extends VaultSession {
     readonly log: KeptLog
     /** The token that it used last. */

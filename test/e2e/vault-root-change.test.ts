@@ -18,6 +18,7 @@ describeWithPeer('openbao', 'OpenBao above our CA, and Envoy below it', (openbao
     let agent: AgentProgram
     let envoy: RunningEnvoy
     let source: X509Source
+    let secretId: string
 
     beforeAll(async () => {
       installation = await Installation.open()
@@ -29,16 +30,17 @@ describeWithPeer('openbao', 'OpenBao above our CA, and Envoy below it', (openbao
       // A token of six seconds, renewed every four at most.
       await bao.write('auth/approle/role/vid', { token_policies: policy, token_no_default_policy: true, token_period: '6s' })
       const roleId = String((await bao.read('auth/approle/role/vid/role-id'))['role_id'])
-      const { secret_id: secretId } = await bao.write('auth/approle/role/vid/secret-id', {})
+      ;({ secret_id: secretId } = (await bao.write('auth/approle/role/vid/secret-id', {})) as { secret_id: string })
       server = await installation.server({
         upstreamAuthority: {
           kind: 'vault',
           address: bao.address,
           issuer: 'vidimus',
-          auth: { method: 'approle', roleId, secretId: { file: await installation.write('secret-id', String(secretId)) } },
+          auth: { method: 'approle', roleId, secretId: { file: await installation.write('secret-id', secretId) } },
         },
         ca: { lifetime: '30s' },
         svid: { x509: '8s', agent: '8s' },
+        log: { format: 'json', level: 'debug' },
         refreshHint: '1s',
       })
       agent = await installation.agent(server, { syncInterval: '300ms' })
@@ -74,6 +76,10 @@ describeWithPeer('openbao', 'OpenBao above our CA, and Envoy below it', (openbao
       expect(seen.failures).toEqual([])
       expect(seen.handshakes).toBeGreaterThan(500)
       expect(server.log.filter((line) => line.includes('"logged in to the vault"'))).toHaveLength(1)
+      // V-15: at the most talkative level too.
+      const log = server.log.join('\n')
+      expect(log).not.toContain(secretId)
+      expect(log).not.toMatch(/"(?:hv)?s\.[A-Za-z0-9]{20,}|BEGIN CERTIFICATE REQUEST/)
     }, 110_000)
 
     const renewals = (): number => server.log.filter((line) => line.includes('"renewed our token for the vault"')).length
