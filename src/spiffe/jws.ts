@@ -39,10 +39,11 @@ export function readToken(kind: TokenKind, text: string): UnverifiedToken {
   if (text.length > maxTokenBytes) throw refused(kind, 'too-long', `a token has ${text.length} characters: at most ${maxTokenBytes}`)
   const parts = text.split('.')
   if (parts.length === 5) throw refused(kind, 'encrypted', 'a token is encrypted: expected one that is signed')
-  if (parts.length !== 3 || !parts.every((part) => base64urlText.test(part))) {
+  const [header, claims, signature] = parts.map(decoded)
+  if (parts.length !== 3 || !header || !claims || !signature) {
     throw refused(kind, 'malformed', 'a token is not a signed JWT in compact serialization')
   }
-  return { text, header: json(kind, fromBase64url(parts[0]!), 'header'), claims: json(kind, fromBase64url(parts[1]!), 'payload') }
+  return { text, header: json(kind, header, 'header'), claims: json(kind, claims, 'payload') }
 }
 
 /**
@@ -153,6 +154,12 @@ function json(kind: TokenKind, bytes: Uint8Array, part: string): JsonObject {
   }
 }
 
+/** The bytes of base64url in its one canonical form, so that nobody writes one token in two ways; undefined for anything else, and for nothing. */
+function decoded(part: string): Uint8Array | undefined {
+  const content = fromBase64url(part)
+  return part !== '' && base64url(content) === part ? content : undefined
+}
+
 const encode = (value: unknown): string => base64url(utf8(JSON.stringify(value)))
 
 const rsaAlgorithms = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const
@@ -162,7 +169,6 @@ const curveAlgorithms: ReadonlyMap<string, readonly JwsAlgorithm[]> = new Map([
   ['secp521r1', ['ES512']],
 ])
 const algorithms: ReadonlySet<string> = new Set<JwsAlgorithm>([...rsaAlgorithms, 'ES256', 'ES384', 'ES512'])
-const base64urlText = /^[A-Za-z0-9_-]+$/
 /** R-17. */
 const maxTokenBytes = 8 * 1024
 const maxKeysTried = 8
