@@ -19,31 +19,45 @@ export interface Ended {
 /** Where somebody listens: a socket file, or an address and a port. */
 export type Place = { readonly path: string } | { readonly host: string; readonly port: number }
 
-/** A connection. */
+/** A connection, opened anew when the other side has closed it. */
 export class Wire implements AsyncDisposable {
-  readonly #session: ClientHttp2Session
-  readonly #closed: Promise<void>
-  #broken: unknown
+  readonly #place: Place
+  #connection: Connection | undefined
 
   constructor(place: Place) {
-    this.#session = connect('http://localhost', { createConnection: () => connectSocket(place) })
-    this.#session.on('error', (error) => (this.#broken ??= error))
-    this.#closed = new Promise((resolve) => this.#session.once('close', resolve))
+    this.#place = place
   }
 
-  /** Begins a call and sends its messages. Headers are sent as they are; left out, they are those that every client sends (EP-4). */
+  /** Begins a call and sends its message. Headers are sent as they are; left out, they are those that every client sends (EP-4). */
   call(path: string, message: Uint8Array = none, headers: OutgoingHttpHeaders = security, { keepOpen = false } = {}): WireCall {
+    if (!this.#connection || this.#connection.session.closed || this.#connection.session.destroyed)
+      this.#connection = connection(this.#place)
+    const { session, broken } = this.#connection
     const request = { ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers', ...headers }
-    const stream = this.#session.request(request)
+    const stream = session.request(request)
     if (keepOpen) stream.write(framed(message))
     else stream.end(framed(message))
-    return new WireCall(stream, () => this.#broken)
+    return new WireCall(stream, broken)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#session.destroy()
-    await this.#closed
+    this.#connection?.session.destroy()
+    await this.#connection?.closed
   }
+}
+
+interface Connection {
+  readonly session: ClientHttp2Session
+  /** Why it broke; undefined if it did not. */
+  readonly broken: () => unknown
+  readonly closed: Promise<void>
+}
+
+function connection(place: Place): Connection {
+  const session = connect('http://localhost', { createConnection: () => connectSocket(place) })
+  let broken: unknown
+  session.on('error', (error) => (broken ??= error))
+  return { session, broken: () => broken, closed: new Promise((resolve) => session.once('close', resolve)) }
 }
 
 /** A call that is under way. */

@@ -155,9 +155,8 @@ export class WorkloadApi {
     return x509In(await this.raw('x509'))
   }
 
-  async tokens(kind: 'jwt' | 'wit'): Promise<readonly HeldToken[]> {
-    const at = this.clock.now()
-    return tokensIn(await this.raw(kind), kind, at, this.audience)
+  tokens(kind: 'jwt' | 'wit'): Promise<readonly HeldToken[]> {
+    return this.#once(`${kind} tokens`, async () => tokensIn(await this.raw(kind), kind, this.clock.now(), this.audience))
   }
 
   /** Certificates by the key of their trust domain, those that come with SVIDs included. */
@@ -171,9 +170,12 @@ export class WorkloadApi {
 
   /** A token that this API handed out for the audience of the suite. @throws NoAnswer */
   async realToken(): Promise<Token> {
-    const [first] = await this.tokens('jwt')
-    if (first) return first.token
-    throw new NoAnswer(methods.jwt, { status: status.ok, text: 'no JWT-SVID' })
+    return firstOf(await this.tokens('jwt'))
+  }
+
+  /** The same, handed out just now. @throws NoAnswer */
+  async freshToken(): Promise<Token> {
+    return firstOf(tokensIn(await this.rawAgain('jwt'), 'jwt', this.clock.now(), this.audience))
   }
 
   /** The first identity. @throws NoAnswer */
@@ -279,6 +281,11 @@ export function tokensIn(message: Message, kind: 'jwt' | 'wit', at: number, audi
     key: kind === 'wit' ? textOf(svid, 3) : '',
     hint: textOf(svid, kind === 'wit' ? 4 : 3),
   }))
+}
+
+function firstOf([first]: readonly HeldToken[]): Token {
+  if (first) return first.token
+  throw new NoAnswer(methods.jwt, { status: status.ok, text: 'no JWT-SVID' })
 }
 
 /** The subject, where it is meant to be a SPIFFE ID. */

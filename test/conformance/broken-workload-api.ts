@@ -54,6 +54,8 @@ export interface Defect {
   readonly unknownMethod?: Refusal
   readonly reflection?: false | readonly string[]
   readonly lacksArguments?: Refusal
+  /** Closes the connection after so many calls, which is no defect. */
+  readonly hangsUpAfter?: number
   /** Only the first identity while another stream is open. */
   readonly tellsTheRest?: boolean
 }
@@ -87,6 +89,12 @@ export class BrokenWorkloadApi implements AsyncDisposable {
     server.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
       stream.on('error', () => {})
       void requestOf(stream).then((request) => state.respond(stream, headers, request))
+    })
+    server.on('session', (session) => {
+      let calls = 0
+      session.on('stream', () => {
+        if (++calls === defect.hangsUpAfter) session.close()
+      })
     })
     const api = new BrokenWorkloadApi(await mkdtemp(join(tmpdir(), 'vb-')), server)
     server.listen(api.socket)

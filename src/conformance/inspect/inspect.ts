@@ -1,7 +1,7 @@
 /** Says what a document is, in which form it comes, and which rules it breaks. */
 import { createHash, createPrivateKey, createPublicKey } from 'node:crypto'
 import { fromUtf8, hex } from '../../kernel/bytes.ts'
-import { Failure } from '../../kernel/failure.ts'
+import { Failure, failedWith } from '../../kernel/failure.ts'
 import { type Certificate, parseCertificate, parseCertificates } from '../../x509/certificate.ts'
 import { parseCertificateRequest } from '../../x509/certificate-request.ts'
 import { parsePem, type PemBlock } from '../../x509/pem.ts'
@@ -59,13 +59,7 @@ function formOfText(text: string): Form | undefined {
 }
 
 function formOfJson(text: string): Form | undefined {
-  let value: unknown
-  try {
-    // What stands twice in it is said when it is read.
-    value = JSON.parse(text)
-  } catch {
-    return undefined
-  }
+  const value = valueOf(text)
   if (!isObject(value)) return undefined
   if ('trust_domains' in value) return 'bundle-map'
   if ('payload' in value && ('signature' in value || 'signatures' in value)) return 'jwt-svid'
@@ -73,6 +67,15 @@ function formOfJson(text: string): Form | undefined {
   const keys = Array.isArray(value['keys']) ? value['keys'].filter(isObject) : []
   const isBundle = 'spiffe_sequence' in value || 'spiffe_refresh_hint' in value || keys.some((key) => 'use' in key || 'x5c' in key)
   return isBundle ? 'bundle' : 'key-set'
+}
+
+/** What stands twice in a document is said when it is read: it does not make it another one. */
+function valueOf(text: string): unknown {
+  try {
+    return readJson(text).value
+  } catch (error) {
+    return failedWith(error, 'json.duplicate-name') ? (JSON.parse(text) as unknown) : undefined
+  }
 }
 
 /** A request begins with a number inside of its first part, a certificate with a tagged version or a longer number. */

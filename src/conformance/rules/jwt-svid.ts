@@ -124,7 +124,7 @@ export const jwtSvidRules: readonly Rule[] = section({
     level: 'derived',
     says: 'a token is valid more than once: nobody has to track its id',
     asks: async (api) => {
-      const { text } = await api.realToken()
+      const { text } = await api.freshToken()
       const [first, second] = [await api.validate(text), await api.validate(text)]
       return !isEnded(first) && isEnded(second) ? finding('valid as often as it is shown', 'refused at the second time') : undefined
     },

@@ -185,7 +185,7 @@ export const workloadApiRules: readonly Rule[] = section({
     level: 'must',
     says: 'a JWT-SVID is validated: a good one with its claims, a changed one not',
     asks: async (api) => {
-      const token = await api.realToken()
+      const token = await api.freshToken()
       const answer = await api.validate(token.text)
       if (isEnded(answer)) return refusedGood(answer)
       const sub = token.claims?.['sub']
