@@ -21,7 +21,7 @@ export interface Joining {
   readonly upstream: Pick<UpstreamServer, 'attest' | 'use'>
   /** Evidence; without it only a kept identity will do. */
   readonly prover: NodeProver | undefined
-  /** What the server must prove itself against when there is no kept bundle. */
+  /** What the server must prove itself against at first contact; after an absence that outlasted the identity, beside the bundle that was kept. */
   readonly firstBundle: () => Promise<TrustBundle>
   readonly clock: Clock
   readonly random: Random
@@ -39,8 +39,25 @@ export async function join(parts: Joining, signal: AbortSignal): Promise<AgentSt
     parts.log.info('the agent goes on with the identity it kept', { spiffeId: kept.credentials.spiffeId })
     return kept
   }
-  const bundle = await (kept ? Promise.resolve(kept.bundle) : parts.firstBundle())
+  const bundle = kept ? await withConfigured(kept.bundle, parts) : await parts.firstBundle()
   return attest({ ...parts, upstream: refusingStrangers(parts.upstream) }, bundle, signal)
+}
+
+/**
+ * While the agent was away its server may have got new authorities. Then those count as well that the operator says an agent is to trust
+ * at first contact, for this is one.
+ */
+async function withConfigured(kept: TrustBundle, { firstBundle, log }: Joining): Promise<TrustBundle> {
+  try {
+    const { x509Authorities: configured } = await firstBundle()
+    const unknown = configured.filter(
+      ({ certificate }) => !kept.x509Authorities.some((one) => sameBytes(one.certificate.raw, certificate.raw)),
+    )
+    return { ...kept, x509Authorities: [...kept.x509Authorities, ...unknown] }
+  } catch (error) {
+    log.debug('the configured trust bundle cannot be used; the one that was kept will do', { error: tellChain(error) })
+    return kept
+  }
 }
 
 /** A server that cannot prove itself at first contact stays one: waiting for it would hide a wrong address or a wrong bundle. */

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -141,6 +141,31 @@ describe('after a restart', () => {
     expect(again.agent.status().spiffeId).toBe('spiffe://example.org/spire/agent/join_token/token-1')
     expect(server.calls.attest).toBe(1)
     expect(server.used).toHaveLength(2)
+  })
+
+  test('what was being written when it was killed is removed, and nothing else', async () => {
+    await (await startAgent({ clock, server, directory })).stop()
+    const data = (name: string) => join(directory, 'data', name)
+    for (const name of ['.agent.json.123.1.tmp', '.policies.json.9.22.tmp', 'notes.tmp', '.hidden']) writeFileSync(data(name), 'x')
+    await (await startAgent({ clock, server, directory })).stop()
+    const left = readdirSync(data(''))
+    expect(left.filter((name) => name.endsWith('.tmp') || name.startsWith('.')).toSorted()).toEqual(['.hidden', 'notes.tmp'])
+    expect(left).toContain('agent.json')
+  })
+
+  test('after an absence that outlasted its identity and its server’s authorities, the configured trust bundle counts', async () => {
+    await (await startAgent({ clock, server, directory })).stop()
+    const kept = server.currentBundle
+    await clock.advance(hours(2))
+    await server.rotateCa('removed')
+    server.tokens.add('token-1')
+    const stale = { ...(await parts()), trustBundle: { bundle: kept } }
+    await expect(openAgent(stale, never)).rejects.toMatchObject({ reason: 'agent.bad-identity' })
+    server.tokens.add('token-1')
+    await using rig = await startAgent({ clock, server, directory })
+    expect(rig.agent.bundle.current.x509Authorities.map(({ certificate }) => certificate.raw)).toEqual(
+      [kept, server.currentBundle].flatMap(({ x509Authorities }) => x509Authorities.map(({ certificate }) => certificate.raw)),
+    )
   })
 
   test('an identity that expired meanwhile is no identity: the node proves itself anew', async () => {

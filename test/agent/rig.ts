@@ -122,9 +122,6 @@ export async function agentParts({
   }
 }
 
-/** Waits, in real time, until the agent's tasks that sleep on the clock (sync, signing, own identity) all do. */
-export const allAsleep = (rig: Rig): Promise<void> => until(() => rig.clock.sleepers >= 3)
-
 /** Waits, in real time, for what real keys and disks take; the fake clock stands still. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   const end = performance.now() + 4500
