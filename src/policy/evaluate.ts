@@ -26,26 +26,31 @@ import type {
   RequestPrincipalClause,
 } from './policy-set.ts'
 import type { Claims, PolicyRequest } from './request.ts'
-import { firstMatch } from './rule-index.ts'
+import { firstMatch, IndexKeys, type RuleIndex } from './rule-index.ts'
 
 /** Decides one request at the workload that the policies were compiled for. */
 export function decide(compiled: CompiledPolicies, request: PolicyRequest): Decision {
-  return guarded(() => {
-    const seen = see(compiled, request)
-    return decideBySearch(compiled, seen, (rules, index) => {
-      if (seen.keys) return firstMatch(index, seen.keys, (number) => ruleMatches(rules[number]!, seen))
-      return rules.findIndex((rule) => ruleMatches(rule, seen))
-    })
-  })
+  try {
+    return decideWith(compiled, see(compiled, request), findByIndex)
+  } catch (cause) {
+    return refusal('error', [tellChain(cause)])
+  }
 }
 
 /** The same without the index: reads every rule. What {@link decide} must always agree with (R-25). */
 export function decideByReading(compiled: CompiledPolicies, request: PolicyRequest): Decision {
-  return guarded(() => {
-    const seen = see(compiled, request)
-    return decideBySearch(compiled, seen, (rules) => rules.findIndex((rule) => ruleMatches(rule, seen)))
-  })
+  try {
+    return decideWith(compiled, see(compiled, request), findByReading)
+  } catch (cause) {
+    return refusal('error', [tellChain(cause)])
+  }
 }
+
+/** The number of the first rule that matches, -1 if none does. */
+type Find = (rules: readonly CompiledRule[], index: RuleIndex, seen: SeenRequest) => number
+const findByReading: Find = (rules, _, seen) => rules.findIndex((rule) => ruleMatches(rule, seen))
+const findByIndex: Find = (rules, index, seen) =>
+  seen.keys ? firstMatch(index, seen.keys, rules, seen, ruleMatches) : findByReading(rules, index, seen)
 
 /** The request as rules see it. For `explain.ts`. */
 export interface SeenRequest {
@@ -53,53 +58,90 @@ export interface SeenRequest {
   readonly request: PolicyRequest
   /** Every name that the peer's certificate may be known by; empty without a verified peer. */
   readonly peers: readonly string[]
-  /** Normalised, in strict mode folded. Absent: no HTTP, or a path that nobody compares and that cannot be read in one way. */
-  readonly path?: string
-  /** In lower case, and in strict mode without a trailing dot; `bare` is without its port. Absent: no HTTP. */
-  readonly host?: { readonly whole: string; readonly bare: string }
-  readonly sourceIp?: readonly number[]
-  readonly remoteIp?: readonly number[]
-  readonly destinationIp?: readonly number[]
-  /** The verified token's, with those that are lists written with spaces cut into lists. Absent: no token. */
-  readonly claims?: Claims
+  /** Normalised, in strict mode folded. Undefined: no HTTP, or a path that nobody compares and that cannot be read in one way. */
+  readonly path: string | undefined
+  /** In lower case, and in strict mode without a trailing dot; `bare` is without its port. Undefined: no HTTP. */
+  readonly host: SeenHost | undefined
+  readonly sourceIp: readonly number[] | undefined
+  readonly remoteIp: readonly number[] | undefined
+  readonly destinationIp: readonly number[] | undefined
+  /** The verified token's, with those that are lists written with spaces cut into lists. Undefined: no token. */
+  readonly claims: Claims | undefined
   /** Why the request is refused whatever the rules say. */
-  readonly malformed?: string
-  /** Absent where the index cannot be used because something it asks for is not known. */
-  readonly keys?: { readonly path: string; readonly peers: readonly string[]; readonly method: string }
+  readonly malformed: string | undefined
+  /** Undefined where the index cannot be used because something it asks for is not known. */
+  readonly keys: IndexKeys | undefined
 }
 
-/** Reads a request once, the way that all rules compare it. */
-export function see(
-  compiled: Pick<CompiledPolicies, 'mode' | 'pathNormalization' | 'knownMethods' | 'comparesPaths' | 'tokens'>,
-  request: PolicyRequest,
-): SeenRequest {
-  const { mode } = compiled
-  const strict = mode === 'strict'
-  const { http, peer } = request
-  const peers = peer ? (strict ? [peer.spiffeId] : (peer.names ?? [peer.spiffeId])) : []
-  const sourceIp = request.sourceIp === undefined ? undefined : parseAddress(request.sourceIp)
-  const remoteIp = request.remoteIp === undefined ? sourceIp : parseAddress(request.remoteIp)
-  const destinationIp = request.destinationIp === undefined ? undefined : parseAddress(request.destinationIp)
-  const addresses = { ...(sourceIp && { sourceIp }), ...(remoteIp && { remoteIp }), ...(destinationIp && { destinationIp }) }
-  const common = { mode, request, peers, ...addresses }
-  if (!http) return common
+export interface SeenHost {
+  readonly whole: string
+  readonly bare: string
+}
 
-  const path = strict ? strictPath(http.path) : normalizePath(http.path, compiled.pathNormalization)
-  const host = strict ? strictHost(http.host) : { whole: http.host.toLowerCase(), bare: http.host.toLowerCase() }
-  const malformed = strict
-    ? strictRefusal(compiled, http, { path, host })
-    : path === undefined
-      ? 'the path cannot be normalised'
-      : undefined
-  return {
-    ...common,
-    ...(request.token && { claims: cutAtSpaces(request.token.claims, compiled.tokens) }),
-    ...(path === undefined ? {} : { path }),
-    ...(host === undefined ? {} : { host }),
-    ...(malformed === undefined ? {} : { malformed }),
-    ...(path === undefined ? {} : { keys: { path, peers: peer ? [...new Set([peer.spiffeId, ...peers])] : [], method: http.method } }),
+type Reading = Pick<CompiledPolicies, 'mode' | 'pathNormalization' | 'knownMethods' | 'comparesPaths' | 'tokens'>
+
+/** Reads a request once, the way that all rules compare it. What few rules ask about is read when one does. */
+export function see(compiled: Reading, request: PolicyRequest): SeenRequest {
+  return new Seen(compiled, request)
+}
+
+class Seen implements SeenRequest {
+  readonly mode: PolicyMode
+  readonly request: PolicyRequest
+  readonly peers: readonly string[]
+  readonly path: string | undefined
+  readonly host: SeenHost | undefined
+  readonly malformed: string | undefined
+  readonly keys: IndexKeys | undefined
+  readonly #tokens: CompiledPolicies['tokens']
+  #claims: Claims | undefined
+
+  constructor(compiled: Reading, request: PolicyRequest) {
+    const { mode } = compiled
+    const { http, peer } = request
+    this.mode = mode
+    this.request = request
+    this.#tokens = compiled.tokens
+    this.peers = peer ? (mode === 'strict' ? [peer.spiffeId] : (peer.names ?? [peer.spiffeId])) : nobody
+    this.path = http && (mode === 'strict' ? strictPath(http.path) : normalizePath(http.path, compiled.pathNormalization))
+    this.host = http && (mode === 'strict' ? strictHost(http.host) : istioHost(http.host))
+    this.malformed =
+      http &&
+      (mode === 'strict'
+        ? strictRefusal(compiled, http, this.path, this.host)
+        : this.path === undefined
+          ? 'the path cannot be normalised'
+          : undefined)
+    this.keys =
+      http && this.path !== undefined
+        ? new IndexKeys(
+            this.path,
+            peer && peer.names && mode === 'istio' ? [...new Set([peer.spiffeId, ...peer.names])] : this.peers,
+            http.method,
+          )
+        : undefined
+  }
+
+  get sourceIp(): readonly number[] | undefined {
+    return addressOf(this.request.sourceIp)
+  }
+
+  get remoteIp(): readonly number[] | undefined {
+    return addressOf(this.request.remoteIp ?? this.request.sourceIp)
+  }
+
+  get destinationIp(): readonly number[] | undefined {
+    return addressOf(this.request.destinationIp)
+  }
+
+  get claims(): Claims | undefined {
+    const { token } = this.request
+    return token && (this.#claims ??= cutAtSpaces(token.claims, this.#tokens))
   }
 }
+
+const nobody: readonly string[] = []
+const addressOf = (text: string | undefined): readonly number[] | undefined => (text === undefined ? undefined : parseAddress(text))
 
 /** True if a rule matches. */
 function ruleMatches(rule: CompiledRule, seen: SeenRequest): boolean {
@@ -195,22 +237,14 @@ export function clauseHolds(clause: Clause, action: PolicyAction, seen: SeenRequ
   }
 }
 
-function decideBySearch(
-  compiled: CompiledPolicies,
-  seen: SeenRequest,
-  find: (rules: readonly CompiledRule[], index: CompiledPolicies['index']['deny']) => number,
-): Decision {
+function decideWith(compiled: CompiledPolicies, seen: SeenRequest, find: Find): Decision {
   const decision = verdict(compiled, seen, find)
   if (compiled.audit.length === 0 || decision.reason === 'malformed-request') return decision
   const audited = compiled.audit.filter((rule) => ruleMatches(rule, seen)).map(named)
   return audited.length === 0 ? decision : { ...decision, audited }
 }
 
-function verdict(
-  compiled: CompiledPolicies,
-  seen: SeenRequest,
-  find: (rules: readonly CompiledRule[], index: CompiledPolicies['index']['deny']) => number,
-): Decision {
+function verdict(compiled: CompiledPolicies, seen: SeenRequest, find: Find): Decision {
   const { request } = seen
   if (seen.malformed !== undefined) return refusal('malformed-request', [seen.malformed])
   if (!request.peer && mtlsAt(compiled.mtls, request.destinationPort) === 'STRICT') return refusal('plaintext-refused')
@@ -218,10 +252,10 @@ function verdict(
     return refusal('token-refused')
   const refused = compiled.custom.length > 0 ? refusedByProvider(compiled, seen) : undefined
   if (refused) return refused
-  const denying = compiled.deny[find(compiled.deny, compiled.index.deny)]
-  if (denying) return decidedBy(denying)
-  const allowing = compiled.allow[find(compiled.allow, compiled.index.allow)]
-  if (allowing) return decidedBy(allowing)
+  const denying = find(compiled.deny, compiled.index.deny, seen)
+  if (denying !== -1) return decidedBy(compiled.deny[denying]!)
+  const allowing = find(compiled.allow, compiled.index.allow, seen)
+  if (allowing !== -1) return decidedBy(compiled.allow[allowing]!)
   if (compiled.allowSelected) return refusal('no-rule-matched')
   if (compiled.mode === 'istio') return { allowed: true, reason: 'open', decidedBy: [], errors: [] }
   return refusal('no-policy')
@@ -433,32 +467,44 @@ function strictPath(sent: string): string | undefined {
 }
 
 /** R-7: one host has one spelling. Undefined where it has none. */
-function strictHost(sent: string): { whole: string; bare: string } | undefined {
-  const parts = hostAndPort.exec(sent.toLowerCase())
-  if (!parts) return undefined
-  const bare = parts[1]!.replace(/\.$/, '')
-  return { bare, whole: `${bare}${parts[2] ?? ''}` }
+function strictHost(sent: string): SeenHost | undefined {
+  return recall(strictHosts, sent, () => {
+    const parts = hostAndPort.exec(sent.toLowerCase())
+    if (!parts) return undefined
+    const bare = parts[1]!.replace(/\.$/, '')
+    return { bare, whole: `${bare}${parts[2] ?? ''}` }
+  })
+}
+
+function istioHost(sent: string): SeenHost {
+  return recall(istioHosts, sent, () => ({ whole: sent.toLowerCase(), bare: sent.toLowerCase() }))
+}
+
+/** A workload is called by few names, again and again. */
+const strictHosts = new Map<string, SeenHost | undefined>()
+const istioHosts = new Map<string, SeenHost>()
+
+function recall<T>(known: Map<string, T>, name: string, read: () => T): T {
+  const found = known.get(name)
+  if (found !== undefined) return found
+  const made = read()
+  if (known.size >= maxRecalled) known.clear()
+  if (name.length <= maxName) known.set(name, made)
+  return made
 }
 
 /** R-7, R-8, R-9: refused before any rule is read. */
 function strictRefusal(
   compiled: Pick<CompiledPolicies, 'knownMethods' | 'comparesPaths'>,
   http: NonNullable<PolicyRequest['http']>,
-  { path, host }: { readonly path: string | undefined; readonly host: object | undefined },
+  path: string | undefined,
+  host: SeenHost | undefined,
 ): string | undefined {
   if (!host) return 'the host cannot be read'
   if (path === undefined && compiled.comparesPaths) return 'the path can be read in more than one way'
   if (!compiled.knownMethods.includes(http.method)) return 'the method is not one that HTTP registers, and no rule names it'
   if ((http.headers.get('authorization')?.length ?? 0) > 1) return 'there is more than one `authorization` header'
   return undefined
-}
-
-function guarded(work: () => Decision): Decision {
-  try {
-    return work()
-  } catch (cause) {
-    return refusal('error', [tellChain(cause)])
-  }
 }
 
 function decidedBy(rule: CompiledRule): Decision {
@@ -476,3 +522,6 @@ const scheme = 'spiffe://'
 /** The hosts that strict mode takes, as the source of a full match in RE2: RFC 3986 section 3.2.2, registered names without escapes. */
 export const hostPattern = '(?i:\\[[0-9a-f:.]+\\]|[a-z0-9._-]*[a-z0-9_-]\\.?)(?::[0-9]+)?'
 const hostAndPort = /^(\[[0-9a-f:.]+\]|[a-z0-9._-]*[a-z0-9_-]\.?)(:[0-9]+)?$/
+const maxRecalled = 256
+/** RFC 1035 section 2.3.4, with a port. */
+const maxName = 261

@@ -100,16 +100,26 @@ export function parseTemplate(text: string): Template | { readonly wrong: string
 export function templateMatches(template: Template, text: string, envoyCharacters = false): boolean {
   const { parts } = template
   let at = 0
-  for (const [index, part] of parts.entries()) {
+  for (let index = 0; index < parts.length; index++) {
+    const part = parts[index]!
     if (part.kind === 'rest') {
       const literals = parts.slice(index + 1).map((one) => (one.kind === 'literal' ? `/${one.text}` : ''))
       const end = text.length - literals.join('').length
       return at <= end && text.endsWith(literals.join('')) && (!envoyCharacters || envoyRest.test(text.slice(at, end)))
     }
+    const last = index === parts.length - 1
+    if (part.kind === 'literal') {
+      const end = at + part.text.length
+      if (!text.startsWith(part.text, at)) return false
+      if (last) return end === text.length
+      if (text[end] !== '/') return false
+      at = end + 1
+      continue
+    }
     const slash = text.indexOf('/', at)
-    const segment = slash === -1 ? text.slice(at) : text.slice(at, slash)
-    if (part.kind === 'literal' ? segment !== part.text : segment === '' || (envoyCharacters && !envoySegment.test(segment))) return false
-    if (index === parts.length - 1) return slash === -1
+    const end = slash === -1 ? text.length : slash
+    if (end === at || (envoyCharacters && !envoySegment.test(text.slice(at, end)))) return false
+    if (last) return slash === -1
     if (slash === -1) return false
     at = slash + 1
   }

@@ -23,16 +23,41 @@ export interface RuleIndex {
 export interface TextIndex {
   readonly exact: ReadonlyMap<string, Bucket>
   readonly prefix: ReadonlyMap<string, Bucket>
-  /** The lengths of the prefixes, each once. */
+  /** How many slashes the prefixes have that end with one, each number once. */
+  readonly depths: readonly number[]
+  /** The lengths of the others, each once. */
   readonly lengths: readonly number[]
 }
 
-/** What is looked up; the path folded as rules are compared with it. */
-export interface IndexKeys {
+/** What is looked up; the path folded as rules are compared with it. Without a verified peer: no peers. */
+export class IndexKeys {
   readonly path: string
-  /** Without a verified peer: none. */
   readonly peers: readonly string[]
   readonly method: string
+  /** Beginnings of the path by their length: a text that was looked up once is looked up quickly again. */
+  readonly #beginnings: string[] = []
+  /** Behind each slash, as far as was asked. */
+  readonly #ends: number[] = []
+
+  constructor(path: string, peers: readonly string[], method: string) {
+    this.path = path
+    this.peers = peers
+    this.method = method
+  }
+
+  beginning(length: number): string {
+    return (this.#beginnings[length] ??= this.path.slice(0, length))
+  }
+
+  /** The beginning with so many slashes that ends with one; undefined if there are fewer. */
+  levels(depth: number): string | undefined {
+    while (this.#ends.length < depth) {
+      const slash = this.path.indexOf('/', this.#ends.at(-1) ?? 0)
+      if (slash === -1) return undefined
+      this.#ends.push(slash + 1)
+    }
+    return this.beginning(this.#ends[depth - 1]!)
+  }
 }
 
 /** Puts every rule where a request that it matches will look. */
@@ -55,41 +80,55 @@ export function indexRules(rules: readonly CompiledRule[], mode: PolicyMode): Ru
     }
   }
   return {
-    pair: new Map([...pair].map(([peer, one]) => [peer, finished(one)])),
-    path: finished(single.path),
-    peer: finished(single.peer),
-    method: finished(single.method),
+    pair: new Map([...pair].map(([peer, one]) => [peer, finished(one, true)])),
+    path: finished(single.path, true),
+    peer: finished(single.peer, false),
+    method: finished(single.method, false),
     always,
   }
 }
 
 /** The number of the first rule that `matches`, trying only those that can; -1 if none does. */
-export function firstMatch(index: RuleIndex, keys: IndexKeys, matches: (rule: number) => boolean): number {
-  let first = tryBucket(index.always, -1, matches)
-  first = tryText(index.path, keys.path, first, matches)
-  first = tryText(index.method, keys.method, first, matches)
-  for (const peer of keys.peers) {
-    first = tryText(index.peer, peer, first, matches)
+export function firstMatch<Rule, Seen>(
+  index: RuleIndex,
+  keys: IndexKeys,
+  rules: readonly Rule[],
+  seen: Seen,
+  matches: (rule: Rule, seen: Seen) => boolean,
+): number {
+  const tryBucket = (bucket: Bucket | undefined, before: number): number => {
+    if (bucket === undefined) return before
+    // As long as it can still improve on what was found before.
+    for (let at = 0; at < bucket.length; at++) {
+      const rule = bucket[at]!
+      if (before !== -1 && rule >= before) return before
+      if (matches(rules[rule]!, seen)) return rule
+    }
+    return before
+  }
+  const tryPath = (text: TextIndex, before: number): number => {
+    let found = text.exact.size > 0 ? tryBucket(text.exact.get(keys.path), before) : before
+    for (let at = 0; at < text.depths.length; at++) {
+      const levels = keys.levels(text.depths[at]!)
+      if (levels !== undefined) found = tryBucket(text.prefix.get(levels), found)
+    }
+    for (let at = 0; at < text.lengths.length; at++) {
+      const length = text.lengths[at]!
+      if (length <= keys.path.length) found = tryBucket(text.prefix.get(keys.beginning(length)), found)
+    }
+    return found
+  }
+  let first = tryBucket(index.always, -1)
+  first = tryPath(index.path, first)
+  if (index.method.exact.size > 0) first = tryBucket(index.method.exact.get(keys.method), first)
+  for (let at = 0; at < keys.peers.length; at++) {
+    const peer = keys.peers[at]!
+    if (index.peer.exact.size > 0) first = tryBucket(index.peer.exact.get(peer), first)
+    for (const length of index.peer.lengths) {
+      if (length <= peer.length) first = tryBucket(index.peer.prefix.get(peer.slice(0, length)), first)
+    }
     const ofPeer = index.pair.get(peer)
-    if (ofPeer) first = tryText(ofPeer, keys.path, first, matches)
-  }
-  return first
-}
-
-function tryText(index: TextIndex, text: string, first: number, matches: (rule: number) => boolean): number {
-  first = tryBucket(index.exact.get(text), first, matches)
-  for (const length of index.lengths) {
-    if (length <= text.length) first = tryBucket(index.prefix.get(text.slice(0, length)), first, matches)
-  }
-  return first
-}
-
-/** Reads a bucket as long as it can still improve on `first`. */
-function tryBucket(bucket: Bucket | undefined, first: number, matches: (rule: number) => boolean): number {
-  if (!bucket) return first
-  for (const rule of bucket) {
-    if (first !== -1 && rule >= first) return first
-    if (matches(rule)) return rule
+    if (ofPeer) first = tryPath(ofPeer, first)
   }
   return first
 }
@@ -120,8 +159,8 @@ function pathKeys(rule: CompiledRule): Keys {
     if (clause.on !== 'path' || clause.not) return undefined
     return every(clause.anyOf, (match) => {
       if (match.kind === 'exact') return { exact: true, text: match.value }
-      if (match.kind === 'prefix') return prefixKey(match.value)
-      return match.kind === 'template' ? prefixKey(literalPrefix(match)) : undefined
+      if (match.kind === 'prefix') return pathPrefixKey(match.value)
+      return match.kind === 'template' ? pathPrefixKey(literalPrefix(match)) : undefined
     })
   })
 }
@@ -160,6 +199,9 @@ function every<M, K>(list: readonly M[], of: (one: M) => K | undefined): K[] | u
   return keys.length === list.length ? keys : undefined
 }
 
+/** Paths that end with a slash are looked up level by level, whatever their lengths. */
+const pathPrefixKey = (text: string): Key => (text.endsWith('/') ? { exact: false, text } : prefixKey(text))
+
 /** Long prefixes share one length, so that a request looks up a handful of them and not hundreds. */
 function prefixKey(text: string): Key {
   const step = text.length > 64 ? 64 : text.length > 24 ? text.length - (text.length % 8) : text.length
@@ -177,11 +219,17 @@ interface Building {
   readonly prefix: Map<string, Bucket>
 }
 const building = (): Building => ({ exact: new Map(), prefix: new Map() })
-const finished = ({ exact, prefix }: Building): TextIndex => ({
-  exact,
-  prefix,
-  lengths: [...new Set([...prefix.keys()].map((key) => key.length))],
-})
+/** `levels`: of paths. */
+function finished({ exact, prefix }: Building, levels: boolean): TextIndex {
+  const keys = [...prefix.keys()]
+  const byLevel = (key: string) => levels && key.endsWith('/')
+  return {
+    exact,
+    prefix,
+    depths: [...new Set(keys.filter(byLevel).map((key) => key.split('/').length - 1))],
+    lengths: [...new Set(keys.filter((key) => !byLevel(key)).map((key) => key.length))],
+  }
+}
 const tag = (key: Placed): string => `${key.within === 'pair' ? key.peer : key.within}\n${key.exact ? '=' : '^'}${key.text}`
 /** A rule of many peers and many paths would stand in too many places. */
 const maxPairs = 64
