@@ -16,7 +16,7 @@ export function makePolicies(workload: string, count: number): PolicyDocument[] 
   const policies: string[] = []
   for (let first = 0; first < count; first += rulesPerPolicy) {
     const index = first / rulesPerPolicy
-    const rules = Array.from({ length: Math.min(rulesPerPolicy, count - first) }, (_, offset) => ruleText(first + offset, isDeny(index)))
+    const rules = Array.from({ length: Math.min(rulesPerPolicy, count - first) }, (_, offset) => ruleText(first + offset))
     policies.push(
       `apiVersion: vidimus.dev/v1\nkind: AuthorizationPolicy\nmetadata: { name: bench-${index} }\n` +
         `spec:\n  identities: ['${workload}']\n  action: ${isDeny(index) ? 'DENY' : 'ALLOW'}\n  rules:\n${rules.join('')}`,
@@ -38,9 +38,29 @@ export function makeCalls(rules: number, count = 1024): MadeCall[] {
   })
 }
 
-function ruleText(rule: number, deny: boolean): string {
-  const methods = deny ? '[CONNECT, TRACE]' : rule % 2 === 0 ? '[GET]' : '[GET, POST]'
-  return `    - from: [{ source: { spiffeIds: ['${callerOf(rule)}'] } }]\n      to: [{ operation: { methods: ${methods}, paths: ['/area-${rule % areas}/items/{*}'] } }]\n`
+export interface MadeRule {
+  readonly deny: boolean
+  readonly caller: string
+  readonly methods: readonly string[]
+  readonly area: number
+}
+
+/** The rules of {@link makePolicies}, for who writes them in another language. */
+export const makeRules = (count: number): MadeRule[] => Array.from({ length: count }, (_, rule) => ruleOf(rule))
+
+function ruleOf(rule: number): MadeRule {
+  const deny = isDeny(Math.floor(rule / rulesPerPolicy))
+  return {
+    deny,
+    caller: callerOf(rule),
+    methods: deny ? ['CONNECT', 'TRACE'] : rule % 2 === 0 ? ['GET'] : ['GET', 'POST'],
+    area: rule % areas,
+  }
+}
+
+function ruleText(rule: number): string {
+  const { caller, methods, area } = ruleOf(rule)
+  return `    - from: [{ source: { spiffeIds: ['${caller}'] } }]\n      to: [{ operation: { methods: [${methods.join(', ')}], paths: ['/area-${area}/items/{*}'] } }]\n`
 }
 
 const callerOf = (rule: number): string => `spiffe://bench.test/ns/shop/sa/caller-${rule % callers}`

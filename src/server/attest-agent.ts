@@ -7,7 +7,7 @@ import { deadline } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
 import type { AttestedNode } from '../registry/node.ts'
 import { pathOf, trustDomainOf } from '../spiffe/id.ts'
-import { uniqueSelectors } from '../spiffe/selector.ts'
+import { formatSelector, uniqueSelectors } from '../spiffe/selector.ts'
 import { parseCertificateRequest, proven, type ProvenKey } from '../x509/certificate-request.ts'
 import type { Server } from './server.ts'
 
@@ -17,7 +17,7 @@ export interface AttestedAgent {
   readonly reattestable: boolean
 }
 
-type Needs = Pick<Server, 'trustDomain' | 'clock' | 'log' | 'ca' | 'audit' | 'nodes' | 'verifiers'>
+type Needs = Pick<Server, 'trustDomain' | 'clock' | 'log' | 'ca' | 'audit' | 'nodes' | 'verifiers' | 'policies'>
 
 /**
  * Admits a node: its key is proven, its evidence verified, its certificate issued and recorded, in this order.
@@ -37,8 +37,10 @@ export async function attestAgent(
     // Before the evidence: a token must not be used up by a request that fails anyway (A-0).
     const key = await proven(parseCertificateRequest(evidence.csr))
     const bounded = deadline(handshakeLimits.duration, signal)
-    const node = await converse(server, handshake, ask, (challenging) => verifier.verify(evidence.payload, challenging, bounded))
-    return await admit(server, checked(server, evidence.type, node), evidence.type, key, address, digestOf(evidence), signal)
+    const said = await converse(server, handshake, ask, (challenging) => verifier.verify(evidence.payload, challenging, bounded))
+    const node = checked(server, evidence.type, said)
+    checkAdmitted(server, evidence.type, node)
+    return await admit(server, node, evidence.type, key, address, digestOf(evidence), signal)
   } catch (thrown) {
     const failure = Failure.from(thrown)
     server.log.warn('a node was refused', { type: evidence.type.slice(0, 64), reason: failure.reason, address })
@@ -57,11 +59,18 @@ function verifierFor({ verifiers }: Needs, type: string): NodeVerifier {
       public: `node evidence of type \`${type}\` is not accepted here: expected one of \`${known}\``,
     })
   }
-  // Whoever holds a token was admitted by whoever made it; no other kind of evidence admits by itself.
-  if (type !== 'join_token') {
-    throw new Failure('permission_denied', 'attest.not-admitted', { public: `no onboarding policy admits nodes by \`${type}\`` })
-  }
   return verifier
+}
+
+/** Whoever holds a token was admitted by whoever made it; every other kind of evidence needs a line of onboarding policy. */
+function checkAdmitted({ policies, clock }: Needs, type: string, { selectors }: ProvenNode): void {
+  if (type === 'join_token') return
+  const { allowed, reason, decidedBy, errors } = policies.decideOnboarding({ type, selectors }, clock.now())
+  if (allowed) return
+  throw new Failure('permission_denied', 'attest.not-admitted', {
+    public: `no onboarding policy admits this node by \`${type}\``,
+    internal: { reason, rule: decidedBy[0]?.id, errors, selectors: selectors.map(formatSelector) },
+  })
 }
 
 /** Runs the verifier with a way to ask that keeps turns, sizes and time. */

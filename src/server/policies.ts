@@ -5,7 +5,9 @@ import { WatchedValue, type Watched } from '../kernel/watched.ts'
 import type { Decision } from '../policy/decision.ts'
 import { type LanguageOptions, parsePolicySet } from '../policy/language.ts'
 import type { PolicyDocument } from '../policy/policy-set.ts'
-import type { ServerApiCaller, ServerApiRequest } from '../policy/request.ts'
+import type { OnboardingRequest, ServerApiCaller, ServerApiRequest } from '../policy/request.ts'
+import type { CompiledPolicies } from '../policy/compile.ts'
+import { decideOnboarding, onboardingPolicy } from '../policy/onboarding.ts'
 import { decideServerApi, serverApiPolicy } from '../policy/server-api.ts'
 import { authenticPolicySet, type SetClaims, verifyPolicySet } from '../policy/signed-set.ts'
 import type { CandidatePolicies, PolicyStore } from '../registry/policy-documents.ts'
@@ -32,9 +34,15 @@ export interface CheckedRelease {
   readonly documents: readonly PolicyDocument[]
   readonly options: LanguageOptions
   readonly signature?: string
-  readonly compiled: ReturnType<typeof serverApiPolicy>
+  readonly compiled: OwnPolicies
   readonly claims?: SetClaims
   readonly after: PoliciesInForce
+}
+
+/** What the server itself decides by. */
+interface OwnPolicies {
+  readonly api: CompiledPolicies
+  readonly onboarding: CompiledPolicies
 }
 
 /** The policies in force: for distribution, and, those about our own API, compiled to decide by. */
@@ -43,7 +51,7 @@ export class Policies {
   readonly #ownApi: readonly PolicyDocument[]
   readonly #trusted: readonly KeyObject[]
   readonly #inForce: WatchedValue<PoliciesInForce>
-  #compiled: ReturnType<typeof serverApiPolicy>
+  #compiled: OwnPolicies
   #claims: SetClaims | undefined
 
   private constructor(
@@ -81,7 +89,12 @@ export class Policies {
 
   /** Whether a call of our own API is allowed. */
   decide(request: ServerApiRequest, at: Instant): Decision {
-    return decideServerApi(this.#compiled, request, at)
+    return decideServerApi(this.#compiled.api, request, at)
+  }
+
+  /** Whether a node is admitted by what it proved. */
+  decideOnboarding(request: OnboardingRequest, at: Instant): Decision {
+    return decideOnboarding(this.#compiled.onboarding, request, at)
   }
 
   /**
@@ -113,7 +126,7 @@ export class Policies {
   /** True if one of these callers could still put other policies in force. */
   canBeAdministered({ compiled }: CheckedRelease, callers: readonly ServerApiCaller[], at: Instant): boolean {
     const asks = (caller: ServerApiCaller) =>
-      decideServerApi(compiled, { caller: [caller, 'anyone'], method: applyMethod, attributes: {} }, at)
+      decideServerApi(compiled.api, { caller: [caller, 'anyone'], method: applyMethod, attributes: {} }, at)
     return callers.some((caller) => asks(caller).allowed)
   }
 
@@ -169,8 +182,9 @@ export class Policies {
     return at < this.#claims.expires ? [] : [`the signature of the policies in force expired ${formatInstant(this.#claims.expires)}`]
   }
 
-  #compile(applied: readonly PolicyDocument[], options: LanguageOptions): ReturnType<typeof serverApiPolicy> {
-    return serverApiPolicy(parsePolicySet([...this.#ownApi, ...applied], options))
+  #compile(applied: readonly PolicyDocument[], options: LanguageOptions): OwnPolicies {
+    const set = parsePolicySet([...this.#ownApi, ...applied], options)
+    return { api: serverApiPolicy(set), onboarding: onboardingPolicy(set) }
   }
 }
 

@@ -92,12 +92,34 @@ describe('the conversation', () => {
     await expect(attest('x', undefined, '../x')).rejects.toMatchObject({ reason: 'handshake.bad-type' })
   })
 
-  test('evidence that is no admission by itself is refused without a policy that admits', async () => {
+  test('evidence that is no admission by itself is refused without a policy that admits, and admitted with one', async () => {
+    const selectors = ['x509pop:subject:cn:web-1', 'x509pop:ca:fingerprint:ab'].map(parseSelector)
+    const id = parseSpiffeId('spiffe://example.org/spire/agent/x509pop/web-1')
     rig.verifiers.set(
       'x509pop',
-      proving(() => Promise.reject(new Error('was asked'))),
+      proving(async () => ({ id, selectors, canReattest: true })),
     )
+    const onboarding = (name: string, spec: object) => ({
+      name,
+      text: JSON.stringify({
+        apiVersion: 'vidimus.dev/v1',
+        kind: 'AuthorizationPolicy',
+        metadata: { name },
+        spec: { target: 'onboarding', ...spec },
+      }),
+    })
+    const byName = (value: string) => ({ rules: [{ when: [{ key: 'attested.x509pop.subject:cn', values: [value] }] }] })
+    const apply = async (...documents: { name: string; text: string }[]) => {
+      const { policies, clock } = rig.server
+      await policies.putInForce(await policies.check({ documents, options: {} }, clock.now()), { at: clock.now(), by: 'test' })
+    }
     await expect(attest('x', undefined, 'x509pop')).rejects.toMatchObject({ reason: 'attest.not-admitted' })
+    await apply(onboarding('db', byName('db-*')))
+    await expect(attest('x', undefined, 'x509pop')).rejects.toMatchObject({ reason: 'attest.not-admitted' })
+    await apply(onboarding('web', byName('web-*')), onboarding('not-1', { action: 'DENY', ...byName('web-1') }))
+    await expect(attest('x', undefined, 'x509pop')).rejects.toMatchObject({ reason: 'attest.not-admitted' })
+    await apply(onboarding('web', byName('web-*')))
+    await expect(attest('x', undefined, 'x509pop')).resolves.toMatchObject({ svid: { spiffeId: id } })
   })
 
   test.each([
