@@ -59,18 +59,18 @@ export interface SeenRequest {
   /** Every name that the peer's certificate may be known by; empty without a verified peer. */
   readonly peers: readonly string[]
   /** Normalised, in strict mode folded. Undefined: no HTTP, or a path that nobody compares and that cannot be read in one way. */
-  readonly path: string | undefined
+  readonly path?: string | undefined
   /** In lower case, and in strict mode without a trailing dot; `bare` is without its port. Undefined: no HTTP. */
-  readonly host: SeenHost | undefined
-  readonly sourceIp: readonly number[] | undefined
-  readonly remoteIp: readonly number[] | undefined
-  readonly destinationIp: readonly number[] | undefined
+  readonly host?: SeenHost | undefined
+  readonly sourceIp?: readonly number[] | undefined
+  readonly remoteIp?: readonly number[] | undefined
+  readonly destinationIp?: readonly number[] | undefined
   /** The verified token's, with those that are lists written with spaces cut into lists. Undefined: no token. */
-  readonly claims: Claims | undefined
+  readonly claims?: Claims | undefined
   /** Why the request is refused whatever the rules say. */
-  readonly malformed: string | undefined
+  readonly malformed?: string | undefined
   /** Undefined where the index cannot be used because something it asks for is not known. */
-  readonly keys: IndexKeys | undefined
+  readonly keys?: IndexKeys | undefined
 }
 
 export interface SeenHost {
