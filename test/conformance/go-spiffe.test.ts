@@ -9,12 +9,13 @@ import { readToken } from '../../src/conformance/documents.ts'
 import { failedWith } from '../../src/kernel/failure.ts'
 import { hours, minutes } from '../../src/kernel/duration.ts'
 import { Failure } from '../../src/kernel/failure.ts'
-import { formatBundleDocument, formatJwtKeySet, parseBundleDocument } from '../../src/spiffe/bundle-document.ts'
+import { formatBundleDocument, formatJwtKeySet, formatWitKeySet, parseBundleDocument } from '../../src/spiffe/bundle-document.ts'
 import { bundleSet } from '../../src/spiffe/bundle-set.ts'
 import type { TrustBundle } from '../../src/spiffe/bundle.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { verifyJwtSvid } from '../../src/spiffe/jwt-svid.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
+import { verifyWitSvid } from '../../src/spiffe/wit-svid.ts'
 import { verifyX509Svid } from '../../src/spiffe/x509-svid.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { encodeDer } from '../../src/x509/der-writer.ts'
@@ -49,7 +50,7 @@ beforeAll(async () => {
     trustDomain,
     x509Authorities: [{ certificate: root.certificate, tainted: false }],
     jwtAuthorities: [{ keyId: 'jwt-1', publicKey: spkiOf(jwtKey.privateKey), tainted: false }],
-    witAuthorities: [],
+    witAuthorities: [{ keyId: 'wit-1', publicKey: spkiOf(jwtKey.privateKey), tainted: false }],
     sequence: 2n ** 60n,
     refreshHint: minutes(5),
   }
@@ -89,6 +90,15 @@ const token = (what: string, header: object, claims: object, key?: KeyObject): C
 const real = () => readToken(tokenOf({}, {}), at)
 const jwk = () => ({ ...createPublicKey(jwtKey.privateKey).export({ format: 'jwk' }), kid: 'jwt-1' })
 
+const witToken = (what: string, header: object, claims: object, key?: KeyObject): Case => ({
+  what,
+  question: () => {
+    const cnf = { jwk: { ...strangersKey.publicKey.export({ format: 'jwk' }), alg: 'ES256' } }
+    const text = tokenOf({ kid: 'wit-1', typ: 'wit+jwt', ...header }, { aud: undefined, cnf, ...claims }, key)
+    return { kind: 'wit', trustDomain, text, document: formatWitKeySet(bundle) }
+  },
+})
+
 interface BundleJson {
   readonly keys: readonly Record<string, unknown>[]
 }
@@ -117,6 +127,8 @@ const good: readonly Case[] = [
   token('J-12 a token whose audience is a text', {}, { aud: 'db' }),
   token('J-7 a token without type', { typ: undefined }, {}),
   token('J-7 a token of type JOSE', { typ: 'JOSE' }, {}),
+  witToken('W-15 a WIT-SVID', {}, {}),
+  witToken('W-14 a WIT-SVID with a claim that nobody knows', {}, { role: 'admin' }),
   bundled('B-1 a bundle document', (document) => document),
   bundled('B-4 a bundle without keys in its list', (document) => ({ ...document, keys: [] })),
   bundled(
@@ -202,6 +214,20 @@ const bad: readonly Case[] = [
   { what: 'J-3 an encrypted token', question: () => jwtOf(encrypted(real())) },
   { what: 'J-2 what is no token', question: () => jwtOf('x.y.z') },
 
+  witToken('W-1 a WIT-SVID without key id', { kid: undefined }, {}),
+  witToken('W-2 a JWT-SVID as a WIT-SVID', { typ: 'JWT' }, {}),
+  witToken('W-3 a WIT-SVID of another algorithm', { alg: 'HS256' }, {}),
+  witToken('W-4 a WIT-SVID with a critical header', { crit: ['exp'] }, {}),
+  witToken('W-5 a WIT-SVID about somebody without SPIFFE ID', {}, { sub: 'web' }),
+  witToken('W-6 a WIT-SVID that is bound to no key', {}, { cnf: undefined }),
+  witToken('W-6 a WIT-SVID that is bound to the name of a key', {}, { cnf: { kid: 'a' } }),
+  witToken('W-7 a WIT-SVID whose key names no algorithm', {}, { cnf: { jwk: strangersKey.publicKey.export({ format: 'jwk' }) } }),
+  witToken('W-9 a WIT-SVID without expiry', {}, { exp: undefined }),
+  witToken('W-9 a WIT-SVID that expired two minutes ago', {}, { exp: inSeconds(-120) }),
+  witToken('W-10 a WIT-SVID that is not valid yet', {}, { nbf: inSeconds(300) }),
+  witToken('W-13 a WIT-SVID with an audience', {}, { aud: ['db'] }),
+  witToken('W-20 a WIT-SVID of a key that nobody announced for them', { kid: 'jwt-1' }, {}),
+  witToken('ID-24 a WIT-SVID that a stranger signed', {}, {}, strangersKey.privateKey),
   bundled('B-1 a bundle that is no JSON', () => 'keys'),
   bundled('B-4 a bundle without `keys`', ({ keys: _keys, ...rest }) => rest),
   bundled('B-2 a bundle whose sequence is no number', (document) => ({ ...document, spiffe_sequence: 'one' })),
@@ -322,6 +348,7 @@ async function judgedByUs(question: GoQuestion): Promise<void> {
   const bundles = bundleSet([bundle])
   if (question.kind === 'x509') verifyX509Svid(question.chain.map(parseCertificate), bundles, at)
   if (question.kind === 'jwt') await verifyJwtSvid(question.text, bundles, question.audience, at)
+  if (question.kind === 'wit') await verifyWitSvid(question.text, bundles, at)
   if (question.kind === 'bundle') parseBundleDocument(trustDomain, question.document)
 }
 

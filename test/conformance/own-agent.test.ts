@@ -93,22 +93,25 @@ describe('an agent that serves four identities keeps', () => {
     test('T-2 every certificate, token and bundle that is handed out', async () => {
       await using wire = new Wire({ path: agent.socket })
       const api = WorkloadApi.over(wire, systemClock, 'db', AbortSignal.timeout(20_000))
-      const [x509, jwt, keySets] = [await api.x509(), await api.tokens('jwt'), await api.keySets('jwtBundles')]
-      const document = Buffer.from(keySets.get(`spiffe://${trustDomain}`)!).toString()
+      const [x509, jwt, wit] = [await api.x509(), await api.tokens('jwt'), await api.tokens('wit')]
+      const keysFor = async (kind: 'jwtBundles' | 'witBundles') =>
+        Buffer.from((await api.keySets(kind)).get(`spiffe://${trustDomain}`)!).toString()
+      const [jwtKeys, witKeys] = [await keysFor('jwtBundles'), await keysFor('witBundles')]
       const bundle = await server.asOperator((admin, signal) => admin.bundle.find(signal))
       const answers = askGo(found, [
         ...x509.map((held) => {
           const chain = certificatesOf(held).map(({ raw }) => raw)
           return { kind: 'x509' as const, trustDomain, chain, roots: parseCertificates(held.bundleDer).map(({ raw }) => raw) }
         }),
-        ...jwt.map(({ token }) => ({ kind: 'jwt' as const, trustDomain, text: token.text, audience: 'db', document })),
+        ...jwt.map(({ token }) => ({ kind: 'jwt' as const, trustDomain, text: token.text, audience: 'db', document: jwtKeys })),
+        ...wit.map(({ token }) => ({ kind: 'wit' as const, trustDomain, text: token.text, document: witKeys })),
         { kind: 'bundle', trustDomain, document: formatBundleDocument(bundle) },
       ])
       expect(answers).toEqual([
-        ...[...x509, ...jwt].map(({ spiffeId }) => ({ id: spiffeId })),
-        expect.objectContaining({ x509: bundle.x509Authorities.length, jwt: bundle.jwtAuthorities.length, sequence: `${bundle.sequence}` }),
+        ...[...x509, ...jwt, ...wit].map(({ spiffeId }) => ({ id: spiffeId })),
+        expect.objectContaining({ x509: 1, jwt: 1, wit: 1, sequence: `${bundle.sequence}` }),
       ])
-      expect(answers).toHaveLength(9)
+      expect(answers).toHaveLength(13)
     })
   })
 })

@@ -6,6 +6,7 @@ export type GoQuestion =
   | { readonly kind: 'id'; readonly text: string }
   | { readonly kind: 'x509'; readonly trustDomain: string; readonly chain: readonly Uint8Array[]; readonly roots: readonly Uint8Array[] }
   | { readonly kind: 'jwt'; readonly trustDomain: string; readonly text: string; readonly audience: string; readonly document: string }
+  | { readonly kind: 'wit'; readonly trustDomain: string; readonly text: string; readonly document: string }
   | { readonly kind: 'bundle'; readonly trustDomain: string; readonly document: string }
 
 /** What the library made of a document, or `refused` with its reason. */

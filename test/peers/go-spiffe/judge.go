@@ -12,6 +12,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/jwtbundle"
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/exp/bundle/witbundle"
+	"github.com/spiffe/go-spiffe/v2/exp/svid/witsvid"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -20,7 +22,7 @@ import (
 // A question of the judge: one document, and what it is to be judged with. Bytes are base64, as encoding/json has them.
 type question struct {
 	Kind string `json:"kind"`
-	// Of a SPIFFE ID or a JWT-SVID.
+	// Of a SPIFFE ID or a token.
 	Text string `json:"text"`
 	// DER, leaf first.
 	Chain [][]byte `json:"chain"`
@@ -67,6 +69,8 @@ func answer(asked question) (map[string]any, error) {
 		return answerX509(asked, domain)
 	case "jwt":
 		return answerJWT(asked, domain)
+	case "wit":
+		return answerWIT(asked, domain)
 	case "bundle":
 		return answerBundle(asked, domain)
 	}
@@ -95,6 +99,18 @@ func answerJWT(asked question, domain spiffeid.TrustDomain) (map[string]any, err
 		return nil, err
 	}
 	svid, err := jwtsvid.ParseAndValidate(asked.Text, bundle, []string{asked.Audience})
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"id": svid.ID.String()}, nil
+}
+
+func answerWIT(asked question, domain spiffeid.TrustDomain) (map[string]any, error) {
+	bundle, err := witbundle.Parse(domain, []byte(asked.Document))
+	if err != nil {
+		return nil, err
+	}
+	svid, err := witsvid.ParseAndValidate(asked.Text, bundle)
 	if err != nil {
 		return nil, err
 	}
