@@ -7,12 +7,13 @@ import { extAuthz } from './ext-authz.ts'
 import { type Bench, type Effort, type Figure, longestHeldMs } from './harness.ts'
 import { issuance } from './issuance.ts'
 import { policy } from './policy.ts'
+import { policyAnalysis } from './policy-analysis.ts'
 import { server } from './server.ts'
 import { spiffe } from './spiffe.ts'
 import { start } from './start.ts'
 import { workloadApi } from './workload-api.ts'
 
-const benches: readonly Bench[] = [...issuance, ...spiffe, ...policy, ...workloadApi, ...extAuthz, ...server, ...start]
+const benches: readonly Bench[] = [...issuance, ...spiffe, ...policy, ...policyAnalysis, ...workloadApi, ...extAuthz, ...server, ...start]
 
 async function main(): Promise<number> {
   const asked = readArguments()

@@ -1,16 +1,19 @@
 /** What analysis found, for terminals, pull requests and code scanning. */
-import type { Unknown } from '../policy/analysis/answer.ts'
+import { assumptions, type Unknown } from '../policy/analysis/answer.ts'
 import type { Region, Witness } from '../policy/analysis/difference.ts'
 import type { PolicyDiff } from '../policy/analysis/diff.ts'
 import { joined } from '../policy/analysis/words.ts'
+import type { Finding } from '../policy/analysis/lint.ts'
+import type { nearestChange } from '../policy/analysis/nearest.ts'
+import type { WhoCan } from '../policy/analysis/who-can.ts'
 import type { WorkloadFacts } from '../policy/compile.ts'
-import type { Place } from '../policy/policy-set.ts'
+import type { Place, PolicyMode } from '../policy/policy-set.ts'
 import type { PolicyRequest } from '../policy/request.ts'
 import { counted } from './output.ts'
 import type { RequestLine } from './policy-lines.ts'
 
 /** A request as a line that `vidimus policy eval` reads. */
-function toRequestLine({ spiffeIds, selectors }: WorkloadFacts, request: PolicyRequest): RequestLine {
+export function toRequestLine({ spiffeIds, selectors }: WorkloadFacts, request: PolicyRequest): RequestLine {
   const { peer, sourceIp, remoteIp, destinationIp, destinationPort, sni, http, token, filterMetadata, providers } = request
   return {
     workload: {
@@ -104,7 +107,7 @@ function whyWords({ before, after, replayed, places }: Witness): string {
 }
 
 const placeWords = ({ document, line, column }: Place): string => `${document}:${line}:${column}`
-const unknownLine = ({ reason, what }: Unknown): string => `unknown (${reason}): ${what}`
+export const unknownLine = ({ reason, what }: Unknown): string => `unknown (${reason}): ${what}`
 
 export function conclusion(diff: PolicyDiff): string {
   const compared = counted(diff.compared, 'kind of workload', 'kinds of workloads')
@@ -174,7 +177,7 @@ export interface SarifResult {
 }
 
 /** A log of SARIF 2.1.0. */
-function sarif(results: readonly SarifResult[], rules: Readonly<Record<string, string>>): string {
+export function sarif(results: readonly SarifResult[], rules: Readonly<Record<string, string>>): string {
   const log = {
     $schema: 'https://json.schemastore.org/sarif-2.1.0.json',
     version: '2.1.0',
@@ -228,4 +231,57 @@ export function diffValue(diff: PolicyDiff): unknown {
     unknown,
     assumptions,
   }
+}
+
+// The other questions.
+
+export function whoCanText({ callers, never, unknown }: WhoCan, mode: PolicyMode): string {
+  const blocks = callers.flatMap(({ words, can, conditions, more, live, witness }) => [
+    `${can === 'always' ? 'always' : 'some'.padEnd(6)}  ${words}`,
+    ...conditions.map((one) => `        if ${one}`),
+    ...(more > 0 ? [`        or one of ${more} more conditions`] : []),
+    ...(live.length > 0 ? [`        known: ${joined(live, 'and')}`] : []),
+    `        for example ${requestWords(witness)}`,
+  ])
+  return [
+    ...(blocks.length === 0 && unknown.length === 0 ? ['nobody can'] : blocks),
+    ...(never.length > 0 ? [`never   known: ${joined(never, 'and')}`] : []),
+    ...unknown.map(unknownLine),
+    '',
+    assumed(assumptions(mode)),
+  ].join('\n')
+}
+
+export function nearestLines(nearest: ReturnType<typeof nearestChange>, isAllowed: boolean): string[] {
+  const other = isAllowed ? 'denied' : 'allowed'
+  switch (nearest) {
+    case 'never':
+      return [`no request at all is ${other} at this workload`]
+    case 'outside':
+      return ['such a request is refused before any rule is read, whatever else it asks']
+    case 'unknown':
+      return ['unknown (budget): what would have to be different']
+    default:
+      return [
+        `it would be ${other} with ${joined(nearest.changes, 'and')}`,
+        `for example ${requestWords(nearest.request)}, which was replayed`,
+      ]
+  }
+}
+
+export function lintText(findings: readonly Finding[], unknown: readonly Unknown[]): string {
+  const lines = findings.flatMap(({ rule, level, place, policy, sentence, fix }) => [
+    `${place ? `${placeWords(place)}: ` : ''}${level} ${rule}${policy === undefined ? '' : ` (${policy})`}`,
+    `  ${sentence}`,
+    `  fix: ${fix}`,
+  ])
+  const count = (level: Finding['level']) => findings.filter((one) => one.level === level).length
+  const total = `${counted(count('error'), 'error')}, ${counted(count('warning'), 'warning')}, ${counted(count('note'), 'note')}`
+  return [...lines, ...unknown.map(unknownLine), findings.length === 0 ? 'nothing is suspicious' : total].join('\n')
+}
+
+/** RFC 4180, without a line that a spreadsheet would run. */
+export function csvOf(rows: readonly (readonly string[])[]): string {
+  const cellOf = (text: string) => `"${(/^[=+\-@]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`
+  return rows.map((row) => `${row.map(cellOf).join(',')}\r\n`).join('')
 }

@@ -12,7 +12,7 @@ import { explainWorkload } from '../cli/commands/explain.ts'
 import { fetchBundles, fetchJwt, fetchWit, fetchX509, validateJwt } from '../cli/commands/fetch.ts'
 import { health } from '../cli/commands/health.ts'
 import { policyCheck, policyTest } from '../cli/commands/policy.ts'
-import { policyDiff, policyEquivalent } from '../cli/commands/policy-analysis.ts'
+import { policyDiff, policyEquivalent, policyExplain, policyLint, policyReach, policyWhoCan } from '../cli/commands/policy-analysis.ts'
 import { policyCompile, policyEval, policyNormalize } from '../cli/commands/policy-pipeline.ts'
 import { inspect } from '../cli/commands/inspect.ts'
 import {
@@ -65,6 +65,10 @@ const operations: readonly AnyCommand[] = [
   policyNormalize,
   policyDiff,
   policyEquivalent,
+  policyWhoCan,
+  policyReach,
+  policyExplain,
+  policyLint,
   policyApply,
   policyList,
   policyHistory,

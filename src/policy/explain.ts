@@ -28,6 +28,28 @@ export function explainServerApi(compiled: CompiledPolicies, request: ServerApiR
   })
 }
 
+/** A rule as a sentence: who may, or may not, do what, and when. */
+export function ruleSentence({ action, provider, requirePeer, sources, operations, conditions, cel }: CompiledRule): string {
+  const verb = action === 'CUSTOM' ? `asks \`${provider}\` about` : { ALLOW: 'allows', DENY: 'denies', AUDIT: 'marks' }[action]
+  const oneOf = (terms: 'any' | readonly (readonly Clause[])[]) =>
+    terms === 'any' ? [] : [terms.map((term) => term.map(clausePhrase).join(' and ')).join(', or ')]
+  const who = [...(requirePeer && sources === 'any' ? ['any verified peer'] : []), ...oneOf(sources)]
+  const what = oneOf(operations)
+  const when = [...conditions.map(clausePhrase), ...(cel ? [`\`${cel.text}\``] : [])]
+  return [
+    `${verb} ${what.length > 0 ? `requests with ${what.join()}` : 'every request'}`,
+    ...(who.length > 0 ? [`from ${who.join()}`] : []),
+    ...(when.length > 0 ? [`when ${when.join(' and ')}`] : []),
+  ].join(' ')
+}
+
+function clausePhrase(clause: Clause): string {
+  const values = clause.anyOf.slice(0, shownValues).map((match) => `\`${formatMatch(match)}\``)
+  const more = clause.anyOf.length > shownValues ? [`${clause.anyOf.length - shownValues} more`] : []
+  const name = clause.field.replace(/^not(?=[A-Z])|(?: values| notValues)$/g, '')
+  return `${name.charAt(0).toLowerCase()}${name.slice(1)} ${clause.not ? 'none of ' : ''}${[...values, ...more].join(' or ')}`
+}
+
 interface Teller {
   readonly missingPeer: boolean
   holds(clause: Clause, rule: CompiledRule): boolean

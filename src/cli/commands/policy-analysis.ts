@@ -1,13 +1,44 @@
 /** Questions about policies that are answered for every request there could be. */
 import { z } from 'zod'
+import { Failure } from '../../kernel/failure.ts'
+import { assumptions } from '../../policy/analysis/answer.ts'
 import { diffSets } from '../../policy/analysis/diff.ts'
+import { lint, lintRules } from '../../policy/analysis/lint.ts'
+import { nearestChange } from '../../policy/analysis/nearest.ts'
+import { rulesOf } from '../../policy/analysis/places.ts'
+import { reachOf } from '../../policy/analysis/reach.ts'
+import { whoCan } from '../../policy/analysis/who-can.ts'
+import { compileFor, type WorkloadFacts } from '../../policy/compile.ts'
+import { decide } from '../../policy/evaluate.ts'
+import { explain, ruleSentence } from '../../policy/explain.ts'
 import type { PolicySet } from '../../policy/policy-set.ts'
+import { parseSpiffeId, type SpiffeId } from '../../spiffe/id.ts'
+import { selector } from '../../spiffe/selector.ts'
 import { command } from '../command.ts'
 import type { Context } from '../context.ts'
-import { asLanguageOptions, languageFlags, positional, positive } from '../flags.ts'
-import { conclusion, diffMarkdown, diffSarif, diffText, diffValue, hasChange, type Kind, openQuestions } from '../policy-reports.ts'
-import { policyFiles, valid } from './policy.ts'
+import { asLanguageOptions, languageFlags, parsed, positional, positive } from '../flags.ts'
+import { table } from '../output.ts'
+import { parseRequestLine } from '../policy-lines.ts'
+import {
+  conclusion,
+  csvOf,
+  diffMarkdown,
+  diffSarif,
+  diffText,
+  diffValue,
+  hasChange,
+  type Kind,
+  lintText,
+  nearestLines,
+  openQuestions,
+  sarif,
+  toRequestLine,
+  unknownLine,
+  whoCanText,
+} from '../policy-reports.ts'
+import { paths, pathsArgument, policyFiles, valid } from './policy.ts'
 
+const policyPaths = z.array(z.string().min(1)).min(1).max(1000).describe('policy files, or directories of them').meta({ value: 'path' })
 const oneSet = positional(z.string().min(1))
 const twoSets = [
   { name: 'old', help: 'a policy file, or a directory of them' },
@@ -66,7 +97,195 @@ export const policyEquivalent = command({
 })
 
 /** Sets that are read alike. @throws Failure `policy.invalid` */
-async function setsOf(paths: readonly string[], flags: LanguageFlags, { disk }: Pick<Context, 'disk'>): Promise<PolicySet[]> {
+async function setsOf(
+  paths: readonly (string | readonly string[])[],
+  flags: LanguageFlags,
+  { disk }: Pick<Context, 'disk'>,
+): Promise<PolicySet[]> {
   const options = asLanguageOptions(flags)
-  return Promise.all(paths.map(async (path) => valid(await policyFiles(disk, [path]), options)))
+  return Promise.all(paths.map(async (path) => valid(await policyFiles(disk, typeof path === 'string' ? [path] : path), options)))
+}
+
+const workloadFlags = {
+  identity: parsed(parseSpiffeId).optional().describe('the SPIFFE ID of the workload').meta({ value: 'spiffe-id' }),
+  namespace: z.string().optional().describe('its attested namespace; by default the one in its SPIFFE ID').meta({ value: 'name' }),
+  label: z.array(z.string()).default([]).describe('an attested label, as often as needed').meta({ value: 'key=value' }),
+}
+const identitiesFlag = {
+  identities: z.string().optional().describe('a file of SPIFFE IDs that exist, one a line').meta({ value: 'path' }),
+}
+
+export const policyWhoCan = command({
+  name: 'policy who-can',
+  summary: 'say who can make a request at a workload: never, always, or under which conditions',
+  flags: z.strictObject({
+    method: positional(z.string().min(1).max(100)),
+    destination: positional(parsed(parseSpiffeId)),
+    path: positional(z.string().min(1).max(8192)),
+    policies: policyPaths,
+    namespace: workloadFlags.namespace,
+    label: workloadFlags.label,
+    host: z.string().optional().describe('the host that is asked for; by default any').meta({ value: 'host' }),
+    port: parsed(readPort).optional().describe('the port that is asked for; by default any').meta({ value: 'number' }),
+    ...identitiesFlag,
+    ...languageFlags,
+  }),
+  positional: [
+    { name: 'method', help: 'the method, GET for example' },
+    { name: 'destination', help: 'the SPIFFE ID of the workload' },
+    { name: 'path', help: 'the path as a client sends it' },
+  ],
+  examples: ['vidimus policy who-can GET spiffe://example.org/payments /charges --policies policies/'],
+  async run(flags, context) {
+    const [set] = await setsOf([flags.policies], flags, context)
+    const facts = factsOf({ ...flags, identity: flags.destination })
+    const identities = await identitiesIn(flags.identities, context)
+    const answer = whoCan(compileFor(set!, facts, { at: context.clock.now() }), {
+      method: flags.method,
+      path: flags.path,
+      ...(flags.host === undefined ? {} : { host: flags.host }),
+      ...(flags.port === undefined ? {} : { port: flags.port }),
+      identities,
+    })
+    const value = {
+      ...answer,
+      callers: answer.callers.map((one) => ({ ...one, witness: toRequestLine(facts, one.witness) })),
+      assumptions: assumptions(set!.mode),
+    }
+    return { value, text: whoCanText(answer, set!.mode), ok: answer.unknown.length === 0 }
+  },
+})
+
+export const policyReach = command({
+  name: 'policy reach',
+  summary: 'print which sources reach which workloads: not at all, somehow, or whatever they ask',
+  flags: z.strictObject({ paths, ...identitiesFlag, ...languageFlags }),
+  positional: pathsArgument,
+  forms: ['csv'],
+  examples: ['vidimus policy reach policies/', 'vidimus policy reach policies/ --identities live.txt --output csv'],
+  async run(flags, context) {
+    const [set] = await setsOf([flags.paths], flags, context)
+    const identities = flags.identities === undefined ? undefined : await identitiesIn(flags.identities, context)
+    const reach = reachOf(set!, { at: context.clock.now(), ...(identities && { identities }) })
+    const open = reach.unknown.map(unknownLine)
+    const rows = reach.cells.map(({ source, destination, reach: how, summary }) => [source, destination, how, summary])
+    return {
+      value: reach,
+      text: [table(['SOURCE', 'DESTINATION', 'REACH', 'WHAT'], rows), ...open].join('\n'),
+      csv: csvOf([['source', 'destination', 'reach', 'what'], ...rows]),
+      ok: reach.unknown.length === 0,
+    }
+  },
+})
+
+export const policyExplain = command({
+  name: 'policy explain',
+  summary: 'say why a request is decided as it is, and what would have to be different',
+  flags: z.strictObject({
+    request: positional(z.string().min(1).optional()),
+    policies: policyPaths,
+    ...languageFlags,
+  }),
+  positional: [{ name: 'request', help: 'one JSON request as for `policy eval`; by default standard input', optional: true }],
+  examples: [
+    `vidimus policy explain --policies policies/ '{"workload":{"identities":["spiffe://example.org/orders"]},"peer":{"principal":"example.org/web"},"method":"PUT","host":"orders","path":"/orders"}'`,
+  ],
+  async run(flags, context) {
+    const [set] = await setsOf([flags.policies], flags, context)
+    const line = flags.request ?? (await context.disk.read('-'))
+    const { workload, request, at } = parseRequestLine(line.trim())
+    const policies = compileFor(set!, workload, { at: at ?? context.clock.now() })
+    const decision = decide(policies, request)
+    const told = explain(policies, request, decision)
+    const rules = rulesOf(policies).filter(({ id }) => decision.decidedBy.some((one) => one.id === id))
+    const sentences = rules.map((rule) => `rule ${rule.rule} of \`${rule.policy}\` ${ruleSentence(rule)}`)
+    const nearest = nearestChange(policies, request)
+    return {
+      value: {
+        decision,
+        told,
+        sentences,
+        nearest: typeof nearest === 'string' ? nearest : { ...nearest, request: toRequestLine(workload, nearest.request) },
+      },
+      text: [...told, ...sentences, ...nearestLines(nearest, decision.allowed)].join('\n'),
+      ok: decision.allowed,
+    }
+  },
+})
+
+export const policyLint = command({
+  name: 'policy lint',
+  summary: 'name what is suspicious about policies: dead, shadowed and redundant rules, and what they let through unseen',
+  flags: z.strictObject({
+    paths,
+    failOn: z
+      .enum(['error', 'warning', 'note', 'nothing'])
+      .default('warning')
+      .describe('the least finding that makes the command exit with 1'),
+    trustDomain: z
+      .array(z.string())
+      .optional()
+      .describe('a trust domain whose peers there are, as often as needed')
+      .meta({ value: 'name' }),
+    ...identitiesFlag,
+    ...languageFlags,
+  }),
+  positional: pathsArgument,
+  forms: ['sarif'],
+  examples: ['vidimus policy lint policies/ --trust-domain example.org', 'vidimus policy lint policies/ --compat istio --output sarif'],
+  async run(flags, context) {
+    const [set] = await setsOf([flags.paths], flags, context)
+    const identities = flags.identities === undefined ? undefined : await identitiesIn(flags.identities, context)
+    const { findings, unknown } = lint(set!, {
+      at: context.clock.now(),
+      ...(identities && { identities }),
+      ...(flags.trustDomain && { trustDomains: flags.trustDomain }),
+    })
+    const levels = ['error', 'warning', 'note', 'nothing'] as const
+    const isBad = findings.some(({ level }) => levels.indexOf(level) <= levels.indexOf(flags.failOn) && flags.failOn !== 'nothing')
+    return {
+      value: { findings, unknown },
+      text: lintText(findings, unknown),
+      sarif: sarif(
+        findings.map(({ rule, level, sentence, fix, place }) => ({
+          rule,
+          level,
+          text: `${sentence}: ${fix}`,
+          places: place ? [place] : [],
+        })),
+        lintRules,
+      ),
+      ok: !isBad && (unknown.length === 0 || flags.failOn === 'nothing'),
+    }
+  },
+})
+
+function factsOf({
+  identity,
+  namespace,
+  label,
+}: {
+  identity?: SpiffeId | undefined
+  namespace?: string | undefined
+  label: readonly string[]
+}): WorkloadFacts {
+  return {
+    spiffeIds: identity === undefined ? [] : [identity],
+    selectors: [
+      ...(namespace === undefined ? [] : [selector('k8s', `ns:${namespace}`)]),
+      ...label.map((one) => selector('k8s', `pod-label:${one.replace('=', ':')}`)),
+    ],
+  }
+}
+
+/** SPIFFE IDs, one a line; empty lines and those that begin with `#` are passed over. @throws Failure `spiffe-id.*` */
+async function identitiesIn(path: string | undefined, { disk }: Pick<Context, 'disk'>): Promise<SpiffeId[]> {
+  if (path === undefined) return []
+  const lines = (await disk.read(path)).split('\n').map((line) => line.trim())
+  return lines.filter((line) => line !== '' && !line.startsWith('#')).map(parseSpiffeId)
+}
+
+function readPort(text: string): number {
+  if (/^\d{1,5}$/.test(text) && Number(text) <= 65_535) return Number(text)
+  throw new Failure('invalid_argument', 'usage.wrong', { public: `expected a port from 0 to 65535, found \`${text.slice(0, 80)}\`` })
 }

@@ -196,7 +196,7 @@ function placesOfDeciding(policies: CompiledPolicies, { decidedBy }: Decision): 
 }
 
 /** The point of a cube that a reader would think of first: a peer that a policy names, HTTP, no header that need not be there. */
-function typicalPoint(space: Space, cube: Cube): readonly number[] {
+export function typicalPoint(space: Space, cube: Cube): readonly number[] {
   const at = new Map(cube.map(({ level, classes }) => [level, classes]))
   const point = space.diagram.sizes.map(() => 0)
   const protocol = at.get(protocolLevel)
@@ -219,7 +219,7 @@ function typicalPoint(space: Space, cube: Cube): readonly number[] {
 }
 
 /** Cubes that differ at one level are one: again and again, until none do. */
-function merge(space: Space, cubes: readonly Cube[]): Cube[] {
+export function merge(space: Space, cubes: readonly Cube[]): Cube[] {
   let merged = [...cubes]
   const levels = [...new Set(cubes.flatMap((cube) => cube.map(({ level }) => level)))]
   for (let changed = true; changed;) {

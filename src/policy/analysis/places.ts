@@ -41,6 +41,8 @@ export interface Place {
   readonly http: boolean
   /** Why nobody can say beforehand which of its classes a request has, and what it is. */
   readonly opaque?: { readonly reason: 'opaque' | 'regex'; readonly what: string }
+  /** Takes the values of the dimension out of a request; where it is absent, `put` is enough. */
+  clear?(draft: Draft): void
   /** Puts a value of the dimension into a request; undefined: there is none. */
   put(draft: Draft, value: unknown): void
   /** The classes of what a request has, one a value; undefined where it has something outside of the domain. */
@@ -48,7 +50,7 @@ export interface Place {
 }
 
 /** What a rule says: its clauses, and the tests of its condition in CEL. */
-function statementsOf(rule: CompiledRule): { readonly clauses: readonly Clause[]; readonly tests: readonly CelTest[] } {
+export function statementsOf(rule: CompiledRule): { readonly clauses: readonly Clause[]; readonly tests: readonly CelTest[] } {
   return {
     clauses: [
       ...(rule.sources === 'any' ? [] : rule.sources.flat()),
@@ -415,6 +417,7 @@ function headerPlace(key: string, words: Vocabulary, level: number, budget: Budg
     key,
     http: true,
     dimension: single ?? list,
+    clear: (draft) => void draft.headers.delete(name),
     put(draft, value) {
       if (value === undefined) return
       const values = draft.headers.get(name)
@@ -454,6 +457,7 @@ function* tokenPlaces(words: Vocabulary, firstLevel: number, budget: Budget): It
       key,
       http: true,
       dimension: single ?? list,
+      clear: (draft) => clearClaim(draft.claims, path),
       put(draft, value) {
         if (value === undefined) return
         if (isSingle) draft.claims[path[0]!] = value
@@ -479,6 +483,13 @@ function* tokenPlaces(words: Vocabulary, firstLevel: number, budget: Budget): It
     }
     level += (single ?? list).sizes.length
   }
+}
+
+function clearClaim(claims: Record<string, unknown>, path: readonly string[]): void {
+  const [name, ...rest] = path
+  const inner = claims[name!]
+  if (rest.length === 0) delete claims[name!]
+  else if (typeof inner === 'object' && inner !== null && !Array.isArray(inner)) clearClaim(inner as Record<string, unknown>, rest)
 }
 
 function putClaim(claims: Record<string, unknown>, path: readonly string[], value: string): void {

@@ -47,6 +47,49 @@ export class Space {
     return meaning
   }
 
+  /** Where a clause of a rule holds in HTTP requests. */
+  clause(clause: Clause, action: Action): Node {
+    return this.#clauseOver(clause, action, http)
+  }
+
+  /** A request with what differs between two assignments changed, and all else as it was. */
+  changed(request: PolicyRequest, from: readonly number[], to: readonly number[]): PolicyRequest {
+    const usual = this.request(to)
+    const isHttp = to[protocolLevel] === http
+    const { sourceIp, remoteIp, destinationIp, destinationPort, sni } = request
+    const draft: Draft = {
+      ...Object.fromEntries(
+        Object.entries({ sourceIp, remoteIp, destinationIp, destinationPort, sni }).filter(([, value]) => value !== undefined),
+      ),
+      ...(request.peer && { peer: request.peer.spiffeId }),
+      method: request.http?.method ?? usual.http?.method ?? '',
+      path: request.http?.path ?? usual.http?.path ?? '',
+      host: request.http?.host ?? usual.http?.host ?? '',
+      headers: new Map([...(request.http?.headers ?? [])].map(([name, values]) => [name, [...values]])),
+      hasToken: request.token !== undefined,
+      claims: structuredClone({ ...request.token?.claims }),
+      providers: { ...request.providers },
+    }
+    const differing = new Set(this.differing(from, to))
+    // A connection has nothing of HTTP that could stay as it was.
+    const becomesHttp = from[protocolLevel] !== to[protocolLevel]
+    for (const place of this.places) {
+      if (!differing.has(place) && !(becomesHttp && place.http)) continue
+      if (place.http && !isHttp) continue
+      place.clear?.(draft)
+      putAll(place, to, draft)
+    }
+    // What was the physical peer's address stays the client's.
+    const source = this.#byKey.get('source.ip')
+    if (source && differing.has(source) && remoteIp === undefined && sourceIp !== undefined) draft.remoteIp ??= sourceIp
+    return requestOf(draft, isHttp)
+  }
+
+  /** The places at which two assignments differ. */
+  differing(from: readonly number[], to: readonly number[]): readonly Place[] {
+    return this.places.filter(({ dimension: { level, sizes } }) => sizes.some((_, index) => from[level + index] !== to[level + index]))
+  }
+
   /** Where policies allow a request, in the part of the space that is asked about. */
   allowed(compiled: CompiledPolicies, within: Node = always): Node {
     const { diagram } = this
@@ -71,14 +114,7 @@ export class Space {
       providers: {},
     }
     for (const place of this.places) if (isHttp || !place.http) putAll(place, assignment, draft)
-    const { peer, method, path, host, headers, hasToken, claims, providers, ...connection } = draft
-    return {
-      ...Object.fromEntries(Object.entries(connection).filter(([, value]) => value !== undefined)),
-      ...(peer === undefined ? {} : { peer: { spiffeId: parseSpiffeId(peer) } }),
-      ...(isHttp ? { http: { method, path, host, headers } } : {}),
-      ...(isHttp && hasToken ? { token: { claims } } : {}),
-      ...(Object.keys(providers).length > 0 ? { providers } : {}),
-    }
+    return requestOf(draft, isHttp)
   }
 
   /** Where a request stands. Undefined for a request outside of the space: one that all refuse before a rule is read, or that holds what no request holds. */
@@ -285,6 +321,19 @@ export class Space {
           : diagram.and(this.rule(rule), diagram.choose(this.#scalar(`provider ${rule.provider!}`).level, [1])),
       ),
     )
+  }
+}
+
+function requestOf(
+  { peer, method, path, host, headers, hasToken, claims, providers, ...connection }: Draft,
+  isHttp: boolean,
+): PolicyRequest {
+  return {
+    ...Object.fromEntries(Object.entries(connection).filter(([, value]) => value !== undefined)),
+    ...(peer === undefined ? {} : { peer: { spiffeId: parseSpiffeId(peer) } }),
+    ...(isHttp ? { http: { method, path, host, headers } } : {}),
+    ...(isHttp && hasToken ? { token: { claims } } : {}),
+    ...(Object.keys(providers).length > 0 ? { providers } : {}),
   }
 }
 

@@ -47,7 +47,7 @@ function scalarWords(dimension: Dimension, classes: readonly number[] | undefine
 }
 
 /** Some of the values that there can be: as few of the policies' own patterns as say it, or else all but some. */
-function valueWords(dimension: Dimension, classes: readonly number[]): string {
+export function valueWords(dimension: Dimension, classes: readonly number[]): string {
   const isOther = (one: number) => dimension.classes[one] !== 'absent' && matchedAt(dimension, one).length === 0
   const all = [...dimension.classes.keys()].filter((one) => dimension.classes[one] !== 'absent')
   const inside = new Set(classes)
