@@ -60,6 +60,8 @@ export interface WitSvidRequest {
   /** What proofs will be signed with, the JWS name; the usual one of the key where left out. */
   readonly proofAlgorithm?: string
   readonly lifetime?: Duration
+  /** When the right to it ends: it does not live longer. */
+  readonly until?: Instant
   readonly context: Readonly<Record<string, string>>
 }
 

@@ -95,7 +95,7 @@ function demandAudience(audience: readonly string[]): void {
 }
 
 /** @throws Failure `ca.entry-expired` */
-function demandTime(issuedAt: Instant, expiresAt: Instant): void {
+export function demandTime(issuedAt: Instant, expiresAt: Instant): void {
   if (expiresAt > issuedAt) return
   throw new Failure('failed_precondition', 'ca.entry-expired', { public: 'the registration entry has expired, or is about to' })
 }

@@ -12,7 +12,7 @@ import type { IssuedWitSvid, WitSvidRequest } from './certificate-authority.ts'
 import type { Intents } from './intents.ts'
 import { purposeIn, recordedSigner } from './issuance.ts'
 import type { JwtMaterial } from './journal.ts'
-import { wholeSecond } from './jwt-authority.ts'
+import { demandTime, wholeSecond } from './jwt-authority.ts'
 import { lifetimeFor, type IssuanceProfile } from './profile.ts'
 import { demandStranger } from './workbench.ts'
 import { demandOurs, demandTimeLeft, type Signing } from './x509-authority.ts'
@@ -35,7 +35,7 @@ export interface WitPorts {
  * Issues one WIT-SVID, which lives as long as a JWT-SVID may. It was verified with the published key, and is in the audit trail,
  * before it is handed out.
  * @throws Failure `ca.foreign-trust-domain`, `ca.no-path`, `ca.authority-key`, `ca.proof-key`, `ca.lifetime-too-short`, `ca.lifetime-too-long`,
- *   `ca.no-authority`, `ca.ending`, `issuance.bad-token`, `intents.*`, `audit.*`
+ *   `ca.entry-expired`, `ca.no-authority`, `ca.ending`, `issuance.bad-token`, `intents.*`, `audit.*`
  */
 export async function issueWitSvid(request: WitSvidRequest, ports: WitPorts, signal: AbortSignal): Promise<IssuedWitSvid> {
   const { spiffeId, proofKey, proofAlgorithm, context } = request
@@ -51,7 +51,8 @@ export async function issueWitSvid(request: WitSvidRequest, ports: WitPorts, sig
 
   const { kid, publicKey } = authority.material
   const issuedAt = wholeSecond(now)
-  const expiresAt = wholeSecond(Math.min(now + lifetime, authority.until))
+  const expiresAt = wholeSecond(Math.min(now + lifetime, authority.until, request.until ?? Infinity))
+  demandTime(issuedAt, expiresAt)
   const jti = uuid(random)
   const intent = { kind: 'wit', name: jti, id: spiffeId, ...purposeIn(context), until: expiresAt } as const
   const { signer, settle } = recordedSigner(key, intent, ports.intents)

@@ -1,3 +1,4 @@
+import { issuanceRefused } from '../audit/event.ts'
 import { Failure } from '../kernel/failure.ts'
 import type { RegistrationEntry } from '../registry/entry.ts'
 import type { AttestedNode } from '../registry/node.ts'
@@ -20,10 +21,15 @@ export async function entitledById(
   return new Map((await entitledEntries(server, agent)).map((entry) => [entry.id, entry]))
 }
 
-/** One text for both cases, so that an agent cannot tell which entries there are. */
-export function notEntitled(entryId: string): Failure {
+/**
+ * Records that an agent asked for what is not its own. One text for both cases, so that it cannot tell which entries there are (R-22).
+ * Where the record cannot be written, the refusal is what the agent hears of.
+ */
+export async function notEntitled({ audit }: Pick<Server, 'audit'>, agent: AttestedNode, entryId: string): Promise<Failure> {
+  const entry = entryId.slice(0, 255)
+  await audit.append(issuanceRefused({ spiffeId: '', reason: 'server.not-entitled' }, { caller: agent.id, entry })).catch(() => {})
   return new Failure('not_found', 'server.not-entitled', {
     public: 'entry not found or not authorized',
-    internal: { entryId: entryId.slice(0, 255) },
+    internal: { entryId: entry },
   })
 }

@@ -10,7 +10,7 @@ import type { Server } from './server.ts'
  * @throws Failure `server.not-entitled`, `server.no-audience`, `server.bad-audience`, `ca.*`
  */
 export async function issueJwtSvid(
-  server: Pick<Server, 'clock' | 'ca' | 'entryCache'>,
+  server: Pick<Server, 'clock' | 'ca' | 'audit' | 'entryCache'>,
   agent: AttestedNode,
   entryId: string,
   audience: readonly string[],
@@ -18,7 +18,7 @@ export async function issueJwtSvid(
 ): Promise<{ readonly entry: RegistrationEntry; readonly svid: IssuedJwtSvid }> {
   checkAudience(audience)
   const entry = (await entitledById(server, agent)).get(entryId)
-  if (!entry) throw notEntitled(entryId)
+  if (!entry) throw await notEntitled(server, agent, entryId)
   const context = { caller: agent.id, entry: entry.id, revision: String(entry.revision) }
   const until = entry.expiresAt === undefined ? {} : { until: entry.expiresAt }
   const svid = await server.ca.issueJwtSvid({ spiffeId: entry.spiffeId, audience, lifetime: entry.jwtSvidTtl, ...until, context }, signal)

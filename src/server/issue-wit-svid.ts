@@ -1,4 +1,4 @@
-import type { IssuedWitSvid } from '../ca/certificate-authority.ts'
+import type { IssuedWitSvid, WitSvidRequest } from '../ca/certificate-authority.ts'
 import type { Duration } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import type { RegistrationEntry } from '../registry/entry.ts'
@@ -26,7 +26,7 @@ export interface WitSvidWish extends WitKey {
  * @throws Failure `server.batch-too-large`, `ca.wit-off`; what is wrong with one wish is in its answer
  */
 export async function issueWitSvids(
-  server: Pick<Server, 'clock' | 'ca' | 'entryCache'>,
+  server: Pick<Server, 'clock' | 'ca' | 'audit' | 'entryCache'>,
   agent: AttestedNode,
   wishes: readonly WitSvidWish[],
   signal: AbortSignal,
@@ -37,9 +37,10 @@ export async function issueWitSvids(
   return Promise.all(
     wishes.map(async ({ entryId, ...key }) => {
       const entry = entitled.get(entryId)
-      if (!entry) return notEntitled(entryId)
+      if (!entry) return notEntitled(server, agent, entryId)
       const context = { caller: agent.id, entry: entry.id, revision: String(entry.revision) }
-      return issue(server, { spiffeId: entry.spiffeId, lifetime: entry.jwtSvidTtl, ...key }, context, signal).then(
+      const until = entry.expiresAt === undefined ? {} : { until: entry.expiresAt }
+      return issue(server, { spiffeId: entry.spiffeId, lifetime: entry.jwtSvidTtl, ...until, ...key }, context, signal).then(
         (svid) => ({ entry, svid }),
         (error: unknown) => Failure.from(error),
       )
@@ -70,10 +71,10 @@ function demandWit({ ca }: Pick<Server, 'ca'>): void {
 
 function issue(
   { ca }: Pick<Server, 'ca'>,
-  { spiffeId, lifetime, publicKey, signingAlgorithm }: WitKey & { readonly spiffeId: SpiffeId; readonly lifetime: Duration },
+  { publicKey, signingAlgorithm, ...wish }: WitKey & Pick<WitSvidRequest, 'spiffeId' | 'lifetime' | 'until'>,
   context: Readonly<Record<string, string>>,
   signal: AbortSignal,
 ): Promise<IssuedWitSvid> {
   const algorithm = signingAlgorithm === undefined ? {} : { proofAlgorithm: signingAlgorithm }
-  return ca.issueWitSvid({ spiffeId, lifetime, proofKey: publicKey, ...algorithm, context }, signal)
+  return ca.issueWitSvid({ ...wish, proofKey: publicKey, ...algorithm, context }, signal)
 }

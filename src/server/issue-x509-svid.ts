@@ -18,7 +18,7 @@ const maxBatch = 500
  * @throws Failure `server.batch-too-large`; what is wrong with one wish is in its answer
  */
 export async function issueX509Svids(
-  server: Pick<Server, 'clock' | 'ca' | 'entryCache'>,
+  server: Pick<Server, 'clock' | 'ca' | 'audit' | 'entryCache'>,
   agent: AttestedNode,
   wishes: readonly X509SvidWish[],
   signal: AbortSignal,
@@ -28,7 +28,7 @@ export async function issueX509Svids(
   return Promise.all(
     wishes.map(async ({ entryId, csr }) => {
       const entry = entitled.get(entryId)
-      if (!entry) return notEntitled(entryId)
+      if (!entry) return notEntitled(server, agent, entryId)
       return issue(server, agent, entry, csr, signal).catch((error: unknown) => Failure.from(error))
     }),
   )

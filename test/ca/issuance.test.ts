@@ -166,7 +166,7 @@ describe('C-10 what is about to be signed is written down first', () => {
   })
 })
 
-describe('C-9 nothing leaves whose signature does not hold', () => {
+describe('C-9 C-11 nothing leaves whose signature does not hold', () => {
   test('a signature with one flipped bit', async () => {
     const token = await prepare(await provenKey())
     const flipping: Signer = { ...root.signer, sign: async (message) => flipLastBit(await root.signer.sign(message)) }

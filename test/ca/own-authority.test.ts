@@ -12,6 +12,7 @@ import { bundleSet } from '../../src/spiffe/bundle-set.ts'
 import { verifyJwtSvid } from '../../src/spiffe/jwt-svid.ts'
 import { verifyX509Svid } from '../../src/spiffe/x509-svid.ts'
 import type { ProvenKey } from '../../src/x509/certificate-request.ts'
+import { FakeIntents } from '../fakes/intents.ts'
 import { never, openTestAuthority, provenKey, testWorld, workload } from './support.ts'
 
 const ask = (key: ProvenKey, changes: Partial<X509SvidRequest> = {}): X509SvidRequest => ({
@@ -43,6 +44,43 @@ describe('an X509-SVID is refused', () => {
     for (const spki of [authority!.certificate.spki, jwt!.publicKey]) {
       await expect(opened.ca.issueX509Svid(ask({ ...key, spki }), never)).rejects.toMatchObject({ reason: 'ca.authority-key' })
     }
+  })
+
+  test('C-12 for a key that is certified for another identity, where the profile says so', async () => {
+    await using opened = await openTestAuthority({ profile: { oneKeyOneIdentity: true } })
+    const { ca, world } = opened
+    const [key, other] = [await provenKey(), parseSpiffeId('spiffe://example.org/other')]
+    await ca.issueX509Svid(ask(key), never)
+    await expect(ca.issueX509Svid(ask(key, { spiffeId: other }), never)).rejects.toMatchObject({ reason: 'ca.key-reused' })
+    await ca.issueX509Svid(ask(key), never)
+    await world.clock.advance(hours(1))
+    await ca.issueX509Svid(ask(key, { spiffeId: other }), never)
+  })
+
+  test('of an entry that is about to end', async () => {
+    await using opened = await openTestAuthority()
+    const { ca, world } = opened
+    const until = world.clock.now() + seconds(1)
+    await expect(ca.issueX509Svid(ask(await provenKey(), { until }), never)).rejects.toMatchObject({ reason: 'ca.entry-expired' })
+    const token = { spiffeId: workload, audience: ['a'], until: world.clock.now(), context: {} }
+    await expect(ca.issueJwtSvid(token, never)).rejects.toMatchObject({ reason: 'ca.entry-expired' })
+  })
+
+  test('C-10 when its intent cannot be written', async () => {
+    let full = false
+    const intents = new FakeIntents({
+      onIntent: () => {
+        if (full) throw new Failure('unavailable', 'intents.not-written', { public: 'nothing can be issued' })
+      },
+    })
+    await using opened = await openTestAuthority({ intents })
+    full = true
+    await expect(opened.ca.issueX509Svid(ask(await provenKey()), never)).rejects.toMatchObject({ reason: 'intents.not-written' })
+    const token = { spiffeId: workload, audience: ['a'], context: {} }
+    await expect(opened.ca.issueJwtSvid(token, never)).rejects.toMatchObject({ reason: 'intents.not-written' })
+    expect(opened.audit.at(-1)).toContain('"reason":"intents.not-written"')
+    full = false
+    await opened.ca.issueX509Svid(ask(await provenKey()), never)
   })
 
   test('R-37 when it cannot be recorded', async () => {
@@ -126,6 +164,12 @@ describe('a JWT-SVID', () => {
 })
 
 describe('opening', () => {
+  test('C-10 what an earlier run left in doubt is in the trail', async () => {
+    const doubt = { kind: 'x509', name: '41ff', hash: '00', id: workload, entry: 'e-1', revision: '3', until: 0 } as const
+    await using opened = await openTestAuthority({ intents: new FakeIntents({ unresolved: [doubt] }) })
+    expect(opened.audit[0]).toContain('"what":"issuance.unresolved","outcome":"refused","fields":{"kind":"x509","name":"41ff"')
+  })
+
   test('without an upstream a new server does not open, and says why', async () => {
     const away = {
       mint: () => Promise.reject(new Failure('unavailable', 'upstream.unreachable', { public: 'the vault cannot be reached' })),

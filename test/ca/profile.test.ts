@@ -1,3 +1,4 @@
+import { hex } from '../../src/kernel/bytes.ts'
 import { describe, expect, test } from 'vitest'
 import { checkDnsNames, isDnsName } from '../../src/ca/dns-name.ts'
 import { issuanceProfile, lifetimeFor } from '../../src/ca/profile.ts'
@@ -85,6 +86,12 @@ describe('C-1 serial numbers', () => {
     const serials = new Serials({ bytes: (count) => new Uint8Array(count).fill(7) })
     serials.next()
     expect(() => serials.next()).toThrow(expect.objectContaining({ reason: 'ca.serial-repeated' }))
+  })
+
+  test('no two of many are the same', () => {
+    const serials = new Serials(systemRandom)
+    const drawn = new Set(Array.from({ length: 100_000 }, () => hex(serials.next())))
+    expect(drawn.size).toBe(100_000)
   })
 
   test('they have 16 octets, no sign, no leading zero, and every other bit varies', () => {

@@ -1,3 +1,4 @@
+import { generateKeyPairSync, sign as signWith, type KeyObject } from 'node:crypto'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Failure } from '../../src/kernel/failure.ts'
 import { minutes, seconds } from '../../src/kernel/duration.ts'
@@ -7,6 +8,7 @@ import { issueX509Svids } from '../../src/server/issue-x509-svid.ts'
 import { bundleSet } from '../../src/spiffe/bundle-set.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { verifyWitSvid } from '../../src/spiffe/wit-svid.ts'
+import { createCertificateRequest } from '../../src/x509/certificate-request.ts'
 import { entry } from '../store/sample.ts'
 import { forgedCsr, never, newKey, openRig, operator, type JoinedAgent, type Rig } from './rig.ts'
 
@@ -43,6 +45,46 @@ describe('certificates for workloads', () => {
     await rig.store.entries.remove('gone')
     await rig.clock.advance(seconds(10))
     expect(reasons(await sign({ entryId: 'gone', csr }, { entryId: 'old', csr }))).toEqual(['server.not-entitled', 'server.not-entitled'])
+  })
+
+  const requestOf = ({ privateKey, publicKey }: { privateKey: KeyObject; publicKey: KeyObject }): Promise<Uint8Array> =>
+    createCertificateRequest({
+      signer: {
+        keyType: publicKey.asymmetricKeyType === 'rsa' ? 'rsa-2048' : 'ec-p256',
+        publicKey: publicKey.export({ type: 'spki', format: 'der' }),
+        sign: async (message) => signWith(publicKey.asymmetricKeyType === 'ed25519' ? null : 'sha256', message, privateKey),
+      },
+    })
+  const bad: readonly (readonly [string, string, () => Promise<Uint8Array>])[] = [
+    ['of nothing', 'der.truncated', async () => new Uint8Array()],
+    ['of noise', 'der.truncated', async () => Buffer.from('junk')],
+    ['of 64 KiB and more', 'der.too-long', async () => new Uint8Array(64 * 1024 + 1)],
+    ['that another key signed', 'x509.request-signature', forgedCsr],
+    ['with an RSA key of 1024 bits', 'x509.weak-key', () => requestOf(generateKeyPairSync('rsa', { modulusLength: 1024 }))],
+    [
+      'with an RSA key and the exponent 3',
+      'x509.weak-key',
+      () => requestOf(generateKeyPairSync('rsa', { modulusLength: 2048, publicExponent: 3 })),
+    ],
+    ['with a P-224 key', 'x509.unsupported-key', () => requestOf(generateKeyPairSync('ec', { namedCurve: 'P-224' }))],
+    ['with an Ed25519 key', 'x509.unsupported-key', () => requestOf(generateKeyPairSync('ed25519'))],
+  ]
+  test.for(bad)('R-4 a request %s is refused, recorded, and its reason is `%s`', async ([, reason, csr]) => {
+    await rig.give(agent, { id: 'web' })
+    expect(reasons(await sign({ entryId: 'web', csr: await csr() }))).toEqual([reason])
+    expect(rig.audited().at(-1)).toBe('svid.refused')
+    expect(reasons(await sign({ entryId: 'web', csr: await newKey().csr() }))).toEqual(['issued'])
+  })
+
+  test('what an agent may not have is recorded', async () => {
+    await sign({ entryId: 'nowhere', csr: await newKey().csr() })
+    expect(rig.audited().at(-1)).toBe('svid.refused')
+  })
+
+  test('a certificate ends with its entry', async () => {
+    await rig.give(agent, { id: 'ending', expiresAt: rig.clock.now() + minutes(10) })
+    const [outcome] = await sign({ entryId: 'ending', csr: await newKey().csr() })
+    expect((outcome as { svid: { notAfter: number } }).svid.notAfter).toBe(rig.clock.now() + minutes(10) - seconds(1))
   })
 
   test('a bad request spoils its own answer only, and the answers keep their order', async () => {
