@@ -52,7 +52,7 @@ beforeAll(async () => {
   for (const type of leafTypes) {
     const { privateKey } = await generateKeyPair(type)
     const csr = await createCertificateRequest({ signer: signerOf(privateKey) })
-    leaves.set(type, { csr, key: String(privateKey.export({ type: 'pkcs8', format: 'pem' })) })
+    leaves.set(type, { csr, key: privateKey.export({ type: 'pkcs8', format: 'pem' }) })
   }
   const made: Cell[] = []
   for (const [type, depth] of matrix) {
