@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
+import { deadline } from '../../kernel/clock.ts'
 import { secretReference, type SecretReference, type World } from '../../kernel/driver.ts'
 import { seconds } from '../../kernel/duration.ts'
-import { Failure, failedWith } from '../../kernel/failure.ts'
+import { Failure, failedWith, type Category } from '../../kernel/failure.ts'
 import { openThreads, type Threads } from '../../kernel/threads.ts'
 import { keyTypes, type KeyType } from '../../x509/key-type.ts'
 import { demandId, distrusted, keyManager, outage, type KeyManager, type ManagedKey } from '../key-manager.ts'
@@ -67,17 +68,17 @@ class Device implements KeyManager {
     await this.#ask({ do: 'find', label: `${this.#settings.prefix}-start` })
   }
 
-  async create(id: string, keyType: KeyType): Promise<ManagedKey> {
-    const made = await this.#ask({ do: 'create', label: this.#labelOf(id), keyType })
+  async create(id: string, keyType: KeyType, signal: AbortSignal): Promise<ManagedKey> {
+    const made = await this.#ask({ do: 'create', label: this.#labelOf(id), keyType }, signal)
     return this.#keyOf(id, made)!
   }
 
-  async find(id: string): Promise<ManagedKey | undefined> {
-    return this.#keyOf(id, await this.#ask({ do: 'find', label: this.#labelOf(id) }))
+  async find(id: string, signal: AbortSignal): Promise<ManagedKey | undefined> {
+    return this.#keyOf(id, await this.#ask({ do: 'find', label: this.#labelOf(id) }, signal))
   }
 
-  async remove(id: string): Promise<void> {
-    await this.#ask({ do: 'remove', label: this.#labelOf(id) })
+  async remove(id: string, signal: AbortSignal): Promise<void> {
+    await this.#ask({ do: 'remove', label: this.#labelOf(id) }, signal)
   }
 
   complaints(): readonly string[] {
@@ -99,9 +100,9 @@ class Device implements KeyManager {
       id,
       keyType,
       publicKey: new Uint8Array(Buffer.from(found.spki, 'latin1')),
-      sign: async (message) => {
+      sign: async (message, signal) => {
         const digest = createHash(hash).update(message).digest('latin1')
-        const signed = await this.#ask({ do: 'sign', label: this.#labelOf(id), keyType, digest })
+        const signed = await this.#ask({ do: 'sign', label: this.#labelOf(id), keyType, digest }, signal)
         if (!signed || !('signature' in signed)) throw new Error('bug: the thread answered another question')
         return Buffer.from(signed.signature, 'latin1')
       },
@@ -109,16 +110,18 @@ class Device implements KeyManager {
   }
 
   /** Once more with a login where the session is gone: the token was taken out, or this is the first time. */
-  async #ask(deed: Pkcs11Deed): Promise<Pkcs11Answer> {
+  async #ask(deed: Pkcs11Deed, signal?: AbortSignal): Promise<Pkcs11Answer> {
     const { module, token } = this.#settings
     try {
-      const answered = await this.#threads.ask({ module, token, deed }).catch(async (error: unknown) => {
+      const answered = this.#threads.ask({ module, token, deed }).catch(async (error: unknown) => {
         if (!failedWith(error, 'keys.no-session')) throw error
         return this.#threads.ask({ module, token, deed, pin: await this.#readPin() })
       })
+      const answer = await within(answered, signal)
       this.#problem = undefined
-      return answered
+      return answer
     } catch (error) {
+      signal?.throwIfAborted()
       throw this.#explained(Failure.from(error))
     }
   }
@@ -137,7 +140,7 @@ class Device implements KeyManager {
     if (failedWith(failure, 'keys.pin-incorrect')) this.#refusedPin = this.#usedPin
     if (this.#problem !== failure.message) log.error('the token refused', { reason: failure.reason, error: failure.message })
     this.#problem = failure.message
-    return failure.category === 'unavailable' || failure.reason.startsWith('threads.') ? outage(failure) : failure
+    return away.has(failure.category) || failure.reason.startsWith('threads.') ? outage(failure) : failure
   }
 
   #labelOf(id: string): string {
@@ -146,6 +149,20 @@ class Device implements KeyManager {
   }
 }
 
+/** A call into a device cannot be interrupted; whoever waits for it can stop waiting (V-13). */
+async function within<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  const late = deadline(2 * patience, signal)
+  const { promise, reject } = Promise.withResolvers<never>()
+  const giveUp = (): void => reject(late.reason)
+  late.addEventListener('abort', giveUp, { once: true })
+  try {
+    return await Promise.race([work, promise])
+  } finally {
+    late.removeEventListener('abort', giveUp)
+  }
+}
+
+const away: ReadonlySet<Category> = new Set<Category>(['unavailable', 'deadline_exceeded'])
 const digestOf = (pin: string): string => createHash('sha256').update(pin).digest('hex')
 const threadModule = import.meta.url.endsWith('.ts')
   ? new URL('./pkcs11-thread.ts', import.meta.url)
