@@ -31,7 +31,8 @@ export function textReport(outcomes: readonly Outcome[]): string {
   const line = (outcome: Outcome) => `${outcome.rule.id.padEnd(width)}  ${tellVerdict(outcome)}`
   const broken = outcomes.filter(({ verdict }) => verdict === 'broken')
   const again = broken.flatMap((outcome) => [line(outcome), `${' '.repeat(width)}  the rule (${outcome.rule.level}): ${outcome.rule.says}`])
-  return [...outcomes.map(line), '', ...(again.length > 0 ? ['broken rules:', ...again, ''] : []), sums(outcomes)].join('\n')
+  const hint = isDenied(outcomes) ? ['this process has no identity: with one, more rules show', ''] : []
+  return [...outcomes.map(line), '', ...(again.length > 0 ? ['broken rules:', ...again, ''] : []), ...hint, sums(outcomes)].join('\n')
 }
 
 export function jsonReport(outcomes: readonly Outcome[]): object {
@@ -49,6 +50,13 @@ export function junitReport(outcomes: readonly Outcome[]): string {
     return `  <testsuite name="${name}" tests="${list.length}" failures="${failures}" skipped="${skipped}">\n${list.map(testCase).join('')}  </testsuite>\n`
   })
   return `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="spiffe conformance">\n${suites.join('')}</testsuites>\n`
+}
+
+/** Whether the API told a caller without identity so. */
+function isDenied(outcomes: readonly Outcome[]): boolean {
+  return outcomes.some(
+    (outcome) => outcome.verdict === 'not testable' && outcome.reason.startsWith('FetchX509SVID ended with PermissionDenied'),
+  )
 }
 
 function testCase(outcome: Outcome): string {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { BrokenWorkloadApi } from '../conformance/broken-workload-api.ts'
+import { methods, status } from '../../src/conformance/workload-api.ts'
+import { BrokenWorkloadApi, refused } from '../conformance/broken-workload-api.ts'
 import { vidimus } from './rig.ts'
 
 let good: BrokenWorkloadApi
@@ -50,6 +51,16 @@ describe('conformance', () => {
     expect(out).toContain('X-2     not testable: a rule for validators')
     expect(out).toContain('F-3     not built: federation is not built\n')
     expect(out.trimEnd().split('\n').at(-1)).toMatch(/^\d+ kept, 0 broken, \d+ not testable from outside, 46 not built$/)
+  })
+
+  test('says of a process without identity that most rules do not show, and claims none of them', async () => {
+    const denied = Object.fromEntries(Object.values(methods).map((method) => [method, refused(status.permissionDenied)]))
+    await using api = await BrokenWorkloadApi.start({ methods: denied })
+    const { code, out } = await conformance(api)
+    expect(code).toBe(0)
+    expect(out).toContain('\nthis process has no identity: with one, more rules show\n')
+    const kept = [...out.matchAll(/^(\S+) +kept$/gm)].map(([, id]) => id)
+    expect(kept).toEqual(['EP-2', 'EP-5', 'EP-14', 'EP-15', 'EP-16', 'EP-18', 'API-1', 'API-23'])
   })
 
   test('prints the selected rules as JSON and as JUnit', async () => {
