@@ -40,6 +40,14 @@ const wordRules = [
     reason: 'Signals and the exit code have one owner; nobody else ends the program.',
   },
   {
+    name: 'secrets are compared by their hashes',
+    word: /(?:secret|hmac|password|passphrase|digest)\w*\s*[!=]==(?!\s*(?:undefined\b|null\b|''|0\b))|[!=]==\s*\w*(?:secret|hmac|password|passphrase)/i,
+    within: /^src\//,
+    allowed: /^$/,
+    reason:
+      'How long a comparison takes tells how much of a secret was right (R-41): look it up by its hash, or use timingSafeEqual on two hashes.',
+  },
+  {
     name: 'danger says its name',
     word: /rejectUnauthorized: false/,
     within: /^src\//,

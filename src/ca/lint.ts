@@ -8,7 +8,7 @@ import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Certificate } from '../x509/certificate.ts'
 import { demandNames } from '../x509/chain.ts'
 import { keyUsageNames, type KeyUsage, type KeyUsageName, type NameConstraints } from '../x509/extension.ts'
-import { keyTypes, readPublicKeyInfo, type KeyType, type PublicKeyInfo } from '../x509/key-type.ts'
+import { keyTypes, onlyVerified, readPublicKeyInfo, type KeyType, type PublicKeyInfo } from '../x509/key-type.ts'
 import { oid } from '../x509/oid.ts'
 import { signatureAlgorithmOf } from '../x509/signature.ts'
 import { keyIdentifierOf } from '../x509/template.ts'
@@ -223,7 +223,7 @@ export const lintRules: readonly LintRule[] = [
     'key-strength',
     'R-4',
     'its key is of a type or size that is not certified',
-    (_, __, key) => key !== undefined && key.family !== 'ed25519',
+    (_, __, key) => key !== undefined && !onlyVerified.has(key.type),
   ),
   both(
     'key-exponent',

@@ -2,7 +2,7 @@
 import type { Instant } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
 import type { Certificate } from '../x509/certificate.ts'
-import { buildChain } from '../x509/chain.ts'
+import { buildChain, type ChainQuestion } from '../x509/chain.ts'
 import type { TrustBundle } from './bundle.ts'
 import type { BundleSet } from './bundle-set.ts'
 import { demandNone, type Flaws } from './flaws.ts'
@@ -22,7 +22,12 @@ export interface VerifiedX509Svid {
  * of the trust domain in its SPIFFE ID and of no other (API-11, ID-24, R-5).
  * @throws Failure `x509-svid.empty-chain`, `x509-svid.unknown-trust-domain`, those of {@link checkX509Svid}, `chain.*`
  */
-export function verifyX509Svid(chain: readonly Certificate[], bundles: BundleSet, at: Instant): VerifiedX509Svid {
+export function verifyX509Svid(
+  chain: readonly Certificate[],
+  bundles: BundleSet,
+  at: Instant,
+  { postQuantum }: Pick<ChainQuestion, 'postQuantum'> = {},
+): VerifiedX509Svid {
   const [leaf, ...intermediates] = chain
   if (!leaf) throw refused('empty-chain', 'no certificate was presented')
   const spiffeId = checkX509Svid(leaf)
@@ -34,7 +39,7 @@ export function verifyX509Svid(chain: readonly Certificate[], bundles: BundleSet
   }
   const known = metUnder(bundle)
   const roots = bundle.x509Authorities.map((authority) => authority.certificate)
-  const path = buildChain({ leaf, intermediates: intermediates.map((each) => known.get(bytesOf(each)) ?? each), roots, at })
+  const path = buildChain({ leaf, intermediates: intermediates.map((each) => known.get(bytesOf(each)) ?? each), roots, at, postQuantum })
   for (const each of path.slice(1, -1)) remember(known, each)
   return { spiffeId, leaf, path }
 }

@@ -2,7 +2,7 @@ import { Failure } from '../kernel/failure.ts'
 import { contextConstructed, type DerReader, derTag, readDer } from './der-reader.ts'
 import { bitString, encodeDer, objectIdentifier, sequence, setOf, tagged, tinyInteger } from './der-writer.ts'
 import { type Extension, readExtensions, readSubjectAltName, writeExtension, writeSubjectAltName } from './extension.ts'
-import { keyTypes, type PublicKeyInfo, type PublicKeyType, readPublicKeyInfo } from './key-type.ts'
+import { keyTypes, onlyVerified, type PublicKeyInfo, type PublicKeyType, readPublicKeyInfo } from './key-type.ts'
 import { encodeName, type Name, type NameAttribute, readName } from './name.ts'
 import { oid } from './oid.ts'
 import {
@@ -126,8 +126,11 @@ function readAttributes(reader: DerReader): ReadonlyMap<string, Extension> {
 
 function strongKey(spki: Uint8Array): PublicKeyInfo {
   const info = readPublicKeyInfo(spki)
-  if (info.family === 'ed25519')
-    throw new Failure('invalid_argument', 'x509.unsupported-key', { public: 'a request has an Ed25519 key: expected RSA, P-256 or P-384' })
+  if (onlyVerified.has(info.type)) {
+    throw new Failure('invalid_argument', 'x509.unsupported-key', {
+      public: `a request has a key of type \`${info.type}\`: expected RSA, P-256 or P-384`,
+    })
+  }
   if (info.exponent !== undefined && (info.exponent < 65_537n || info.exponent > 0xffff_ffffn)) {
     throw malformed('weak-key', `an RSA key has the exponent ${info.exponent}: expected 65537`)
   }

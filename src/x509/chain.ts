@@ -3,6 +3,7 @@ import { formatInstant, type Instant } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
 import { type Certificate, isSelfIssued, signedBy } from './certificate.ts'
 import { generalName, type NameConstraints } from './extension.ts'
+import { oid } from './oid.ts'
 
 export interface ChainQuestion {
   readonly leaf: Certificate
@@ -11,6 +12,8 @@ export interface ChainQuestion {
   /** Trusted by their bytes, self-signed or not. Not the leaf itself: an anchor vouches for others. */
   readonly roots: readonly Certificate[]
   readonly at: Instant
+  /** Accepts signatures of ML-DSA-65 (RFC 9881) as well, which few others can verify yet. */
+  readonly postQuantum?: boolean | undefined
 }
 
 /**
@@ -20,13 +23,14 @@ export interface ChainQuestion {
  * @throws Failure `chain.expired`, `chain.not-yet-valid`, `chain.unknown-critical`, `chain.not-a-ca`, `chain.may-not-sign`, `chain.path-too-long`,
  * `chain.name-constraint`, `chain.too-many-certificates`, and `chain.no-path` where nobody known signed a certificate
  */
-export function buildChain({ leaf, intermediates, roots, at }: ChainQuestion): Certificate[] {
+export function buildChain({ leaf, intermediates, roots, at, postQuantum = false }: ChainQuestion): Certificate[] {
   if (intermediates.length > maxIntermediates) {
     throw refusal('too-many-certificates', `${intermediates.length} intermediate certificates are too many: at most ${maxIntermediates}`)
   }
   demandUsable(leaf, at)
   const search: Search = {
     at,
+    postQuantum,
     roots,
     intermediates: intermediates.filter((each) => !roots.some((root) => sameBytes(root.raw, each.raw))),
     checks: 0,
@@ -39,6 +43,7 @@ export function buildChain({ leaf, intermediates, roots, at }: ChainQuestion): C
 
 interface Search {
   readonly at: Instant
+  readonly postQuantum: boolean
   readonly roots: readonly Certificate[]
   readonly intermediates: readonly Certificate[]
   /** Signatures looked at so far (rule R-29). */
@@ -75,7 +80,9 @@ function rank({ authorityKeyId }: Certificate, { subjectKeyId }: Certificate): n
 function accepted(issuer: Certificate, chain: readonly Certificate[], search: Search, isRoot: boolean): boolean {
   if (++search.checks > maxSignatureChecks)
     throw refusal('too-many-certificates', `a path takes more than ${maxSignatureChecks} signature checks to find`)
-  if (!signedBy(chain.at(-1)!, issuer)) return false
+  const child = chain.at(-1)!
+  if (child.signatureAlgorithm.oid === oid.mlDsa65 && !search.postQuantum) return false
+  if (!signedBy(child, issuer)) return false
   try {
     demandIssuer(issuer, chain, search.at, isRoot)
     return true

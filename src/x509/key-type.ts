@@ -8,10 +8,13 @@ import { oid } from './oid.ts'
 /** The keys that this program makes and signs with. */
 export type KeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-3072' | 'rsa-4096'
 
-/** The keys that it verifies with: also RSA of other sizes from 2048 to 8192 bits, and Ed25519. */
-export type PublicKeyType = KeyType | 'rsa' | 'ed25519'
+/** The keys that it verifies with: also RSA of other sizes from 2048 to 8192 bits, and others that it never signs with. */
+export type PublicKeyType = KeyType | 'rsa' | 'ec-p521' | 'ed25519' | 'ml-dsa-65'
 
-export type KeyFamily = 'ec' | 'rsa' | 'ed25519'
+export type KeyFamily = 'ec' | 'rsa' | 'ed25519' | 'ml-dsa-65'
+
+/** Keys that nobody is certified for by this program: tokens and certificates of others may be signed with them. */
+export const onlyVerified: ReadonlySet<PublicKeyType> = new Set(['ec-p521', 'ed25519', 'ml-dsa-65'])
 
 export interface KeyTypeRow {
   readonly keyType: KeyType
@@ -66,7 +69,7 @@ export async function generateKeyPair(keyType: KeyType): Promise<{ readonly publ
 /** The type of a key that this program could have made. @throws Failure `x509.unsupported-key`, `x509.weak-key` */
 export function keyTypeOf(publicKey: KeyObject): KeyType {
   const type = publicKeyTypeOf(publicKey)
-  if (type === 'rsa' || type === 'ed25519') throw unsupported(`a key of type \`${type}\` can only verify`)
+  if (!isKeyType(type)) throw unsupported(`a key of type \`${type}\` can only verify`)
   return type
 }
 
@@ -79,7 +82,8 @@ export function publicKeyTypeOf(publicKey: KeyObject): PublicKeyType {
     case 'rsa':
       return rsaType(details?.modulusLength ?? 0, details?.publicExponent ?? 0n)
     case 'ed25519':
-      return 'ed25519'
+    case 'ml-dsa-65':
+      return publicKey.asymmetricKeyType
     default:
       throw unsupported(`a key of type \`${publicKey.asymmetricKeyType ?? publicKey.type}\` is not supported`)
   }
@@ -111,24 +115,26 @@ function readKeyAlgorithm(reader: DerReader): (key: Uint8Array) => PublicKeyInfo
   switch (algorithm) {
     case oid.ecPublicKey: {
       if (!reader.nextIs(derTag.oid)) throw unsupported('an elliptic curve is given by its parameters: expected its name')
-      const type = curveOids.get(reader.oid())
-      if (!type) throw unsupportedCurve()
-      return (key) => ecKey(type, key)
+      const named = reader.oid()
+      const curve = curves.find((each) => each.oid === named)
+      if (!curve) throw unsupportedCurve()
+      return (key) => ecKey(curve, key)
     }
     case oid.rsaEncryption:
       reader.null()
       return rsaKey
     case oid.ed25519:
-      return ed25519Key
+      return opaqueKey('ed25519', 32)
+    case oid.mlDsa65:
+      return opaqueKey('ml-dsa-65', 1952)
     default:
       throw unsupported(`a public key of algorithm \`${algorithm}\` is not supported`)
   }
 }
 
 /** Uncompressed points only, as everybody writes them (RFC 5480 section 2.2). */
-function ecKey(type: KeyType, key: Uint8Array): PublicKeyInfo {
-  if (key.length !== 1 + 2 * (keyTypes[type].half ?? 0) || key[0] !== 0x04)
-    throw malformedKey('a public key is not an uncompressed point of its curve')
+function ecKey({ type, half }: Curve, key: Uint8Array): PublicKeyInfo {
+  if (key.length !== 1 + 2 * half || key[0] !== 0x04) throw malformedKey('a public key is not an uncompressed point of its curve')
   return { type, family: 'ec', key, modulus: undefined, exponent: undefined }
 }
 
@@ -146,15 +152,22 @@ function rsaKey(key: Uint8Array): PublicKeyInfo {
   )
 }
 
-function ed25519Key(key: Uint8Array): PublicKeyInfo {
-  if (key.length !== 32) throw malformedKey('an Ed25519 key does not have 32 octets')
-  return { type: 'ed25519', family: 'ed25519', key, modulus: undefined, exponent: undefined }
+/** Keys without parameters or structure (RFC 8410 section 4, RFC 9881 section 4). */
+function opaqueKey(type: 'ed25519' | 'ml-dsa-65', octets: number): (key: Uint8Array) => PublicKeyInfo {
+  return (key) => {
+    if (key.length !== octets) throw malformedKey(`a key of type \`${type}\` does not have ${octets} octets`)
+    return { type, family: type, key, modulus: undefined, exponent: undefined }
+  }
 }
 
-function curveType(curve: string | undefined): KeyType {
-  const row = Object.values(keyTypes).find((each) => each.curve !== undefined && each.curve === curve)
-  if (!row) throw unsupportedCurve()
-  return row.keyType
+function curveType(name: string | undefined): PublicKeyType {
+  const curve = curves.find((each) => each.name === name)
+  if (!curve) throw unsupportedCurve()
+  return curve.type
+}
+
+function isKeyType(type: PublicKeyType): type is KeyType {
+  return type in keyTypes
 }
 
 /** Rules R-4 and R-29. Exponents below 65537 verify what others signed long ago; a certificate request with one is refused. */
@@ -201,7 +214,7 @@ function unsupported(text: string): Failure {
 }
 
 function unsupportedCurve(): Failure {
-  return unsupported('an elliptic curve is not supported: expected P-256 or P-384')
+  return unsupported('an elliptic curve is not supported: expected P-256, P-384 or P-521')
 }
 
 function weak(text: string): Failure {
@@ -221,10 +234,20 @@ const generateEc = promisify(generate) as (
   options: { namedCurve: string },
 ) => Promise<{ publicKey: KeyObject; privateKey: KeyObject }>
 
-const curveOids: ReadonlyMap<string, KeyType> = new Map([
-  [oid.prime256v1, 'ec-p256'],
-  [oid.secp384r1, 'ec-p384'],
-])
+interface Curve {
+  readonly oid: string
+  readonly type: PublicKeyType
+  /** Octets of a coordinate. */
+  readonly half: number
+  /** By which node:crypto knows it. */
+  readonly name: string
+}
+
+const curves: readonly Curve[] = [
+  { oid: oid.prime256v1, type: 'ec-p256', half: 32, name: 'prime256v1' },
+  { oid: oid.secp384r1, type: 'ec-p384', half: 48, name: 'secp384r1' },
+  { oid: oid.secp521r1, type: 'ec-p521', half: 66, name: 'secp521r1' },
+]
 
 /** NIST SP 800-57 part 1 table 2: 112 bits of strength. */
 const smallestRsa = 2048

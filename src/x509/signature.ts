@@ -152,7 +152,7 @@ function jwkOf(type: PublicKeyType, point: Uint8Array): { kty: string; crv: stri
   const half = (point.length - 1) / 2
   return {
     kty: 'EC',
-    crv: type === 'ec-p384' ? 'P-384' : 'P-256',
+    crv: type.replace('ec-p', 'P-'),
     x: base64url(point.subarray(1, 1 + half)),
     y: base64url(point.subarray(1 + half)),
   }
@@ -173,6 +173,7 @@ const algorithms: ReadonlyMap<string, AlgorithmRow> = new Map(
       [oid.sha384WithRSAEncryption, 'rsa', 'sha384'],
       [oid.sha512WithRSAEncryption, 'rsa', 'sha512'],
       [oid.ed25519, 'ed25519', null],
+      [oid.mlDsa65, 'ml-dsa-65', null],
     ] as const
   ).map(([type, family, hash]) => [
     type,

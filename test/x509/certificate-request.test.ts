@@ -53,6 +53,7 @@ describe('R-4 a request proves nothing', () => {
     ],
     ['a P-224 key', 'x509.unsupported-key', () => pretending(generateKeyPairSync('ec', { namedCurve: 'P-224' }))],
     ['a P-521 key', 'x509.unsupported-key', () => pretending(generateKeyPairSync('ec', { namedCurve: 'P-521' }))],
+    ['an ML-DSA key', 'x509.unsupported-key', () => pretending(generateKeyPairSync('ml-dsa-65'))],
     ['an Ed25519 key', 'x509.unsupported-key', () => pretending(generateKeyPairSync('ed25519'))],
     ['an RSA key of the kind that ROCA factors', 'x509.weak-key', rocaKey],
   ]

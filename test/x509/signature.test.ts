@@ -43,7 +43,6 @@ describe('R-29 keys that are refused before anything is computed with them', () 
     ['RSA with an exponent of 2048 bits', 'x509.weak-key', () => rsaSpki(modulusOf(2048), modulusOf(2048))],
     ['RSA with an even modulus', 'x509.public-key', () => rsaSpki(modulusOf(2048).fill(0xfe), f4)],
     ['P-224', 'x509.unsupported-key', () => spkiOf(generateKeyPairSync('ec', { namedCurve: 'P-224' }).publicKey)],
-    ['P-521', 'x509.unsupported-key', () => spkiOf(generateKeyPairSync('ec', { namedCurve: 'P-521' }).publicKey)],
     ['secp256k1', 'x509.unsupported-key', () => spkiOf(generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).publicKey)],
     [
       'a curve given by its parameters',
@@ -88,6 +87,13 @@ describe('R-29 keys that are refused before anything is computed with them', () 
     const ed25519 = generateKeyPairSync('ed25519').publicKey
     expect(publicKeyTypeOf(ed25519)).toBe('ed25519')
     expect(() => keyTypeOf(ed25519)).toThrow(refusedFor('x509.unsupported-key'))
+    for (const [type, key] of [
+      ['ec-p521', generateKeyPairSync('ec', { namedCurve: 'P-521' })],
+      ['ml-dsa-65', generateKeyPairSync('ml-dsa-65')],
+    ] as const) {
+      expect(publicKeyTypeOf(importPublicKey(spkiOf(key.publicKey)))).toBe(type)
+      expect(() => keyTypeOf(key.publicKey)).toThrow(refusedFor('x509.unsupported-key'))
+    }
     expect(() => keyTypeOf(generateKeyPairSync('ec', { namedCurve: 'P-521' }).publicKey)).toThrow(refusedFor('x509.unsupported-key'))
   })
 
