@@ -47,6 +47,8 @@ export interface EntryState {
 export class IdentityCache {
   readonly #parts: IdentityCacheParts
   readonly #bell = new Bell()
+  /** Rung where something may end sooner than what was known to. */
+  readonly #endings = new Bell()
   readonly #serverIsThere = new Bell()
   /** Grows whenever something became known that a waiting workload may have waited for. */
   readonly #news = new WatchedValue(0)
@@ -145,11 +147,18 @@ export class IdentityCache {
     this.update({ entries: [], bundle: this.#bundle, federated: new Map() })
   }
 
+  /** Takes away what has expired, in time, also while the server keeps a signature waiting. Ends with the signal. */
+  async expire(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      this.#dropExpired()
+      await this.#endings.waitUntil(this.#soonestExpiry, this.#parts.clock, signal)
+    }
+  }
+
   /** Keeps every wanted SVID signed and fresh. Ends with the signal. @throws Failure the server's rejection of this agent */
   async run(signal: AbortSignal): Promise<void> {
     let delays = this.#delays()
     for (;;) {
-      this.#dropExpired()
       const { due, next } = this.#survey()
       if (due.length === 0) {
         await this.#bell.waitUntil(next, this.#parts.clock, signal)
@@ -241,7 +250,7 @@ export class IdentityCache {
   #survey(): { readonly due: readonly RegistrationEntry[]; readonly next: Instant } {
     const now = this.#parts.clock.now()
     const due: { readonly entry: RegistrationEntry; readonly left: Duration }[] = []
-    let next = this.#soonestExpiry
+    let next = Infinity
     const onDemand = this.#matchedByGroups()
     for (const entry of this.#index.entries) {
       if (!isInForce(entry, now)) continue
@@ -253,7 +262,6 @@ export class IdentityCache {
       )
       if (from <= now) due.push({ entry, left: held ? held.notAfter - now : onDemand.has(entry.id) ? -1 : 0 })
       else next = Math.min(next, from)
-      if (entry.expiresAt !== undefined) next = Math.min(next, entry.expiresAt)
     }
     due.sort((a, b) => a.left - b.left)
     return { due: due.map((one) => one.entry), next }
@@ -272,6 +280,16 @@ export class IdentityCache {
       } else this.#soonestExpiry = Math.min(this.#soonestExpiry, end)
     }
     if (gone.size > 0) this.#publishTo(gone)
+    // An entry may end after its last SVID did: whoever waits for another is told that there will be none.
+    let ended = false
+    for (const group of this.#liveGroups()) {
+      if (!group.entries.every((one) => isInForce(one, now))) {
+        this.#publish(group)
+        ended = true
+      }
+      this.#soonestExpiry = Math.min(this.#soonestExpiry, ...group.entries.map(endOf))
+    }
+    if (ended) this.#announce()
   }
 
   #markTainted(): void {
@@ -292,12 +310,14 @@ export class IdentityCache {
   /** Tells a group what it holds now, if that is news. */
   #publish(group: SelectorGroup): void {
     const now = this.#parts.clock.now()
+    const matched = group.entries.length
     const entries = this.#inForce(group)
+    this.#soonestExpiry = Math.min(this.#soonestExpiry, ...entries.map(endOf))
     const hints = uniqueHints(entries)
     const identities = entries.flatMap((entry) => {
       const held = this.#held.get(entry.id)
       if (!held || held.notAfter <= now) return []
-      this.#soonestExpiry = Math.min(this.#soonestExpiry, held.notAfter, entry.expiresAt ?? Infinity)
+      this.#soonestExpiry = Math.min(this.#soonestExpiry, held.notAfter)
       return [withHint(held.identity, hints.get(entry.id)!)]
     })
     const federated = new Map<TrustDomain, TrustBundle>()
@@ -306,7 +326,8 @@ export class IdentityCache {
       if (bundle) federated.set(name, bundle)
     }
     const next: WorkloadIdentities = Object.freeze({ identities: Object.freeze(identities), bundle: this.#bundle, federated })
-    if (!isSame(next, group.published)) group.publish(next)
+    const lostAll = matched > 0 && entries.length === 0
+    if (lostAll || !isSame(next, group.published)) group.publish(next)
   }
 
   #isSettled(group: SelectorGroup): boolean {
@@ -348,6 +369,7 @@ export class IdentityCache {
 
   #announce(): void {
     this.#news.set(this.#news.current + 1)
+    this.#endings.ring()
   }
 
   #delays(): Generator<Duration, void, void> {
@@ -370,6 +392,8 @@ interface Failed {
   readonly retryAt: Instant
   readonly delays: Generator<Duration, void, void>
 }
+
+const endOf = ({ expiresAt }: RegistrationEntry): Instant => expiresAt ?? Infinity
 
 /** The same object for the same hint, so that what is unchanged can be recognised. */
 function withHint(identity: HeldIdentity, hint: string): HeldIdentity {

@@ -106,6 +106,7 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
     await using scope = new Scope(stop)
     scope.run('sync', (each) => sync.run(each))
     scope.run('signing', (each) => cache.run(each))
+    scope.run('expiry', (each) => cache.expire(each))
     scope.run('own identity', (each) => own.keepFresh(each))
     scope.run('policies on disk', (each) => policies.keep(each))
     scope.run('policies', (each) => policies.run(each))

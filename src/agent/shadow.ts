@@ -5,6 +5,7 @@ import { seconds } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
 import type { Random } from '../kernel/random.ts'
+import { WatchedValue } from '../kernel/watched.ts'
 import { isRejection } from './rejection.ts'
 import type { ShadowCount, ShadowObservations, UpstreamServer } from './upstream-server.ts'
 
@@ -24,7 +25,8 @@ export class ShadowVerdicts {
   #version = ''
   #rows = new Map<string, ShadowCount>()
   #unlisted = 0
-  #told = true
+  /** Counts what there is to tell. */
+  readonly #news = new WatchedValue(0)
 
   constructor({ random, ...parts }: Parts) {
     this.#parts = parts
@@ -38,7 +40,7 @@ export class ShadowVerdicts {
       this.#rows = new Map()
       this.#unlisted = 0
     }
-    this.#told = false
+    this.#news.set(this.#news.current + 1)
     const key = JSON.stringify([verdict.workload, verdict.allowed, verdict.candidateAllows, verdict.rule])
     const known = this.#rows.get(key)
     if (known) this.#rows.set(key, { ...known, count: known.count + 1 })
@@ -46,22 +48,21 @@ export class ShadowVerdicts {
     else this.#unlisted++
   }
 
-  /** Tells the server what is new, every few seconds, until the signal aborts. @throws Failure the server's rejection of this agent */
+  /** Tells the server what is new, at most every few seconds, until the signal aborts. @throws Failure the server's rejection of this agent */
   async keepTelling(signal: AbortSignal): Promise<void> {
     const { clock, upstream, log } = this.#parts
-    for (;;) {
-      await clock.sleep(interval, signal)
-      if (this.#told || !upstream.reportShadow) continue
-      this.#told = true
+    for await (const seen of this.#news.changes(signal)) {
+      if (seen === 0 || !upstream.reportShadow) continue
       try {
         await upstream.reportShadow(this.#seen(), deadline(interval, signal))
       } catch (error) {
         signal.throwIfAborted()
         const failure = Failure.from(error)
         if (isRejection(failure)) throw failure
-        this.#told = false
         log.debug('the server was not told what a candidate of policies would decide', { error: tellChain(failure) })
+        this.#news.set(this.#news.current + 1)
       }
+      await clock.sleep(interval, signal)
     }
   }
 

@@ -273,9 +273,9 @@ export class RunningAgent implements AsyncDisposable {
     }
   }
 
-  /** True when sync, signing and the agent's own renewal wait for their time. */
+  /** True when sync, signing, expiry and the agent's own renewal wait for their time. */
   isAsleep(): boolean {
-    return this.#isOver || this.#clock.sleeping >= 3
+    return this.#isOver || this.#clock.sleeping >= 4
   }
 
   /** Opens the Workload API as a process with these selectors; resolves with its first identity. */
