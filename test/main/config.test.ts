@@ -69,7 +69,7 @@ describe('a mistake is told with its place, what was expected and what was found
       'a kind like no other',
       server,
       `${minimalServer}upstreamAuthority: { kind: paper }`,
-      'server.yaml:2:28 upstreamAuthority.kind: unknown kind `paper`: expected one of `self-signed`, `vault`',
+      'server.yaml:2:28 upstreamAuthority.kind: unknown kind `paper`: expected one of `disk`, `self-signed`, `vault`',
     ],
     ['a missing kind', server, `${minimalServer}store: { path: x }`, 'server.yaml:2:8 store.kind: is missing'],
     ['a driver without a setting it needs', server, `${minimalServer}store: { kind: sqlite }`, 'server.yaml:2:8 store.path: is missing'],
