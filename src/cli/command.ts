@@ -188,6 +188,8 @@ const nouns: Readonly<Record<string, string>> = {
   agent: 'the agent of a node, and the agents that a server knows',
   token: 'join tokens',
   entry: 'registration entries: who may hold which identity',
+  authority: 'the keys and certificates that sign',
+  upstream: 'the roots above our authorities',
   bundle: 'the trust bundle',
   fetch: 'what the Workload API gives to this process',
   validate: 'tokens, as the Workload API judges them',

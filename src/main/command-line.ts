@@ -3,6 +3,15 @@ import { runCommandLine, type AnyCommand } from '../cli/command.ts'
 import type { Context } from '../cli/context.ts'
 import { agentBan, agentEvict, agentList, agentRun, agentShow } from '../cli/commands/agent.ts'
 import { auditVerify } from '../cli/commands/audit.ts'
+import {
+  authorityActivate,
+  authorityPrepare,
+  authorityRevoke,
+  authorityShow,
+  authorityTaint,
+  upstreamRevoke,
+  upstreamTaint,
+} from '../cli/commands/authority.ts'
 import { bundleShow } from '../cli/commands/bundle.ts'
 import { completionOf } from '../cli/commands/completion.ts'
 import { conformance } from '../cli/commands/conformance.ts'
@@ -51,6 +60,13 @@ const operations: readonly AnyCommand[] = [
   agentBan,
   agentEvict,
   bundleShow,
+  authorityShow,
+  authorityPrepare,
+  authorityActivate,
+  authorityTaint,
+  authorityRevoke,
+  upstreamTaint,
+  upstreamRevoke,
   fetchX509,
   fetchJwt,
   fetchWit,

@@ -10,6 +10,7 @@ import type {
   UpstreamServer,
 } from '../agent/upstream-server.ts'
 import type { NodeProver } from '../attestation/node-attestor.ts'
+import type { AuthorityKind, AuthorityState, AuthorityStatus } from '../ca/authorities.ts'
 import { deadline, type Clock, type Instant } from '../kernel/clock.ts'
 import { seconds, type Duration } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
@@ -22,6 +23,7 @@ import { Health, HealthCheckResponse_ServingStatus as ServingStatus } from '../r
 import { Agent } from '../rpc/gen/spire/api/server/agent/v1/agent_pb.ts'
 import { Bundle } from '../rpc/gen/spire/api/server/bundle/v1/bundle_pb.ts'
 import { Entry, type EntryRevision } from '../rpc/gen/spire/api/server/entry/v1/entry_pb.ts'
+import { LocalAuthority } from '../rpc/gen/spire/api/server/localauthority/v1/localauthority_pb.ts'
 import { SVID } from '../rpc/gen/spire/api/server/svid/v1/svid_pb.ts'
 import type { Entry as EntryMessage } from '../rpc/gen/spire/api/types/types_pb.ts'
 import {
@@ -45,6 +47,8 @@ import { parseCertificate } from '../x509/certificate.ts'
 import { formatPem } from '../x509/pem.ts'
 import {
   readAgent,
+  readAuthority,
+  readAuthorityState,
   readBundle,
   readEntry,
   readJwtSvid,
@@ -57,7 +61,7 @@ import {
   type AgentSummary,
 } from './messages.ts'
 
-export type { AgentSummary }
+export type { AgentSummary, AuthorityKind, AuthorityState, AuthorityStatus }
 
 export interface ServerAddress {
   readonly host: string
@@ -443,6 +447,17 @@ export interface AdminClient extends AsyncDisposable {
       signal: AbortSignal,
     ): Promise<{ readonly token: Secret; readonly expiresAt: Instant }>
   }
+  /** A forced rotation: prepare, activate, taint, revoke. @throws Failure `ca.wit-off`, `authority.*` */
+  readonly authorities: {
+    state(kind: AuthorityKind, signal: AbortSignal): Promise<AuthorityState>
+    prepare(kind: AuthorityKind, signal: AbortSignal): Promise<AuthorityStatus>
+    activate(kind: AuthorityKind, id: string, signal: AbortSignal): Promise<AuthorityStatus>
+    taint(kind: AuthorityKind, id: string, signal: AbortSignal): Promise<AuthorityStatus>
+    revoke(kind: AuthorityKind, id: string, signal: AbortSignal): Promise<AuthorityStatus>
+    /** The root above the X.509 authorities, by its subject key identifier in hex. */
+    taintRoot(subjectKeyId: string, signal: AbortSignal): Promise<void>
+    revokeRoot(subjectKeyId: string, signal: AbortSignal): Promise<void>
+  }
   readonly bundle: {
     find(signal: AbortSignal): Promise<TrustBundle>
   }
@@ -556,6 +571,7 @@ export function adminClient(channel: Channel): AdminClient {
         return { token: new Secret(value), expiresAt: seconds(Number(expiresAt)) }
       },
     },
+    authorities: authoritiesOver(clientOf(LocalAuthority, channel), ask),
     bundle: { find: async (signal) => readBundle(await ask((options) => bundle.getBundle({}, options), signal)) },
     policies: {
       apply: async ({ documents, options: reading, ...wish }, signal) =>
@@ -585,6 +601,37 @@ export function adminClient(channel: Channel): AdminClient {
 }
 
 const optionsMessage = (options: LanguageOptions | undefined) => (options ? { options: formatLanguageOptions(options) } : {})
+
+type Ask = <T>(call: (options: CallOptions) => Promise<T>, signal: AbortSignal) => Promise<T>
+
+function authoritiesOver(client: Client<typeof LocalAuthority>, ask: Ask): AdminClient['authorities'] {
+  return {
+    state: async (kind, signal) =>
+      readAuthorityState(await ask((options) => client[`get${wireNames[kind]}AuthorityState`]({}, options), signal)),
+    async prepare(kind, signal) {
+      const { preparedAuthority } = await ask((options) => client[`prepare${wireNames[kind]}Authority`]({}, options), signal)
+      return readAuthority(preparedAuthority)
+    },
+    async activate(kind, authorityId, signal) {
+      const { activatedAuthority } = await ask((options) => client[`activate${wireNames[kind]}Authority`]({ authorityId }, options), signal)
+      return readAuthority(activatedAuthority)
+    },
+    async taint(kind, authorityId, signal) {
+      const { taintedAuthority } = await ask((options) => client[`taint${wireNames[kind]}Authority`]({ authorityId }, options), signal)
+      return readAuthority(taintedAuthority)
+    },
+    async revoke(kind, authorityId, signal) {
+      const { revokedAuthority } = await ask((options) => client[`revoke${wireNames[kind]}Authority`]({ authorityId }, options), signal)
+      return readAuthority(revokedAuthority)
+    },
+    taintRoot: async (subjectKeyId, signal) =>
+      void (await ask((options) => client.taintX509UpstreamAuthority({ subjectKeyId }, options), signal)),
+    revokeRoot: async (subjectKeyId, signal) =>
+      void (await ask((options) => client.revokeX509UpstreamAuthority({ subjectKeyId }, options), signal)),
+  }
+}
+
+const wireNames = { x509: 'X509', jwt: 'JWT', wit: 'WIT' } as const
 
 function draftMessage(draft: EntryDraft) {
   return toEntry({ ...draft, id: draft.id ?? '', revision: 0n, createdAt: 0 })

@@ -4,6 +4,7 @@ import { anyPack, anyUnpack, type Any } from '@bufbuild/protobuf/wkt'
 import { parseInstant, type Instant } from '../kernel/clock.ts'
 import { seconds } from '../kernel/duration.ts'
 import { Failure, type Category } from '../kernel/failure.ts'
+import type { AuthorityState, AuthorityStatus } from '../ca/authorities.ts'
 import type { IssuedJwtSvid, IssuedWitSvid, IssuedX509Svid } from '../ca/certificate-authority.ts'
 import type { EntryDraft, EntryFilter, ListMatch, RegistrationEntry } from '../registry/entry.ts'
 import type { AttestedNode, NodeFilter } from '../registry/node.ts'
@@ -15,6 +16,12 @@ import {
   GetAgentRequestSchema,
   type ListAgentsRequest_Filter,
 } from '../rpc/gen/spire/api/server/agent/v1/agent_pb.ts'
+import type {
+  AuthorityState as AuthorityMessage,
+  AuthorityStateSchema,
+  GetAuthorityStateResponse,
+  GetAuthorityStateResponseSchema,
+} from '../rpc/gen/spire/api/server/localauthority/v1/localauthority_pb.ts'
 import {
   BatchCreateEntryRequestSchema,
   BatchDeleteEntryRequestSchema,
@@ -288,6 +295,35 @@ function toTokenKey({ keyId, publicKey, expiresAt, tainted }: TokenAuthority) {
 
 function fromTokenKey({ keyId, publicKey, expiresAt, tainted }: JWTKey | WITKey): TokenAuthority {
   return { keyId, publicKey, ...(expiresAt > 0n && { expiresAt: seconds(Number(expiresAt)) }), tainted }
+}
+
+// --- authorities
+
+export function toAuthority({ id, expiresAt, upstreamId }: AuthorityStatus): Fields<typeof AuthorityStateSchema> {
+  return { authorityId: id, expiresAt: toSeconds(expiresAt), upstreamAuthoritySubjectKeyId: upstreamId ?? '' }
+}
+
+export function toAuthorityState({ active, prepared, old }: AuthorityState): Fields<typeof GetAuthorityStateResponseSchema> {
+  return {
+    ...(active && { active: toAuthority(active) }),
+    ...(prepared && { prepared: toAuthority(prepared) }),
+    ...(old && { old: toAuthority(old) }),
+  }
+}
+
+/** @throws Failure `api.missing-field` */
+export function readAuthority(message: AuthorityMessage | undefined): AuthorityStatus {
+  if (!message) throw new Failure('invalid_argument', 'api.missing-field', { public: 'the authority is missing in the answer' })
+  const { authorityId: id, expiresAt, upstreamAuthoritySubjectKeyId: upstreamId } = message
+  return { id, expiresAt: seconds(Number(expiresAt)), ...(upstreamId !== '' && { upstreamId }) }
+}
+
+export function readAuthorityState({ active, prepared, old }: GetAuthorityStateResponse): AuthorityState {
+  return {
+    ...(active && { active: readAuthority(active) }),
+    ...(prepared && { prepared: readAuthority(prepared) }),
+    ...(old && { old: readAuthority(old) }),
+  }
 }
 
 // --- SVIDs

@@ -6,6 +6,7 @@ import type { Caller, Peer } from '../server/caller.ts'
 import type { ServerHealth } from '../server/health.ts'
 import type { Server } from '../server/server.ts'
 import { agentService } from './agent-service.ts'
+import { authorityService } from './authority-service.ts'
 import { bundleService } from './bundle-service.ts'
 import { entryService } from './entry-service.ts'
 import { guard } from './guard.ts'
@@ -17,6 +18,7 @@ import { svidService } from './svid-service.ts'
 export function serverApi(server: Server): readonly Mounted<Peer>[] {
   const services = [
     agentService,
+    authorityService,
     bundleService,
     entryService,
     svidService,

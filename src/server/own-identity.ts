@@ -4,6 +4,7 @@ import { seconds } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import { fraction } from '../kernel/random.ts'
 import { WatchedValue, type Watched } from '../kernel/watched.ts'
+import type { TrustBundle } from '../spiffe/bundle.ts'
 import { bundleSet } from '../spiffe/bundle-set.ts'
 import { spiffeId, type SpiffeId } from '../spiffe/id.ts'
 import { renewalDue } from '../spiffe/lifetime.ts'
@@ -50,20 +51,31 @@ export class OwnIdentity {
 
   /** True while the certificate is valid and those who have our bundle can verify it. */
   get isGood(): boolean {
+    return this.#verifies(this.#server.ca.bundle.current)
+  }
+
+  /** True if its authority is to be trusted no longer soon (C-28). */
+  get #isTainted(): boolean {
+    const bundle = this.#server.ca.bundle.current
+    const x509Authorities = bundle.x509Authorities.filter(({ tainted }) => !tainted)
+    return x509Authorities.length < bundle.x509Authorities.length && !this.#verifies({ ...bundle, x509Authorities })
+  }
+
+  #verifies(bundle: TrustBundle): boolean {
     try {
-      verifyX509Svid(this.#held.current.chain, bundleSet([this.#server.ca.bundle.current]), this.#server.clock.now())
+      verifyX509Svid(this.#held.current.chain, bundleSet([bundle]), this.#server.clock.now())
       return true
     } catch {
       return false
     }
   }
 
-  /** Renews at half life, or at once when its authority left the bundle. A CA that fails is asked again. */
+  /** Renews at half life, or at once when its authority was tainted or left the bundle. A CA that fails is asked again. */
   async keepFresh(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#server
     while (!signal.aborted) {
       await clock.sleep(interval, signal).catch(() => {})
-      if (signal.aborted || (clock.now() < this.#due && this.isGood)) continue
+      if (signal.aborted || (clock.now() < this.#due && this.isGood && !this.#isTainted)) continue
       try {
         const next = await issue(this.#server, signal)
         this.#due = dueFor(this.#server, next)

@@ -20,6 +20,7 @@ import { TestCa } from '../support/test-ca.ts'
 import {
   never,
   openTestAuthority,
+  pass,
   provenKey,
   testWorld,
   whileFresh,
@@ -31,12 +32,6 @@ import {
 
 const key: ProvenKey = await provenKey()
 const short: ProfileAsWritten = { ca: { lifetime: minutes(1) }, svid: { x509: seconds(20), jwt: seconds(10) } }
-
-/** Moves the clock, and waits until the rotation, if it woke, sleeps again. */
-async function pass({ clock }: TestWorld, duration: Duration): Promise<void> {
-  await clock.advance(duration)
-  while (clock.sleepers === 0) await new Promise((resolve) => setImmediate(resolve))
-}
 
 const issueX509 = ({ ca }: TestAuthority): Promise<IssuedX509Svid> =>
   ca.issueX509Svid({ kind: 'workload', spiffeId: workload, key, context: {} }, never)

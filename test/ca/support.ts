@@ -133,6 +133,12 @@ export async function provenKey(
   return proven(parseCertificateRequest(await createCertificateRequest({ signer: signerOf(privateKey), ...names })))
 }
 
+/** Moves the clock, and waits until the rotation, if it woke, sleeps again. */
+export async function pass({ clock }: TestWorld, duration: Duration): Promise<void> {
+  await clock.advance(duration)
+  while (clock.sleepers === 0) await new Promise((resolve) => setImmediate(resolve))
+}
+
 /** Keeps a CA fresh while `deed` runs, and stops it then. */
 export async function whileFresh(ca: CertificateAuthority, deed: () => Promise<void>): Promise<void> {
   const stop = new AbortController()

@@ -5,17 +5,21 @@ import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { verifyWitSvid } from '../../src/spiffe/wit-svid.ts'
 import { memory } from '../../src/ca/keys/memory.ts'
 import { FakeJournal } from '../fakes/journal.ts'
-import { never, openTestAuthority, provenKey, testWorld, whileFresh, workload, type TestAuthority, type TestWorld } from './support.ts'
+import {
+  never,
+  openTestAuthority,
+  pass,
+  provenKey,
+  testWorld,
+  whileFresh,
+  workload,
+  type TestAuthority,
+  type TestWorld,
+} from './support.ts'
 
 const { spki: proofKey } = await provenKey()
 const issue = ({ ca }: TestAuthority, more: object = {}) =>
   ca.issueWitSvid({ spiffeId: workload, proofKey, context: { caller: 'test' }, ...more }, never)
-
-/** Moves the clock, and waits until the rotation, if it woke, sleeps again. */
-async function pass({ clock }: TestWorld, duration: Duration): Promise<void> {
-  await clock.advance(duration)
-  while (clock.sleepers === 0) await new Promise((resolve) => setImmediate(resolve))
-}
 
 describe('a CA without WIT-SVIDs', () => {
   test('issues none, and announces no key for them', async () => {
