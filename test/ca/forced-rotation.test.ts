@@ -204,7 +204,7 @@ describe('a root above us', () => {
     const at = testWorld().clock.now()
     return {
       root: await TestCa.create({ at, lifetime: days(30), name: 'one' }),
-      async mint({ csr, lifetime }) {
+      async mint(this: { root: TestCa }, { csr, lifetime }) {
         const { spki } = await proven(parseCertificateRequest(await csr()))
         const { certificate } = await this.root.intermediate({ name: 'ours', spki, notAfter: at + lifetime })
         return { chain: [certificate], roots: [this.root.certificate], warnings: [] }

@@ -6,7 +6,7 @@ import { memory } from '../../src/ca/keys/memory.ts'
 import type { ProfileAsWritten } from '../../src/ca/profile.ts'
 import type { UpstreamAuthority } from '../../src/ca/upstream-authority.ts'
 import { selfSigned } from '../../src/ca/upstream/self-signed.ts'
-import { hours, minutes, seconds, type Duration } from '../../src/kernel/duration.ts'
+import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { Failure } from '../../src/kernel/failure.ts'
 import { WatchedValue } from '../../src/kernel/watched.ts'
 import type { TrustBundle } from '../../src/spiffe/bundle.ts'
@@ -17,18 +17,7 @@ import type { Certificate } from '../../src/x509/certificate.ts'
 import type { ProvenKey } from '../../src/x509/certificate-request.ts'
 import { FakeJournal } from '../fakes/journal.ts'
 import { TestCa } from '../support/test-ca.ts'
-import {
-  never,
-  openTestAuthority,
-  pass,
-  provenKey,
-  testWorld,
-  whileFresh,
-  workload,
-  type CaWishes,
-  type TestAuthority,
-  type TestWorld,
-} from './support.ts'
+import { never, openTestAuthority, pass, provenKey, testWorld, whileFresh, workload, type CaWishes, type TestAuthority } from './support.ts'
 
 const key: ProvenKey = await provenKey()
 const short: ProfileAsWritten = { ca: { lifetime: minutes(1) }, svid: { x509: seconds(20), jwt: seconds(10) } }

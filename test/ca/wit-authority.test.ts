@@ -1,21 +1,11 @@
 import { describe, expect, test } from 'vitest'
-import { hours, minutes, seconds, type Duration } from '../../src/kernel/duration.ts'
+import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { bundleSet } from '../../src/spiffe/bundle-set.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { verifyWitSvid } from '../../src/spiffe/wit-svid.ts'
 import { memory } from '../../src/ca/keys/memory.ts'
 import { FakeJournal } from '../fakes/journal.ts'
-import {
-  never,
-  openTestAuthority,
-  pass,
-  provenKey,
-  testWorld,
-  whileFresh,
-  workload,
-  type TestAuthority,
-  type TestWorld,
-} from './support.ts'
+import { never, openTestAuthority, pass, provenKey, testWorld, whileFresh, workload, type TestAuthority } from './support.ts'
 
 const { spki: proofKey } = await provenKey()
 const issue = ({ ca }: TestAuthority, more: object = {}) =>

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
+import { banNode } from '../../src/server/manage-nodes.ts'
 import { demandMutualTrust, until, World } from './world.ts'
 
 /** An hour of CA, ten minutes of everything else. */
@@ -63,6 +64,43 @@ describe('while the CA rotates', () => {
       for (const { certificate } of world.ca.bundle.current.x509Authorities) authorities.add(certificate.serial)
     })
     expect(authorities.size).toBeGreaterThanOrEqual(3)
+  })
+})
+
+describe('a forced rotation', () => {
+  test('C-28 Q-4 every SVID under a tainted authority is replaced at the next sync, and its end then strands nobody', async () => {
+    await using world = await World.open({ syncInterval: seconds(5) })
+    const { left, workloads } = await twoWorkloads(world)
+    const { authorities } = world.ca
+    const by = { caller: 'test' }
+    const first = authorities.state('x509').active!
+    const [before, agentBefore] = [workloads.map((one) => one.identity().chain[0]!.serial), left.agent.status().svidExpiresAt]
+    const prepared = await authorities.prepare('x509', by, new AbortController().signal)
+    await world.pass(seconds(10), () => demandMutualTrust(world, ...workloads))
+    await authorities.activate('x509', prepared.id, by)
+    await world.pass(seconds(10), () => demandMutualTrust(world, ...workloads))
+    expect(workloads.map((one) => one.identity().chain[0]!.serial)).toEqual(before)
+    await authorities.taint('x509', first.id, by)
+    await world.pass(seconds(15), () => demandMutualTrust(world, ...workloads))
+    for (const [place, one] of workloads.entries()) expect(one.identity().chain[0]!.serial).not.toBe(before[place])
+    expect(left.agent.status().svidExpiresAt).not.toBe(agentBefore)
+    await authorities.revoke('x509', first.id, by, new AbortController().signal)
+    await world.pass(minutes(2), () => demandMutualTrust(world, ...workloads))
+    expect(world.ca.bundle.current.x509Authorities).toHaveLength(1)
+  })
+})
+
+describe('a ban', () => {
+  test('C-28 ends renewals and new SVIDs within five seconds, on the connection that is open', async () => {
+    await using world = await World.open({ syncInterval: seconds(5) })
+    const { left, workloads } = await twoWorkloads(world)
+    await banNode(world.server, left.id, { kind: 'local', uid: 0, gid: 0, pid: 1 })
+    await world.passUntil(
+      () => left.agent.status().ready === false || workloads[0].context.current === undefined,
+      seconds(10),
+      'the agent stops',
+    )
+    expect(await left.ended).toMatchObject({ reason: 'agent.rejected' })
   })
 })
 

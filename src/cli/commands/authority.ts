@@ -6,16 +6,25 @@ import { Failure } from '../../kernel/failure.ts'
 import { connectAdmin, type AdminClient, type AuthorityKind, type AuthorityState, type AuthorityStatus } from '../../server-api/client.ts'
 import type { TrustBundle } from '../../spiffe/bundle.ts'
 import { command } from '../command.ts'
-import { positional, serverSocket, within } from '../flags.ts'
+import { serverSocket, within } from '../flags.ts'
 import { table, type Shown } from '../output.ts'
 
 const kinds = ['x509', 'jwt', 'wit'] as const
 const kindFlag = z.enum(kinds).describe('which of them').meta({ value: 'kind' })
 const oneKind = { ...serverSocket, kind: kindFlag }
-const oneAuthority = { ...oneKind, id: positional(z.string()) }
-const idArgument = [{ name: 'id', help: 'the authority, as `vidimus authority show` names it' }]
-const oneRoot = { ...serverSocket, id: positional(z.string()) }
-const rootArgument = [{ name: 'id', help: 'the subject key identifier of the root in hex, as `vidimus authority show` names it' }]
+/** A flag and no argument by position: the name of a key may begin with a hyphen. */
+const oneAuthority = {
+  ...oneKind,
+  id: z.string().min(1).describe('the authority, as `vidimus authority show` names it').meta({ value: 'id' }),
+}
+const oneRoot = {
+  ...serverSocket,
+  id: z
+    .string()
+    .min(1)
+    .describe('the subject key identifier of the root in hex, as `vidimus authority show` names it')
+    .meta({ value: 'hex' }),
+}
 
 export const authorityShow = command({
   name: 'authority show',
@@ -42,7 +51,7 @@ export const authorityPrepare = command({
     const prepared = await server.authorities.prepare(kind, within(stop))
     const { refreshHint = minutes(5) } = await server.bundle.find(within(stop))
     return done('prepared', kind, prepared, [
-      `everybody has heard of it in ${formatDuration(refreshHint)}: then run \`vidimus authority activate --kind ${kind} ${prepared.id}\``,
+      `everybody has heard of it in ${formatDuration(refreshHint)}: then run \`vidimus authority activate --kind ${kind} --id ${prepared.id}\``,
     ])
   },
 })
@@ -51,7 +60,6 @@ export const authorityActivate = command({
   name: 'authority activate',
   summary: 'let the prepared authority sign from now on',
   flags: z.strictObject(oneAuthority),
-  positional: idArgument,
   async run({ serverSocket, kind, id }, { stop }) {
     await using server = connectAdmin(serverSocket)
     const activated = await server.authorities.activate(kind, id, within(stop))
@@ -64,12 +72,11 @@ export const authorityTaint = command({
   name: 'authority taint',
   summary: 'announce that an old authority is trusted no longer soon: what it signed is replaced at once',
   flags: z.strictObject(oneAuthority),
-  positional: idArgument,
   async run({ serverSocket, kind, id }, { stop }) {
     await using server = connectAdmin(serverSocket)
     const tainted = await server.authorities.taint(kind, id, within(stop))
     return done('tainted', kind, tainted, [
-      `agents replace what it signed at their next sync: then run \`vidimus authority revoke --kind ${kind} ${tainted.id}\``,
+      `agents replace what it signed at their next sync: then run \`vidimus authority revoke --kind ${kind} --id ${tainted.id}\``,
     ])
   },
 })
@@ -78,7 +85,6 @@ export const authorityRevoke = command({
   name: 'authority revoke',
   summary: 'end the trust in a tainted authority, and destroy its key',
   flags: z.strictObject(oneAuthority),
-  positional: idArgument,
   async run({ serverSocket, kind, id }, { stop }) {
     await using server = connectAdmin(serverSocket)
     return done('revoked', kind, await server.authorities.revoke(kind, id, within(stop)), [])
@@ -89,11 +95,10 @@ export const upstreamTaint = command({
   name: 'authority upstream taint',
   summary: 'announce that a root above our authorities is trusted no longer soon: what is under it is replaced at once',
   flags: z.strictObject(oneRoot),
-  positional: rootArgument,
   async run({ serverSocket, id }, { stop }) {
     await using server = connectAdmin(serverSocket)
     await server.authorities.taintRoot(id, within(stop))
-    const next = `agents replace what is under it at their next sync: then run \`vidimus authority upstream revoke ${id}\``
+    const next = `agents replace what is under it at their next sync: then run \`vidimus authority upstream revoke --id ${id}\``
     return { value: { root: id, tainted: true }, text: `tainted the root ${id}\n${next}` }
   },
 })
@@ -102,7 +107,6 @@ export const upstreamRevoke = command({
   name: 'authority upstream revoke',
   summary: 'end the trust in a tainted root above our authorities; none under it is accepted again',
   flags: z.strictObject(oneRoot),
-  positional: rootArgument,
   async run({ serverSocket, id }, { stop }) {
     await using server = connectAdmin(serverSocket)
     await server.authorities.revokeRoot(id, within(stop))
@@ -160,8 +164,10 @@ const row = (kind: string, { id, expiresAt, upstreamId }: AuthorityStatus, state
 function nextAfterActivation(kind: AuthorityKind, old: AuthorityStatus | undefined): string[] {
   if (!old) return []
   if (old.upstreamId !== undefined)
-    return [`to leave the root ${old.upstreamId}, run \`vidimus authority upstream taint ${old.upstreamId}\``]
-  return [`the one before it stays trusted until it ends; to end that sooner, run \`vidimus authority taint --kind ${kind} ${old.id}\``]
+    return [`to leave the root ${old.upstreamId}, run \`vidimus authority upstream taint --id ${old.upstreamId}\``]
+  return [
+    `the one before it stays trusted until it ends; to end that sooner, run \`vidimus authority taint --kind ${kind} --id ${old.id}\``,
+  ]
 }
 
 function done(what: string, kind: AuthorityKind, { id, expiresAt, upstreamId }: AuthorityStatus, next: readonly string[]): Shown {
