@@ -247,7 +247,7 @@ test('two operators at once are served one after the other', async () => {
     authorities.prepare('jwt', by, never),
     authorities.prepare('x509', by, never),
   ])
-  expect(authorities.state('jwt').prepared!.id).toBe(made[1]!.id)
+  expect(authorities.state('jwt').prepared!.id).toBe(made[1].id)
   expect(opened.ca.bundle.current.jwtAuthorities).toHaveLength(2)
   await whileFresh(opened.ca, () => pass(opened.world, minutes(1)))
 })

@@ -95,11 +95,7 @@ describe('a ban', () => {
     await using world = await World.open({ syncInterval: seconds(5) })
     const { left, workloads } = await twoWorkloads(world)
     await banNode(world.server, left.id, { kind: 'local', uid: 0, gid: 0, pid: 1 })
-    await world.passUntil(
-      () => left.agent.status().ready === false || workloads[0].context.current === undefined,
-      seconds(10),
-      'the agent stops',
-    )
+    await world.passUntil(() => !left.agent.status().ready || workloads[0].context.current === undefined, seconds(10), 'the agent stops')
     expect(await left.ended).toMatchObject({ reason: 'agent.rejected' })
   })
 })
