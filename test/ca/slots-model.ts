@@ -9,7 +9,7 @@ const longestLeaf = lifetime / 4
 const rules: RotationRules = { prepareAt: 1 / 2, activateAt: 5 / 6, propagation: 300_000, keepExpired: 3_600_000 }
 
 /** A step is cut into what is written at once; a power cut lets only what was written survive. */
-export class World {
+class World {
   now = 0
   /** What the journal holds: all that a restart begins with. */
   written: Slots<string> = noSlots
@@ -166,6 +166,6 @@ export function tryRotations(seeds: number, seed: number): void {
       world.settle()
       if (!world.written.active) throw new Error('no restart brought an authority back')
     }),
-    { numRuns: seeds, seed, verbose: 0 },
+    { numRuns: seeds, seed },
   )
 }
