@@ -222,11 +222,11 @@ function pathMatches({ rule }: PathMatcher, request: ProxyRequest): boolean {
   return path !== undefined && textMatches(rule.value, path)
 }
 
-/** authorization.md 1.5, with the characters of Envoy 1.40, which takes a raw `*` as well. */
+/** The characters of authorization.md 1.5. Envoy 1.40 takes a raw `*` as well; whether a proxy does depends on its age. */
 function templateMatches(typedConfig: Any | undefined, request: ProxyRequest): boolean {
   const config = typedConfig && anyUnpack(typedConfig, UriTemplateMatchConfigSchema)
   if (!config) throw new Error('bug: a template that we do not send')
-  const segment = String.raw`[a-zA-Z0-9\-._~%!$&'()+,;:@=*]`
+  const segment = String.raw`[a-zA-Z0-9\-._~%!$&'()+,;:@=]`
   const expression = config.pathTemplate
     .split('/')
     .map((part) => (part === '*' ? `${segment}+` : part === '**' ? `[/${segment.slice(1)}*` : RE2JS.quote(part)))
