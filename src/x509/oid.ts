@@ -20,6 +20,9 @@ export const oid = {
   subjectAltName: '2.5.29.17',
   basicConstraints: '2.5.29.19',
   nameConstraints: '2.5.29.30',
+  // Of revocation lists (RFC 5280 sections 5.2.3 and 5.3.1)
+  cRLNumber: '2.5.29.20',
+  cRLReason: '2.5.29.21',
   certificatePolicies: '2.5.29.32',
   authorityKeyIdentifier: '2.5.29.35',
   extKeyUsage: '2.5.29.37',
