@@ -54,6 +54,15 @@ export const peers = {
     files: [{ file: 'certtool', folders: ['/usr/bin', '/usr/local/bin'] }],
     elsewhere: 'install GnuTLS (Fedora: dnf install gnutls-utils; macOS: brew install gnutls, and link gnutls-certtool as certtool)',
   }),
+  z3: systemProgram({
+    name: 'z3',
+    purpose: 'a second opinion on what policies change',
+    version: '4.8',
+    probe: ['--version'],
+    packages: ['z3'],
+    files: [{ file: 'z3', folders: ['/usr/bin', '/usr/local/bin', '/opt/homebrew/bin'] }],
+    elsewhere: 'install Z3 (Fedora: dnf install z3; macOS: brew install z3), then run it again',
+  }),
 } as const satisfies Record<string, Peer>
 
 export type PeerName = keyof typeof peers

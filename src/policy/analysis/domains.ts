@@ -33,6 +33,7 @@ const inside: Regular = { kind: 'set', set: [[0x09, 0x09], [0x20, 0x7e], [0x80, 
 export const headerValues: Domain = { must: [optional(sequence(visible, optional(sequence(star(inside), visible))))], mustNot: [] }
 
 export const anyTexts: Domain = { must: [anyText], mustNot: [] }
+export const someTexts: Domain = { must: [regular('.+')], mustNot: [] }
 
 /** What may follow a path in the pseudo header `:path`. */
 export const query: Regular = regular('(?:\\?[!-~]*)?')

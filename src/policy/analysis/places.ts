@@ -444,14 +444,18 @@ function* tokenPlaces(words: Vocabulary, firstLevel: number, budget: Budget): It
     put: (draft, value) => void (draft.hasToken = value === true),
     classesIn: ({ token }) => [token ? 1 : 0],
   }
-  for (const key of [...words.keys].filter((one) => one.startsWith('claim ')).sort()) {
+  const issuerKey = claimKey(['iss'])
+  for (const key of [...new Set([...words.keys, issuerKey])].filter((one) => one.startsWith('claim ')).sort()) {
     const path = JSON.parse(key.slice('claim '.length)) as readonly string[]
     const atoms = words.texts.get(key) ?? new Atoms<Regular>()
-    const classes = partitionTexts(domains.anyTexts, atoms.compared, budget)
-    const matched = matchedBy(domains.anyTexts, atoms.compared)
+    // A token is read by its issuer: without one there is none.
+    const isIssuer = key === issuerKey
+    const domain = isIssuer ? domains.someTexts : domains.anyTexts
+    const classes = partitionTexts(domain, atoms.compared, budget)
+    const matched = matchedBy(domain, atoms.compared)
     const title = `claim \`${path.join('.')}\``
     const isSingle = path.length === 1 && (path[0] === 'iss' || path[0] === 'sub')
-    const single = isSingle ? new Scalar(title, level, atoms.texts, classes, true) : undefined
+    const single = isSingle ? new Scalar(title, level, atoms.texts, classes, !isIssuer) : undefined
     const list = new List(title, level, atoms.texts, classes)
     yield {
       key,
@@ -469,7 +473,10 @@ function* tokenPlaces(words: Vocabulary, firstLevel: number, budget: Budget): It
             typeof at === 'object' && at !== null && Object.hasOwn(at, name) ? (at as Record<string, unknown>)[name] : undefined,
           token?.claims,
         )
-        if (single) return value === undefined ? [0] : typeof value === 'string' ? scalarClass(single, value, matched) : undefined
+        if (single) {
+          if (!token) return [0]
+          return value === undefined || typeof value === 'string' ? scalarClass(single, value, matched) : undefined
+        }
         const values: readonly unknown[] =
           value === undefined
             ? []

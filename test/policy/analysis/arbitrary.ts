@@ -185,7 +185,7 @@ export const requestsIn = (mode: PolicyMode) =>
             scope: fc.constantFrom<string | string[]>('read write', 'read', ['write']),
             a: fc.constantFrom({ b: '1' }, { b: ['1', '2'] }, {}),
           },
-          { requiredKeys: [] },
+          { requiredKeys: ['iss'] },
         ),
         { nil: undefined },
       ),
