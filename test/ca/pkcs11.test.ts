@@ -116,6 +116,12 @@ describeWithPeer('softhsm', 'C-24 keys on a PKCS #11 token', ({ path: program })
     await expect(keys.find('open', never)).rejects.toMatchObject({ reason: 'keys.exportable' })
   })
 
+  test('thousands of signatures, and the module is still there', async () => {
+    await using keys = await open()
+    const key = await keys.create('many', 'ec-p256', never)
+    for (let round = 0; round < 60; round++) await Promise.all(Array.from({ length: 50 }, () => key.sign(utf8('x'))))
+  }, 30_000)
+
   test('the event loop runs on while the device makes an RSA key', async () => {
     await using keys = await open()
     let turns = 0

@@ -105,7 +105,9 @@ function functionsOf(path: string): Functions {
 /** The table of functions that the module hands out; a module need not export more than the way to it. */
 function loadList(path: string): readonly unknown[] {
   try {
-    const getList = koffi.load(path).func('ulong C_GetFunctionList(_Out_ void **list)')
+    const library = koffi.load(path)
+    libraries.add(library)
+    const getList = library.func('ulong C_GetFunctionList(_Out_ void **list)')
     const at: unknown[] = [null]
     demandOk('C_GetFunctionList', Number(getList(at)))
     return (koffi.decode(at[0], functionList) as { readonly functions: readonly unknown[] }).functions
@@ -194,6 +196,8 @@ const losses: ReadonlySet<number> = new Set([0x3, 0x30, 0x32, 0x60, 0x82, 0xb0, 
 /** Sensitive, or of a type that the object does not have. */
 const absent: ReadonlySet<number> = new Set([0x11, 0x12])
 
+/** Held for ever: a library that is collected is unloaded, and its functions with it. */
+const libraries = new Set<unknown>()
 /** Native types have names of their own. */
 let modules = 0
 const maxSlots = 64
