@@ -32,6 +32,13 @@ const wordRules = [
     reason: 'A Signer of the CA signs certificates, tokens, revocation lists and our own requests, each in one file.',
   },
   {
+    name: 'tokens are made by their authorities',
+    word: /\bmake(?:Jwt|Wit)Svid\(/,
+    within: /^src\/(?!spiffe\/)/,
+    allowed: /^src\/ca\/(?:jwt|wit)-authority\.ts$/,
+    reason: 'A token is signed by a recorded signer, which writes its intent before the key is used.',
+  },
+  {
     name: 'the process is touched in main/process.ts',
     word: /\bprocess\.(?:exit|on|once|kill|exitCode)\b/,
     within: /^src\//,

@@ -57,7 +57,8 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
   const directory = join(config.dataDirectory, 'intents')
   const intents = owned.use(await openIntents({ ...world, directory, records: store.issuances }))
   const workbench = overThreads(await workbenches)
-  const profile = issuanceProfile({ ca: config.ca, svid: config.svid })
+  const { ca: caSettings, svid } = config
+  const profile = issuanceProfile({ ca: caSettings, svid, backdate: svid.backdate, oneKeyOneIdentity: svid.oneKeyOneIdentity })
   const authority = {
     ...world,
     trustDomain,

@@ -40,6 +40,8 @@ export const serverConfigSchema = z.strictObject({
       jwt: durationBetween(seconds(5), days(1)).prefault('5m'),
       jwtLongest: durationBetween(seconds(5), days(1)).prefault('1h'),
       agent: durationBetween(seconds(5), days(30)).prefault('1h'),
+      backdate: durationBetween(0, minutes(5)).prefault('30s'),
+      oneKeyOneIdentity: z.boolean().default(false),
     })
     .prefault({}),
   refreshHint: durationBetween(seconds(1), days(1)).prefault('5m'),
