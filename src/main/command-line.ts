@@ -20,7 +20,7 @@ import { entryCreate, entryDelete, entryShow } from '../cli/commands/entry.ts'
 import { explainWorkload } from '../cli/commands/explain.ts'
 import { fetchBundles, fetchJwt, fetchWit, fetchX509, validateJwt } from '../cli/commands/fetch.ts'
 import { health } from '../cli/commands/health.ts'
-import { policyCheck, policyTest } from '../cli/commands/policy.ts'
+import { policyCheck } from '../cli/commands/policy.ts'
 import { policyDiff, policyEquivalent, policyExplain, policyLint, policyReach, policyWhoCan } from '../cli/commands/policy-analysis.ts'
 import { policyCompile, policyEval, policyNormalize } from '../cli/commands/policy-pipeline.ts'
 import { inspect } from '../cli/commands/inspect.ts'
@@ -34,6 +34,7 @@ import {
   policyShadowStop,
   policySign,
 } from '../cli/commands/policy-release.ts'
+import { policyTest } from '../cli/commands/policy-test.ts'
 import { serverRun } from '../cli/commands/server.ts'
 import { tokenGenerate } from '../cli/commands/token.ts'
 import { vaultCheck, vaultPolicy } from '../cli/commands/vault.ts'

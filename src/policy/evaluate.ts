@@ -144,7 +144,7 @@ const nobody: readonly string[] = []
 const addressOf = (text: string | undefined): readonly number[] | undefined => (text === undefined ? undefined : parseAddress(text))
 
 /** True if a rule matches. */
-function ruleMatches(rule: CompiledRule, seen: SeenRequest): boolean {
+export function ruleMatches(rule: CompiledRule, seen: SeenRequest): boolean {
   if (rule.requirePeer && seen.peers.length === 0) return false
   if (rule.needsHttp && seen.mode === 'istio' && rule.action === 'ALLOW' && !seen.request.http) return false
   return (
@@ -156,7 +156,7 @@ function ruleMatches(rule: CompiledRule, seen: SeenRequest): boolean {
 }
 
 /** What a condition in CEL can ask about. */
-function celFactsOf({ request, peers, path }: SeenRequest): CelFacts {
+export function celFactsOf({ request, peers, path }: SeenRequest): CelFacts {
   const { http } = request
   const texts = {
     'request.method': http?.method,

@@ -1,17 +1,17 @@
-/** Tests of policies, written beside them: documents of kind `PolicyTest`. Each case is a request and the verdict its author expects. */
+/**
+ * Tests of policies, written beside them: documents of kind `PolicyTest`. A case is a request and the verdict its author expects;
+ * a matrix is many of them, a row for each peer. What is asked again and again has a name under `fixtures`.
+ */
 import type { Instant } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
-import { parseSpiffeId } from '../spiffe/id.ts'
+import { parseSpiffeId, type SpiffeId } from '../spiffe/id.ts'
 import { parseSelector } from '../spiffe/selector.ts'
-import { compileFor, type CompiledPolicies, type WorkloadFacts } from './compile.ts'
-import type { Decision } from './decision.ts'
-import { decide } from './evaluate.ts'
-import { explain } from './explain.ts'
+import type { WorkloadFacts } from './compile.ts'
 import { isPolicyTest, tellProblem } from './language.ts'
-import { readMoment } from './reading.ts'
 import { parseAddress } from './matching.ts'
-import type { Place, PolicyDocument, PolicySet } from './policy-set.ts'
-import { headerValues, type PolicyRequest } from './request.ts'
+import type { Place, PolicyDocument } from './policy-set.ts'
+import { readMoment } from './reading.ts'
+import { type Claims, headerValues, type PolicyRequest } from './request.ts'
 import { Problems, readYaml, refuseUnknownKeys, shorten, suggestion, tell, type MapTree, type Tree } from './yaml-tree.ts'
 
 export interface PolicyTestCase {
@@ -26,14 +26,6 @@ export interface PolicyTestCase {
   readonly place: Place
 }
 
-export interface PolicyTestResult {
-  readonly test: PolicyTestCase
-  readonly passed: boolean
-  readonly decision: Decision
-  /** What was expected and found, and why it was decided so. Empty where the test passed. */
-  readonly told: readonly string[]
-}
-
 /** True if a document holds tests and nothing else. */
 export function isPolicyTestFile(document: PolicyDocument): boolean {
   const trees = readYaml(document, new Problems())
@@ -41,7 +33,7 @@ export function isPolicyTestFile(document: PolicyDocument): boolean {
 }
 
 /**
- * Reads test documents; documents of other kinds among them are passed over.
+ * Reads test documents, the cells of a matrix as cases of their own; documents of other kinds among them are passed over.
  * @throws Failure `policy-test.invalid`; `internal.problems` as with policies
  */
 export function parsePolicyTests(documents: readonly PolicyDocument[]): PolicyTestCase[] {
@@ -58,121 +50,286 @@ export function parsePolicyTests(documents: readonly PolicyDocument[]): PolicyTe
   })
 }
 
-/** Runs tests against a set. `at` is the moment for cases that name none. */
-export function runPolicyTests(set: PolicySet, cases: readonly PolicyTestCase[], { at }: { readonly at: Instant }): PolicyTestResult[] {
-  const compiled = new Map<string, CompiledPolicies>()
-  return cases.map((test) => {
-    const key = JSON.stringify([test.workload, test.at ?? at])
-    const policies = compiled.get(key) ?? compileFor(set, test.workload, { at: test.at ?? at })
-    compiled.set(key, policies)
-    return judge(test, policies)
-  })
+/** What requests are made of. Names of `fixtures`. */
+interface Named {
+  readonly workloads: ReadonlyMap<string, WorkloadFacts>
+  readonly peers: ReadonlyMap<string, Asked>
+  readonly requests: ReadonlyMap<string, Asked>
 }
 
-function judge(test: PolicyTestCase, policies: CompiledPolicies): PolicyTestResult {
-  const decision = decide(policies, test.request)
-  const verdict = decision.allowed ? 'allowed' : 'denied'
-  const { by } = test
-  const byAsExpected =
-    !by || decision.decidedBy.some(({ policy, rule }) => policyNamed(policy, by.policy) && (by.rule === undefined || by.rule === rule))
-  const passed = verdict === test.expect && byAsExpected
-  if (passed) return { test, passed, decision, told: [] }
-  const expected = `expected ${test.expect}${by ? ` by \`${by.policy}\`${by.rule === undefined ? '' : ` rule ${by.rule}`}` : ''}, found ${verdict}`
-  return { test, passed, decision, told: [expected, ...explain(policies, test.request, decision)] }
+/** What a case says about its request, so far. A later one says it anew. */
+interface Asked {
+  readonly peer?: SpiffeId | 'nobody'
+  readonly names?: readonly string[]
+  readonly method?: string
+  readonly path?: string
+  readonly host?: string
+  readonly headers?: readonly (readonly [string, string])[]
+  readonly claims?: Claims
+  readonly port?: number
+  readonly sourceIp?: string
+  readonly remoteIp?: string
+  readonly destinationIp?: string
+  readonly sni?: string
+  readonly providers?: Readonly<Record<string, 'allowed' | 'denied'>>
+  readonly metadata?: Readonly<Record<string, Claims>>
 }
-
-/** `orders` names `shop/orders` as well. */
-const policyNamed = (policy: string, wanted: string): boolean => policy === wanted || policy.endsWith(`/${wanted}`)
 
 function readFile(tree: MapTree, problems: Problems): PolicyTestCase[] {
-  refuseUnknownKeys(tree, ['apiVersion', 'kind', 'metadata', 'workloads', 'cases'], problems)
-  const workloads = readWorkloads(tree.entries.get('workloads') ?? tree, problems)
-  const cases = tree.entries.get('cases')
-  if (cases?.kind !== 'list' || cases.items.length === 0)
-    return problems.add(cases ?? tree, 'expected `cases` with at least one case') ?? []
-  if (cases.items.length > maxCases) return problems.add(cases, `at most ${maxCases} cases, found ${cases.items.length}`) ?? []
-  return cases.items.flatMap((item) => readCase(item, workloads, problems) ?? [])
+  refuseUnknownKeys(tree, ['apiVersion', 'kind', 'metadata', 'workloads', 'fixtures', 'cases', 'matrix'], problems)
+  const named = { workloads: readWorkloads(tree.entries.get('workloads') ?? tree, problems), ...readFixtures(tree, problems) }
+  const [cases, matrices] = [readItems(tree, 'cases', maxCases, problems), readItems(tree, 'matrix', maxMatrices, problems)]
+  if (cases.length + matrices.length === 0 && !tree.entries.has('cases') && !tree.entries.has('matrix'))
+    problems.add(tree, 'expected `cases` or `matrix`, with at least one case')
+  const read = [
+    ...cases.flatMap((item) => readCase(item, named, problems) ?? []),
+    ...matrices.flatMap((item) => readMatrix(item, named, problems)),
+  ]
+  if (read.length > maxCases) return problems.add(tree, `at most ${maxCases} cases, found ${read.length}`) ?? []
+  return read
+}
+
+function readItems(tree: MapTree, key: string, most: number, problems: Problems): readonly Tree[] {
+  const list = tree.entries.get(key)
+  if (!list) return []
+  if (list.kind !== 'list' || list.items.length === 0)
+    return problems.add(list, `expected \`${key}\` with at least one case, found ${tell(list)}`) ?? []
+  if (list.items.length > most) return problems.add(list, `at most ${most} items, found ${list.items.length}`) ?? []
+  return list.items
+}
+
+function readFixtures(tree: MapTree, problems: Problems): Pick<Named, 'peers' | 'requests'> {
+  const fixtures = tree.entries.get('fixtures')
+  if (!fixtures) return { peers: new Map(), requests: new Map() }
+  if (fixtures.kind !== 'map') {
+    problems.add(fixtures, `expected a map with \`peers\` and \`requests\`, found ${tell(fixtures)}`)
+    return { peers: new Map(), requests: new Map() }
+  }
+  refuseUnknownKeys(fixtures, ['peers', 'requests'], problems)
+  return {
+    peers: readNamed(fixtures, 'peers', (one) => readPeer(one, problems), problems),
+    requests: readNamed(
+      fixtures,
+      'requests',
+      (one) => {
+        if (one.kind !== 'map') return problems.add(one, `expected a request, found ${tell(one)}`)
+        refuseUnknownKeys(one, requestKeys, problems)
+        return readAsked(one, problems)
+      },
+      problems,
+    ),
+  }
+}
+
+function readNamed<T>(tree: MapTree, key: string, read: (one: Tree) => T | undefined, problems: Problems): Map<string, T> {
+  const named = tree.entries.get(key)
+  if (!named) return new Map()
+  if (named.kind !== 'map') {
+    problems.add(named, `expected a map from names, found ${tell(named)}`)
+    return new Map()
+  }
+  if (named.entries.size > maxNamed) problems.add(named, `at most ${maxNamed} names, found ${named.entries.size}`)
+  const found = [...named.entries].slice(0, maxNamed).flatMap(([name, one]): [string, T][] => {
+    const value = read(one)
+    return value === undefined ? [] : [[name, value]]
+  })
+  return new Map(found)
+}
+
+/** A SPIFFE ID, or a caller with more to show: an end user's token, an address. */
+function readPeer(tree: Tree, problems: Problems): Asked | undefined {
+  if (tree.kind !== 'map') {
+    const peer = parsed(tree, parseSpiffeId, problems)
+    return peer === undefined ? undefined : { peer }
+  }
+  refuseUnknownKeys(tree, ['spiffeId', ...peerKeys], problems)
+  const peer = readOptional(tree, 'spiffeId', parseSpiffeId, problems)
+  return { peer: peer ?? 'nobody', ...readAsked(tree, problems) }
 }
 
 function readWorkloads(tree: Tree, problems: Problems): Map<string, WorkloadFacts> {
-  const workloads = new Map<string, WorkloadFacts>()
-  if (tree.kind !== 'map' || tree.path !== 'workloads')
+  if (tree.kind !== 'map' || tree.path !== 'workloads') {
     problems.add(tree, 'expected `workloads`: a map from a name to `spiffeIds` and `selectors`')
-  else {
-    for (const [name, facts] of tree.entries) {
-      if (facts.kind !== 'map') {
-        problems.add(facts, `expected a map, found ${tell(facts)}`)
-        continue
-      }
-      refuseUnknownKeys(facts, ['spiffeIds', 'selectors'], problems)
-      workloads.set(name, {
-        spiffeIds: readList(facts, 'spiffeIds', parseSpiffeId, problems),
-        selectors: readList(facts, 'selectors', parseSelector, problems),
-      })
+    return new Map()
+  }
+  if (tree.entries.size > maxNamed) problems.add(tree, `at most ${maxNamed} names, found ${tree.entries.size}`)
+  const workloads = new Map<string, WorkloadFacts>()
+  for (const [name, facts] of [...tree.entries].slice(0, maxNamed)) {
+    if (facts.kind !== 'map') {
+      problems.add(facts, `expected a map, found ${tell(facts)}`)
+      continue
     }
+    refuseUnknownKeys(facts, ['spiffeIds', 'selectors'], problems)
+    workloads.set(name, {
+      spiffeIds: readList(facts, 'spiffeIds', parseSpiffeId, problems),
+      selectors: readList(facts, 'selectors', parseSelector, problems),
+    })
   }
   return workloads
 }
 
-function readCase(tree: Tree, workloads: ReadonlyMap<string, WorkloadFacts>, problems: Problems): PolicyTestCase | undefined {
+function readCase(tree: Tree, named: Named, problems: Problems): PolicyTestCase | undefined {
   if (tree.kind !== 'map') return problems.add(tree, `expected a case, found ${tell(tree)}`)
   refuseUnknownKeys(tree, caseKeys, problems)
   const name = readText(tree, 'name', problems)
-  const workloadName = readText(tree, 'workload', problems)
-  const workload = workloadName === undefined ? undefined : workloads.get(workloadName)
-  if (workloadName !== undefined && !workload)
-    problems.add(
-      tree.entries.get('workload')!,
-      `unknown workload \`${shorten(workloadName)}\`${suggestion(workloadName, [...workloads.keys()])}`,
-    )
-  const expect = readText(tree, 'expect', problems)
-  if (expect !== undefined && expect !== 'allowed' && expect !== 'denied')
-    problems.add(tree.entries.get('expect')!, `expected \`allowed\` or \`denied\`, found \`${shorten(expect)}\``)
+  const workload = readWorkload(tree, named, problems)
+  const given = tree.entries.get('expect')
+  const expect = given ? readVerdict(given, problems) : problems.add(tree, 'expected the key `expect`')
   const by = readOptional(tree, 'by', readBy, problems)
-  const at = readOptional(tree, 'at', (text) => readMoment(text) ?? wrong('a date or a moment'), problems)
-  const request = readRequest(tree, problems)
-  if (name === undefined || !workload || (expect !== 'allowed' && expect !== 'denied')) return undefined
+  const at = readOptional(tree, 'at', momentOf, problems)
+  const peer = tree.entries.has('peer') ? namedPeer(tree.entries.get('peer')!, named, problems) : undefined
+  const fixture = tree.entries.has('request') ? namedRequest(tree.entries.get('request')!, named, problems) : undefined
+  const request = toRequest({ ...fixture, ...peer, ...readAsked(tree, problems) }, tree, problems)
+  if (name === undefined || !workload || !expect) return undefined
   return { name, workload, request, expect, ...(by ? { by } : {}), ...(at === undefined ? {} : { at }), place: tree.place }
 }
 
-function readRequest(tree: MapTree, problems: Problems): PolicyRequest {
-  const peer = readOptional(tree, 'peer', parseSpiffeId, problems)
-  const sourceIp = readOptional(tree, 'sourceIp', readAddress, problems)
-  const remoteIp = readOptional(tree, 'remoteIp', readAddress, problems)
-  const destinationIp = readOptional(tree, 'destinationIp', readAddress, problems)
-  const destinationPort = readOptional(
-    tree,
-    'port',
-    (text) => (/^\d{1,5}$/.test(text) && Number(text) <= 65_535 ? Number(text) : wrong('a port')),
-    problems,
-  )
-  const sni = readOptional(tree, 'sni', (text) => text, problems)
-  const http = tree.entries.has('method') || tree.entries.has('path')
-  const httpKey = [...tree.keys.keys()].find((key) => key === 'host' || key === 'headers')
-  if (!http && httpKey) problems.add(tree.entries.get(httpKey) ?? tree, `\`${httpKey}\` needs \`method\` and \`path\``)
+/** Rows of verdicts, one for each peer; a column for each request. */
+function readMatrix(tree: Tree, named: Named, problems: Problems): PolicyTestCase[] {
+  if (tree.kind !== 'map') return problems.add(tree, `expected a matrix, found ${tell(tree)}`) ?? []
+  refuseUnknownKeys(tree, ['name', 'workload', 'at', 'requests', 'verdicts'], problems)
+  const workload = readWorkload(tree, named, problems)
+  const title = readOptional(tree, 'name', (text) => text, problems) ?? readOptional(tree, 'workload', (text) => text, problems)
+  const at = readOptional(tree, 'at', momentOf, problems)
+  const columns = readItems(tree, 'requests', maxNamed, problems).map((item) => ({
+    name: item.kind === 'text' ? item.text : '',
+    asked: namedRequest(item, named, problems),
+  }))
+  const rows = tree.entries.get('verdicts')
+  if (!tree.entries.has('requests')) problems.add(tree, 'expected the key `requests`')
+  if (rows?.kind !== 'map' || rows.entries.size === 0)
+    return problems.add(rows ?? tree, 'expected `verdicts`: a row of `allowed` and `denied` for each peer') ?? []
+  if (columns.length * rows.entries.size > maxCases)
+    return problems.add(rows, `at most ${maxCases} cases, found ${columns.length * rows.entries.size}`) ?? []
+  return [...rows.entries].flatMap(([name, row]) => {
+    const peer = peerNamed(name, row, named, problems)
+    if (row.kind !== 'list' || row.items.length !== columns.length)
+      return problems.add(row, `expected ${columns.length} verdicts, one for each request, found ${told(row)}`) ?? []
+    return row.items.flatMap((cell, index) => {
+      const expect = readVerdict(cell, problems)
+      const { name: asks, asked } = columns[index]!
+      if (!expect || !workload || !peer || !asked) return []
+      const request = toRequest({ ...asked, ...peer }, cell, problems)
+      return [{ name: `${title}: ${name}, ${asks}`, workload, request, expect, ...(at === undefined ? {} : { at }), place: cell.place }]
+    })
+  })
+}
+
+const told = (row: Tree): string => (row.kind === 'list' ? String(row.items.length) : tell(row))
+
+function readVerdict(tree: Tree, problems: Problems): PolicyTestCase['expect'] | undefined {
+  if (tree.kind === 'text' && (tree.text === 'allowed' || tree.text === 'denied')) return tree.text
+  return problems.add(tree, `expected \`allowed\` or \`denied\`, found ${tell(tree)}`)
+}
+
+function readWorkload(tree: MapTree, { workloads }: Named, problems: Problems): WorkloadFacts | undefined {
+  const name = readText(tree, 'workload', problems)
+  if (name === undefined) return undefined
+  return workloads.get(name) ?? unknownName(tree.entries.get('workload')!, 'workload', name, workloads, problems)
+}
+
+function namedRequest(tree: Tree, { requests }: Named, problems: Problems): Asked | undefined {
+  const name = parsed(tree, (text) => text, problems)
+  return name === undefined ? undefined : (requests.get(name) ?? unknownName(tree, 'request', name, requests, problems))
+}
+
+const namedPeer = (tree: Tree, named: Named, problems: Problems): Asked | undefined =>
+  tree.kind === 'text' ? peerNamed(tree.text, tree, named, problems) : problems.add(tree, `expected a text, found ${tell(tree)}`)
+
+/** `nobody` has shown no certificate. */
+function peerNamed(name: string, at: Tree, { peers }: Named, problems: Problems): Asked | undefined {
+  const found = peers.get(name)
+  if (found) return found
+  if (name === 'nobody') return { peer: 'nobody' }
+  if (peers.size > 0 && !name.includes('://')) return unknownName(at, 'peer', name, peers, problems)
+  try {
+    return { peer: parseSpiffeId(name) }
+  } catch (cause) {
+    return problems.add(at, Failure.from(cause).message)
+  }
+}
+
+function unknownName(at: Tree, what: string, name: string, known: ReadonlyMap<string, unknown>, problems: Problems): undefined {
+  return problems.add(at, `unknown ${what} \`${shorten(name)}\`${suggestion(name, [...known.keys()])}`)
+}
+
+function readAsked(tree: MapTree, problems: Problems): Asked {
+  const text = (key: string) => readOptional(tree, key, (one) => one, problems)
+  const address = (key: string) => readOptional(tree, key, readAddress, problems)
+  const names = tree.entries.has('names') ? readList(tree, 'names', (one) => one, problems) : undefined
+  const headers = tree.entries.get('headers')
+  const claims = readJsonMap(tree.entries.get('claims'), problems)
+  const metadata = tree.entries.get('metadata')
+  const providers = tree.entries.get('providers')
+  const all: { readonly [Key in keyof Asked]: Asked[Key] | undefined } = {
+    names,
+    method: text('method'),
+    path: text('path'),
+    host: text('host'),
+    headers: headers && readHeaders(headers, problems),
+    claims,
+    port: readOptional(tree, 'port', portOf, problems),
+    sourceIp: address('sourceIp'),
+    remoteIp: address('remoteIp'),
+    destinationIp: address('destinationIp'),
+    sni: text('sni'),
+    providers: providers && Object.fromEntries(readNamed(tree, 'providers', (one) => readVerdict(one, problems), problems)),
+    metadata: metadata && Object.fromEntries(readNamed(tree, 'metadata', (one) => readJsonMap(one, problems), problems)),
+  }
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
+}
+
+function toRequest(asked: Asked, tree: Tree, problems: Problems): PolicyRequest {
+  const { peer, names, method, path, host, headers, claims, port, sourceIp, remoteIp, destinationIp, sni, providers, metadata } = asked
+  const isHttp = method !== undefined || path !== undefined
+  const httpOnly = Object.entries({ host, headers, claims }).find(([, value]) => value !== undefined)
+  const missing = method === undefined ? 'method' : path === undefined ? 'path' : undefined
+  if (isHttp && missing) problems.add(tree, `expected the key \`${missing}\``)
+  if (!isHttp && httpOnly) problems.add(tree, `\`${httpOnly[0]}\` needs \`method\` and \`path\``)
   return {
-    ...(peer === undefined ? {} : { peer: { spiffeId: peer } }),
+    ...(peer === undefined || peer === 'nobody' ? {} : { peer: { spiffeId: peer, ...(names && { names }) } }),
     ...(sourceIp === undefined ? {} : { sourceIp }),
     ...(remoteIp === undefined ? {} : { remoteIp }),
     ...(destinationIp === undefined ? {} : { destinationIp }),
-    ...(destinationPort === undefined ? {} : { destinationPort }),
+    ...(port === undefined ? {} : { destinationPort: port }),
     ...(sni === undefined ? {} : { sni }),
-    ...(http
-      ? {
-          http: {
-            method: readText(tree, 'method', problems) ?? '',
-            path: readText(tree, 'path', problems) ?? '',
-            host: readOptional(tree, 'host', (text) => text, problems) ?? 'localhost',
-            headers: headerValues(readHeaders(tree.entries.get('headers'), problems)),
-          },
-        }
-      : {}),
+    ...(claims && { token: { claims } }),
+    ...(metadata && { filterMetadata: metadata }),
+    ...(providers && { providers }),
+    ...(isHttp && {
+      http: { method: method ?? '', path: path ?? '', host: host ?? 'localhost', headers: headerValues(headers ?? []) },
+    }),
+  }
+}
+
+/** A map as JSON has it: the claims of a token. */
+function readJsonMap(tree: Tree | undefined, problems: Problems): Claims | undefined {
+  if (!tree) return undefined
+  if (tree.kind !== 'map') return problems.add(tree, `expected a map, found ${tell(tree)}`)
+  return Object.fromEntries([...tree.entries].map(([key, value]) => [key, toJson(value)]))
+}
+
+function toJson(tree: Tree): unknown {
+  switch (tree.kind) {
+    case 'map':
+      return Object.fromEntries([...tree.entries].map(([key, value]) => [key, toJson(value)]))
+    case 'list':
+      return tree.items.map(toJson)
+    case 'text':
+      return tree.text
+    case 'number':
+      return Number(tree.text)
+    case 'boolean':
+      return tree.text === 'true'
+    case 'null':
+      return null
+    default:
+      throw new Error(`bug: tree ${JSON.stringify(tree satisfies never)}`)
   }
 }
 
 /** `name: value`, or `name: [value, value]` for a header that is sent several times. */
-function readHeaders(tree: Tree | undefined, problems: Problems): [string, string][] {
-  if (!tree) return []
+function readHeaders(tree: Tree, problems: Problems): [string, string][] {
   if (tree.kind !== 'map') return problems.add(tree, `expected a map, found ${tell(tree)}`) ?? []
   return [...tree.entries].flatMap(([name, value]) =>
     (value.kind === 'list' ? value.items : [value]).flatMap((one): [string, string][] =>
@@ -187,6 +344,8 @@ function readBy(text: string): { policy: string; rule?: number } {
   return { policy: parts[1]!, ...(parts[2] === undefined ? {} : { rule: Number(parts[2]) }) }
 }
 
+const momentOf = (text: string): Instant => readMoment(text) ?? wrong('a date or a moment')
+const portOf = (text: string): number => (/^\d{1,5}$/.test(text) && Number(text) <= 65_535 ? Number(text) : wrong('a port'))
 const readAddress = (text: string): string => (parseAddress(text) ? text : wrong('an IP address'))
 
 function readList<T>(tree: MapTree, key: string, parse: (text: string) => T, problems: Problems): T[] {
@@ -219,7 +378,12 @@ function wrong(expected: string): never {
   throw new Failure('invalid_argument', 'policy-test.value', { public: `expected ${expected}` })
 }
 
-const caseKeys = [
-  'name', 'workload', 'peer', 'method', 'path', 'host', 'headers', 'port', 'sourceIp', 'remoteIp', 'destinationIp', 'sni', 'at', 'expect', 'by',
+/** What can be said of a peer beside its SPIFFE ID. */
+const peerKeys = ['names', 'claims', 'sourceIp', 'remoteIp', 'sni'] as const
+const requestKeys: readonly string[] = [
+  'method', 'path', 'host', 'headers', 'claims', 'port', 'sourceIp', 'remoteIp', 'destinationIp', 'sni', 'providers', 'metadata',
 ] // prettier-ignore
+const caseKeys: readonly string[] = ['name', 'workload', 'peer', 'names', 'request', ...requestKeys, 'at', 'expect', 'by']
 const maxCases = 10_000
+const maxMatrices = 1000
+const maxNamed = 1000

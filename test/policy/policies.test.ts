@@ -2,7 +2,8 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { checkPolicies, parsePolicySet } from '../../src/policy/language.ts'
-import { isPolicyTestFile, parsePolicyTests, runPolicyTests } from '../../src/policy/test-file.ts'
+import { isPolicyTestFile, parsePolicyTests } from '../../src/policy/test-file.ts'
+import { runPolicyTests } from '../../src/policy/test-run.ts'
 import { noon } from './make.ts'
 
 const folder = (name: string) => new URL(`../../policies/${name}/`, import.meta.url)

@@ -1,7 +1,8 @@
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { Failure } from '../../src/kernel/failure.ts'
 import { parsePolicySet } from '../../src/policy/language.ts'
-import { isPolicyTestFile, parsePolicyTests, runPolicyTests } from '../../src/policy/test-file.ts'
+import { isPolicyTestFile, parsePolicyTests } from '../../src/policy/test-file.ts'
+import { runPolicyTests } from '../../src/policy/test-run.ts'
 import { documents, istios, noon, ours, web } from './make.ts'
 
 const file = (cases: unknown, more: object = {}) =>
@@ -13,6 +14,16 @@ const file = (cases: unknown, more: object = {}) =>
     ...more,
   })
 const one = { name: 'a', workload: 'orders', method: 'GET', path: '/', expect: 'denied' }
+
+const fixtures = {
+  peers: { web, alice: { spiffeId: web, claims: { iss: 'https://id.example.org', sub: 'alice', groups: ['admins'], level: 3 } } },
+  requests: { list: { method: 'GET', path: '/orders' }, place: { method: 'POST', path: '/orders' } },
+}
+const grid = (more: object = {}) =>
+  file(undefined, {
+    fixtures,
+    matrix: [{ workload: 'orders', requests: ['list', 'place'], verdicts: { web: ['allowed', 'denied'] }, ...more }],
+  })
 
 test.each<[string, string, string]>([
   ['no cases', file([]), 'expected `cases`'],
@@ -34,6 +45,33 @@ test.each<[string, string, string]>([
     '`headers` needs `method` and `path`',
   ],
   ['a selector that is none', file([one], { workloads: { orders: { selectors: ['x'] } } }), 'is not a selector'],
+  ['claims without a request', file([{ ...one, method: undefined, path: undefined, claims: { sub: 'a' } }]), '`claims` needs `method`'],
+  ['claims that are no map', file([{ ...one, claims: ['a'] }]), 'expected a map, found a list'],
+  ['the answer of a provider that is none', file([{ ...one, providers: { opa: 'yes' } }]), 'expected `allowed` or `denied`, found `yes`'],
+  ['a fixture of an unknown kind', file([one], { fixtures: { peer: {} } }), 'did you mean `peers`?'],
+  ['an unknown key in a fixture', file([one], { fixtures: { requests: { list: { pat: '/' } } } }), 'did you mean `path`?'],
+  ['a fixture that says who calls', file([one], { fixtures: { requests: { list: { peer: web } } } }), 'unknown key `peer`'],
+  [
+    'a peer that is neither a SPIFFE ID nor named',
+    file([{ ...one, peer: 'wb' }], { fixtures: { peers: { web } } }),
+    'unknown peer `wb`: did you mean `web`?',
+  ],
+  [
+    'a request that has no name',
+    file([{ ...one, request: 'lst' }], { fixtures: { requests: { list: {} } } }),
+    'unknown request `lst`: did you mean `list`?',
+  ],
+  ['a matrix without requests', grid({ requests: undefined }), 'expected the key `requests`'],
+  ['a matrix without verdicts', grid({ verdicts: {} }), 'expected `verdicts`'],
+  ['a row that is too short', grid({ verdicts: { web: ['allowed'] } }), 'expected 2 verdicts, one for each request, found 1'],
+  ['a row that is no list', grid({ verdicts: { web: 'allowed' } }), 'expected 2 verdicts, one for each request, found `allowed`'],
+  ['a cell that is no verdict', grid({ verdicts: { web: ['allowed', 'maybe'] } }), 'found `maybe`'],
+  ['a row for a peer without a name', grid({ verdicts: { webb: ['allowed', 'denied'] } }), 'unknown peer `webb`: did you mean `web`?'],
+  [
+    'more cells than anybody reads',
+    grid({ verdicts: Object.fromEntries(Array.from({ length: 5001 }, (_, n) => [`spiffe://example.org/${n}`, ['denied', 'denied']])) }),
+    'at most 10000 cases, found 10002',
+  ],
 ])('refuses %s', (_, text, expected) => {
   try {
     parsePolicyTests(documents([text]))
@@ -106,4 +144,86 @@ test('only a document of tests is a test file', () => {
   expect(isPolicyTestFile({ name: 'a', text: `${file([one])}\n---\n${istios({})}` })).toBe(false)
   expect(isPolicyTestFile({ name: 'a', text: 'x: [' })).toBe(false)
   expect(isPolicyTestFile({ name: 'a', text: '' })).toBe(false)
+})
+
+test('a mistake in a cell of a matrix is told with its line and column', () => {
+  const text = [
+    'apiVersion: vidimus.dev/v1',
+    'kind: PolicyTest',
+    'workloads: { orders: {} }',
+    'fixtures: { requests: { list: { method: GET, path: / } } }',
+    'matrix:',
+    '  - workload: orders',
+    '    requests: [list]',
+    '    verdicts: { nobody: [maybe] }',
+  ].join('\n')
+  expect(() => parsePolicyTests([{ name: 'a.yaml', text }])).toThrow(
+    'a.yaml:8:26: matrix[0].verdicts.nobody[0]: expected `allowed` or `denied`',
+  )
+})
+
+describe('a matrix', () => {
+  const set = parsePolicySet(
+    documents([ours({ rules: [{ from: [{ source: { spiffeIds: [web] } }], to: [{ operation: { methods: ['GET'] } }] }] })]),
+  )
+  const results = (more: object) => runPolicyTests(set, parsePolicyTests(documents([grid(more)])), { at: noon })
+
+  test('every cell is a case of its own, named after its row and column', () => {
+    const found = results({ verdicts: { web: ['allowed', 'allowed'], nobody: ['denied', 'denied'] } })
+    expect(found.map(({ test: { name }, passed }) => [name, passed])).toEqual([
+      ['orders: web, list', true],
+      ['orders: web, place', false],
+      ['orders: nobody, list', true],
+      ['orders: nobody, place', true],
+    ])
+    expect(found[1]?.told[0]).toBe('expected allowed, found denied')
+  })
+
+  test('it may have a name, a moment, and rows for SPIFFE IDs that have no name', () => {
+    const found = results({ name: 'reading', at: '2029-01-01', verdicts: { 'spiffe://example.org/stranger': ['denied', 'denied'] } })
+    expect(found.map(({ test: { name, at }, passed }) => [name, at, passed])).toEqual([
+      ['reading: spiffe://example.org/stranger, list', Date.UTC(2029, 0, 1), true],
+      ['reading: spiffe://example.org/stranger, place', Date.UTC(2029, 0, 1), true],
+    ])
+  })
+})
+
+test('a named peer brings the token of its user, and a case says anew what its fixture said', () => {
+  const cases = parsePolicyTests(
+    documents([
+      file(
+        [
+          { name: 'as named', workload: 'orders', peer: 'alice', request: 'list', expect: 'denied' },
+          {
+            name: 'said anew',
+            workload: 'orders',
+            peer: 'alice',
+            request: 'list',
+            path: '/other',
+            claims: { sub: 'bob' },
+            expect: 'denied',
+          },
+        ],
+        { fixtures },
+      ),
+    ]),
+  )
+  expect(cases.map(({ request }) => [request.peer?.spiffeId, request.http?.path, request.token?.claims])).toEqual([
+    [web, '/orders', { iss: 'https://id.example.org', sub: 'alice', groups: ['admins'], level: 3 }],
+    [web, '/other', { sub: 'bob' }],
+  ])
+})
+
+test('a case says what providers and other filters answered', () => {
+  const set = parsePolicySet(
+    documents([
+      istios({ action: 'CUSTOM', provider: { name: 'opa' }, rules: [{}] }, 'ask'),
+      istios({ rules: [{ when: [{ key: 'experimental.envoy.filters.http.a[b]', values: ['c'] }] }] }),
+    ]),
+  )
+  const asked = { ...one, workload: 'pod', metadata: { 'envoy.filters.http.a': { b: 'c' } } }
+  const cases = parsePolicyTests(
+    documents([file([{ ...asked, providers: { opa: 'allowed' }, expect: 'allowed' }, { ...asked, providers: { opa: 'denied' } }, asked])]),
+  )
+  expect(runPolicyTests(set, cases, { at: noon }).map(({ passed }) => passed)).toEqual([true, true, true])
 })

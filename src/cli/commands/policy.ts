@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { Failure } from '../../kernel/failure.ts'
 import { checkPolicies, type LanguageOptions } from '../../policy/language.ts'
-import { isPolicyTestFile, parsePolicyTests, runPolicyTests } from '../../policy/test-file.ts'
+import { isPolicyTestFile } from '../../policy/test-file.ts'
 import type { PolicyDocument, PolicySet } from '../../policy/policy-set.ts'
 import type { Problem } from '../../policy/yaml-tree.ts'
 import { command } from '../command.ts'
@@ -26,35 +26,6 @@ export const policyCheck = command({
       ? `${counted(set.policies.length, 'policy', 'policies')} in ${counted(documents.length, 'file')}: all valid`
       : mistakes(problems)
     return { value: { valid: set !== undefined, problems }, text, ok: set !== undefined }
-  },
-})
-
-export const policyTest = command({
-  name: 'policy test',
-  summary: 'run the test files that stand beside policies',
-  flags: z.strictObject({ paths, ...languageFlags }),
-  positional: pathsArgument,
-  examples: ['vidimus policy test policies/'],
-  async run({ paths, ...language }, { disk, clock }) {
-    const documents = await disk.yamlFiles(paths)
-    const [tests, policies] = [documents.filter(isPolicyTestFile), documents.filter((document) => !isPolicyTestFile(document))]
-    const results = runPolicyTests(valid(policies, asLanguageOptions(language)), parsePolicyTests(tests), { at: clock.now() })
-    const failed = results.filter(({ passed }) => !passed)
-    const lines = results.map(
-      ({ test, passed, told }) => `${passed ? 'ok    ' : 'failed'}  ${test.name}${told.map((line) => `\n          ${line}`).join('')}`,
-    )
-    return {
-      value: {
-        passed: results.length - failed.length,
-        failed: failed.length,
-        tests: results.map(({ test, passed, decision, told }) => ({ name: test.name, passed, decision, told })),
-      },
-      text:
-        results.length === 0
-          ? 'there are no tests under these paths'
-          : `${lines.join('\n')}\n${results.length - failed.length} passed, ${failed.length} failed`,
-      ok: failed.length === 0 && results.length > 0,
-    }
   },
 })
 
