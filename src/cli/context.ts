@@ -3,6 +3,8 @@ import type { Clock, Instant } from '../kernel/clock.ts'
 import type { Duration } from '../kernel/duration.ts'
 import type { CompiledPolicies } from '../policy/compile.ts'
 import type { PolicyDocument } from '../policy/policy-set.ts'
+import type { PolicyRequest } from '../policy/request.ts'
+import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Terminal } from './output.ts'
 
 export interface Context {
@@ -94,6 +96,8 @@ export interface Vaults {
 
 /** What policies become in a proxy. */
 export interface Proxies {
+  /** What the filters say to a request at a workload of this trust domain; undefined where they alone do not decide. */
+  allows(compiled: CompiledPolicies, request: PolicyRequest, trustDomain: TrustDomain): Promise<boolean | undefined>
   /** In order; `notes` say what the filters do not do. @throws Failure `rbac.not-enforceable` */
   filters(
     compiled: CompiledPolicies,

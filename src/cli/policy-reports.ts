@@ -81,10 +81,10 @@ export const openQuestions = ({ unknown, destinations }: PolicyDiff): readonly U
   ),
 ]
 
-export function diffText(diff: PolicyDiff): string {
+export function diffText(diff: PolicyDiff, inFilters = 0): string {
   const byWhere = Map.groupBy(found(diff), ({ where }) => where.join('\n'))
   const blocks = [...byWhere.values()].map((all) => [`at ${joined(all[0]!.where, 'and')}`, ...all.flatMap(regionLines)].join('\n'))
-  return [...blocks, ...openQuestions(diff).map(unknownLine), conclusion(diff), assumed(diff.assumptions)].join('\n\n')
+  return [...blocks, ...openQuestions(diff).map(unknownLine), conclusion(diff, inFilters), assumed(diff.assumptions)].join('\n\n')
 }
 
 function regionLines({ kind, region: { words, witness, dependsOn } }: Found): string[] {
@@ -109,7 +109,8 @@ function whyWords({ before, after, replayed, places }: Witness): string {
 const placeWords = ({ document, line, column }: Place): string => `${document}:${line}:${column}`
 export const unknownLine = ({ reason, what }: Unknown): string => `unknown (${reason}): ${what}`
 
-export function conclusion(diff: PolicyDiff): string {
+/** `inFilters`: how many examples the filters of a proxy were asked about as well. */
+export function conclusion(diff: PolicyDiff, inFilters = 0): string {
   const compared = counted(diff.compared, 'kind of workload', 'kinds of workloads')
   if (diff.answer === 'same') return `no request is decided differently: proved for ${compared}`
   const more = diff.destinations.reduce((sum, one) => sum + one.more.newlyAllowed + one.more.newlyDenied, 0)
@@ -117,7 +118,7 @@ export function conclusion(diff: PolicyDiff): string {
   const open = openQuestions(diff).length
   return [
     `${count('newly-allowed')} newly allowed, ${count('newly-denied')} newly denied${more > 0 ? ` (and ${more} more: --most lists them)` : ''}`,
-    `at ${diff.destinations.length} of ${compared}; every example was replayed on the evaluator`,
+    `at ${diff.destinations.length} of ${compared}; every example was replayed on the evaluator${inFilters > 0 ? `, ${inFilters} on the filters of a proxy as well` : ''}`,
     ...(open > 0 ? [`${counted(open, 'question')} left open`] : []),
   ].join('; ')
 }

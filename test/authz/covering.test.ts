@@ -1,12 +1,9 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { rbacRules } from '../../src/authz/rbac.ts'
-import { applyAll, seenByProxy } from '../../src/authz/rbac-interpreter.ts'
-import { failedWith } from '../../src/kernel/failure.ts'
+import { filtersAllow } from '../../src/authz/replay.ts'
 import { coveringRequests } from '../../src/policy/analysis/cover.ts'
 import { diffSets } from '../../src/policy/analysis/diff.ts'
 import { namedDestination } from '../../src/policy/analysis/destinations.ts'
-import { rulesOf } from '../../src/policy/analysis/places.ts'
 import { compileFor, type CompiledPolicies } from '../../src/policy/compile.ts'
 import { decide } from '../../src/policy/evaluate.ts'
 import { checkPolicies, parsePolicySet } from '../../src/policy/language.ts'
@@ -19,26 +16,8 @@ import { documents, noon, orders, selectors } from '../policy/make.ts'
 const facts = { ...orders, selectors: selectors('k8s:ns:shop', 'k8s:pod-label:app:orders') }
 const isValid = (texts: readonly string[], mode: PolicyMode) => checkPolicies(documents(texts), { mode }).problems.length === 0
 
-/** What the compiled rules say; undefined where they alone do not decide, or cannot be compiled. */
-function inProxy(policies: CompiledPolicies, request: PolicyRequest): boolean | undefined {
-  const trustDomains = request.peer ? [trustDomainOf(request.peer.spiffeId)] : [trustDomainOf(facts.spiffeIds[0]!)]
-  const seen = seenByProxy(request, policies.pathNormalization, policies.tokens)
-  // A proxy joins the values of a repeated `authorization` header before any rule compares them.
-  if ((request.http?.headers.get('authorization')?.length ?? 0) > 1) return undefined
-  // In istio mode a condition about the server name reads a missing one as the empty text in the proxy, and as unknown here.
-  const asksForName = rulesOf(policies).some(({ cel }) => cel?.text.includes('requested_server_name'))
-  if (policies.mode === 'istio' && request.sni === undefined && asksForName) return undefined
-  // A proxy asks one provider: where rules name several, it refuses what they match.
-  if (new Set(policies.custom.map(({ provider }) => provider)).size > 1) return undefined
-  if (!seen || decide(policies, request).reason === 'token-refused') return undefined
-  try {
-    const rules = rbacRules(policies, { trustDomains, point: request.http ? 'http' : 'tcp', refusePlaintext: true })
-    return applyAll(rules, seen, request.providers).allowed
-  } catch (error) {
-    if (failedWith(error, 'rbac.not-enforceable')) return undefined
-    throw error
-  }
-}
+const inProxy = (policies: CompiledPolicies, request: PolicyRequest): boolean | undefined =>
+  filtersAllow(policies, request, trustDomainOf(facts.spiffeIds[0]!))
 
 test.each<PolicyMode>(['strict', 'istio'])('in %s mode the compiled rules decide covering requests, and every witness of a difference, as the evaluator does (R-25)', (mode) => {
   let compared = 0

@@ -1,8 +1,9 @@
 /** Questions about policies that are answered for every request there could be. */
 import { z } from 'zod'
+import type { Instant } from '../../kernel/clock.ts'
 import { Failure } from '../../kernel/failure.ts'
 import { assumptions } from '../../policy/analysis/answer.ts'
-import { diffSets } from '../../policy/analysis/diff.ts'
+import { diffSets, type PolicyDiff } from '../../policy/analysis/diff.ts'
 import { lint, lintRules } from '../../policy/analysis/lint.ts'
 import { nearestChange } from '../../policy/analysis/nearest.ts'
 import { rulesOf } from '../../policy/analysis/places.ts'
@@ -12,7 +13,7 @@ import { compileFor, type WorkloadFacts } from '../../policy/compile.ts'
 import { decide } from '../../policy/evaluate.ts'
 import { explain, ruleSentence } from '../../policy/explain.ts'
 import type { PolicySet } from '../../policy/policy-set.ts'
-import { parseSpiffeId, type SpiffeId } from '../../spiffe/id.ts'
+import { parseSpiffeId, trustDomainOf, type SpiffeId } from '../../spiffe/id.ts'
 import { selector } from '../../spiffe/selector.ts'
 import { command } from '../command.ts'
 import type { Context } from '../context.ts'
@@ -68,13 +69,51 @@ export const policyDiff = command({
   ],
   async run(flags, context) {
     const [before, after] = await setsOf([flags.old, flags.new], flags, context)
-    const diff = diffSets(before!, after!, { at: context.clock.now(), most: flags.most })
+    const at = context.clock.now()
+    const diff = diffSets(before!, after!, { at, most: flags.most })
+    const filtered = await replayInFilters(diff, [before!, after!], at, context)
     const kinds: readonly Kind[] =
       flags.failOn === 'any' ? ['newly-allowed', 'newly-denied'] : flags.failOn === 'nothing' ? [] : [flags.failOn]
     const fails = kinds.some((kind) => hasChange(diff, kind)) || (openQuestions(diff).length > 0 && flags.failOn !== 'nothing')
-    return { value: diffValue(diff), text: diffText(diff), markdown: diffMarkdown(diff), sarif: diffSarif(diff), ok: !fails }
+    return {
+      value: { ...(diffValue(diff) as object), replayedInFilters: filtered },
+      text: diffText(diff, filtered),
+      markdown: diffMarkdown(diff),
+      sarif: diffSarif(diff),
+      ok: !fails,
+    }
   },
 })
+
+/**
+ * Asks a second judge about every example: the filters that a proxy would get. Returns how many they decided by themselves.
+ * @throws Failure `policy.analysis-disagrees`
+ */
+async function replayInFilters(
+  diff: PolicyDiff,
+  sets: readonly PolicySet[],
+  at: Instant,
+  { proxies }: Pick<Context, 'proxies'>,
+): Promise<number> {
+  let replayed = 0
+  for (const { destination, newlyAllowed, newlyDenied } of diff.destinations) {
+    const [id] = destination.facts.spiffeIds
+    if (id === undefined) continue
+    const compiled = sets.map((set) => compileFor(set, destination.facts, { at }))
+    for (const { request, before, after } of [...newlyAllowed, ...newlyDenied].map(({ witness }) => witness)) {
+      const verdicts = await Promise.all(compiled.map((policies) => proxies.allows(policies, request, trustDomainOf(id))))
+      if (verdicts.includes(undefined)) continue
+      if (verdicts[0] !== before.allowed || verdicts[1] !== after.allowed) {
+        throw new Failure('internal', 'policy.analysis-disagrees', {
+          public: 'the filters of a proxy and the evaluator disagree about a request: neither is to be trusted with these policies',
+          internal: { request },
+        })
+      }
+      replayed++
+    }
+  }
+  return replayed
+}
 
 export const policyEquivalent = command({
   name: 'policy equivalent',
