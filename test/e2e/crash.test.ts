@@ -45,7 +45,7 @@ describe('a server that is killed at any moment', () => {
     expect(writer.acknowledged, 'the kills met writes').toBeGreaterThan(kills * 3)
     expect(await server.stop()).toBe(0)
     const trail = (await readFile(join(installation.path(server.name), 'audit.log'), 'utf8')).trimEnd().split('\n')
-    expect(verifyTrail(trail)).toEqual({ whole: true, lines: trail.length })
+    expect(verifyTrail(trail)).toMatchObject({ whole: true, lines: trail.length })
     for (const id of writer.created)
       expect(
         trail.some((line) => line.includes(id)),
