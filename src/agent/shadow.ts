@@ -7,7 +7,8 @@ import type { Log } from '../kernel/log.ts'
 import type { Random } from '../kernel/random.ts'
 import { WatchedValue } from '../kernel/watched.ts'
 import { isRejection } from './rejection.ts'
-import type { ShadowCount, ShadowObservations, UpstreamServer } from './upstream-server.ts'
+import type { ShadowCount, ShadowObservations } from '../policy/shadow.ts'
+import type { UpstreamServer } from './upstream-server.ts'
 
 /** One request, decided twice. */
 export type ShadowVerdict = Omit<ShadowCount, 'count'> & { readonly candidateVersion: string }

@@ -1,6 +1,7 @@
 import type { Instant } from '../kernel/clock.ts'
 import type { LanguageOptions } from '../policy/language.ts'
 import type { PolicyDocument } from '../policy/policy-set.ts'
+import type { ShadowObservations } from '../policy/shadow.ts'
 import type { RegistrationEntry } from '../registry/entry.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
@@ -36,30 +37,6 @@ export interface PolicyDocuments {
   readonly signature?: string
   /** A set that is tried beside this one, and not enforced. */
   readonly candidate?: PolicyDocuments
-}
-
-/** Requests at one workload that were decided alike, by the policies in force and by a set that is tried. */
-export interface ShadowCount {
-  readonly workload: string
-  readonly allowed: boolean
-  readonly candidateAllows: boolean
-  /** The rule of the candidate that decides; empty where the absence of one does. */
-  readonly rule: string
-  readonly count: number
-  /** One of these requests; the path without its query. */
-  readonly peer: string
-  readonly method: string
-  readonly path: string
-}
-
-/** What this agent counted since it began to. */
-export interface ShadowObservations {
-  readonly candidateVersion: string
-  /** Another after each start. */
-  readonly run: string
-  readonly counts: readonly ShadowCount[]
-  /** Requests beyond the rows that are kept. */
-  readonly unlisted: number
 }
 
 /** The agent's certificate and key, to speak to the server with. */

@@ -3,7 +3,6 @@ import { timestampMs } from '@bufbuild/protobuf/wkt'
 import type {
   AgentCredentials,
   PolicyDocuments,
-  ShadowObservations,
   SignedJwtSvid,
   SignedWitSvid,
   SignedX509Svid,
@@ -37,7 +36,7 @@ import {
   type ShadowReport as ShadowReportMessage,
 } from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
 import type { PolicyChanges, PolicyWish } from '../server/manage-policies.ts'
-import type { ShadowCount } from '../server/shadow.ts'
+import type { ShadowCount, ShadowObservations } from '../policy/shadow.ts'
 import type { TlsIdentity } from '../rpc/tls-material.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import { bundleSet } from '../spiffe/bundle-set.ts'

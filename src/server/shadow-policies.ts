@@ -8,7 +8,7 @@ import type { AttestedNode } from '../registry/node.ts'
 import { callerName, type Caller } from './caller.ts'
 import { wanted } from './manage-policies.ts'
 import type { Server } from './server.ts'
-import type { ShadowCount, ShadowObservations } from './shadow.ts'
+import type { ShadowCount, ShadowObservations } from '../policy/shadow.ts'
 
 export interface ShadowReport {
   readonly candidate?: CandidatePolicies

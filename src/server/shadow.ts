@@ -1,28 +1,5 @@
 /** How a set of policies that is tried would decide, as agents count it. */
-
-/** Requests at one workload that were decided alike. */
-export interface ShadowCount {
-  readonly workload: string
-  readonly allowed: boolean
-  readonly candidateAllows: boolean
-  /** The rule of the candidate that decides; empty where the absence of one does. */
-  readonly rule: string
-  readonly count: number
-  /** One of these requests. */
-  readonly peer: string
-  readonly method: string
-  readonly path: string
-}
-
-/** What one agent counted since it began to. */
-export interface ShadowObservations {
-  readonly candidateVersion: string
-  /** Another after each start of the agent. */
-  readonly run: string
-  readonly counts: readonly ShadowCount[]
-  /** Requests beyond the rows that an agent keeps. */
-  readonly unlisted: number
-}
+import type { ShadowCount, ShadowObservations } from '../policy/shadow.ts'
 
 /** What agents counted, in memory: after a restart of the server each tells its own again. */
 export class Shadow {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { type ShadowVerdict, ShadowVerdicts } from '../../src/agent/shadow.ts'
-import type { ShadowObservations } from '../../src/agent/upstream-server.ts'
+import type { ShadowObservations } from '../../src/policy/shadow.ts'
 import { seconds } from '../../src/kernel/duration.ts'
 import { Failure } from '../../src/kernel/failure.ts'
 import { silentLog } from '../../src/kernel/log.ts'

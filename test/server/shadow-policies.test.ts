@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { PolicyDocument } from '../../src/policy/policy-set.ts'
 import { applyPolicies } from '../../src/server/manage-policies.ts'
 import { Policies } from '../../src/server/policies.ts'
-import type { ShadowCount, ShadowObservations } from '../../src/server/shadow.ts'
+import type { ShadowCount, ShadowObservations } from '../../src/policy/shadow.ts'
 import { shadowReport, startShadow, stopShadow, takeObservations } from '../../src/server/shadow-policies.ts'
 import { openRig, operator, type Rig } from './rig.ts'
 
