@@ -6,7 +6,7 @@ import type { Rule } from '../../src/conformance/rule.ts'
 import { rules } from '../../src/conformance/rules.ts'
 import { runConformance } from '../../src/conformance/run.ts'
 import { Wire } from '../../src/conformance/wire.ts'
-import { certificatesOf, WorkloadApi } from '../../src/conformance/workload-api.ts'
+import { certificatesOf, methods, status, WorkloadApi } from '../../src/conformance/workload-api.ts'
 import { systemClock } from '../../src/kernel/clock.ts'
 import { seconds } from '../../src/kernel/duration.ts'
 import { formatBundleDocument } from '../../src/spiffe/bundle-document.ts'
@@ -23,10 +23,10 @@ const experimental = { witSvid: true }
 const me = `unix:uid:${process.getuid!()}`
 const seen = rules.filter(({ unseen, notBuilt }) => unseen === undefined && notBuilt === undefined)
 
-async function outcomesOf(selected: readonly Rule[]): Promise<ReadonlyMap<string, Outcome>> {
+async function outcomesOf(selected: readonly Rule[], { socket }: AgentProgram = agent): Promise<ReadonlyMap<string, Outcome>> {
   const stop = AbortSignal.timeout(60_000)
   const found = await runConformance({
-    place: { path: agent.socket },
+    place: { path: socket },
     audience: 'db',
     timeout: seconds(10),
     selected,
@@ -36,8 +36,11 @@ async function outcomesOf(selected: readonly Rule[]): Promise<ReadonlyMap<string
   return new Map(found.map((outcome) => [outcome.rule.id, outcome]))
 }
 
-async function verdictOn(id: string): Promise<string> {
-  const outcomes = await outcomesOf(rules.filter((rule) => rule.id === id))
+async function verdictOn(id: string, asked: AgentProgram = agent): Promise<string> {
+  const outcomes = await outcomesOf(
+    rules.filter((rule) => rule.id === id),
+    asked,
+  )
   return tellVerdict(outcomes.get(id)!)
 }
 
@@ -113,5 +116,35 @@ describe('an agent that serves four identities keeps', () => {
       ])
       expect(answers).toHaveLength(13)
     })
+  })
+})
+
+describe('where WIT-SVIDs are switched off, as they are by default,', () => {
+  let plain: AgentProgram
+  let outcomes: ReadonlyMap<string, Outcome>
+
+  beforeAll(async () => {
+    const issuer = await installation.server()
+    plain = await installation.agent(issuer, { syncInterval: '200ms' })
+    await issuer.entries(await plain.spiffeId(), { spiffeId: idOf('/plain'), selectors: [me] })
+    await eventually('the agent served an identity', async () => (await verdictOn('API-12', plain)) === 'kept')
+    outcomes = await outcomesOf(rules, plain)
+  }, 60_000)
+
+  test('API-23 both methods are unimplemented, and that is no broken rule', async () => {
+    expect(tellVerdict(outcomes.get('API-23')!)).toBe('kept')
+    await using wire = new Wire({ path: plain.socket })
+    const api = WorkloadApi.over(wire, systemClock, 'db', AbortSignal.timeout(20_000))
+    for (const method of [methods.wit, methods.witBundles]) {
+      expect(await api.outcome(method)).toMatchObject({ status: status.unimplemented })
+    }
+  })
+
+  test('W API-24 API-25 are said not to be testable, for want of the methods, and every other rule is kept as before', () => {
+    const needsWit = (id: string) => id.startsWith('W-') || id === 'API-24' || id === 'API-25'
+    for (const { id } of seen.filter((rule) => rule.id !== 'EP-14')) {
+      const told = needsWit(id) ? expect.stringMatching(/^not testable: FetchWIT(SVID|Bundles) ended with Unimplemented/) : 'kept'
+      expect([id, tellVerdict(outcomes.get(id)!)]).toEqual([id, told])
+    }
   })
 })
