@@ -25,7 +25,15 @@ export interface Report {
  * Feeds a target with changed inputs. What gets an answer that was not heard before joins the inputs to start from:
  * reason codes are our measure of how deep an input went.
  */
-export async function fuzz(target: Target, { seed, runs: most, seconds, stop, progress }: Ration): Promise<Report> {
+export async function fuzz(target: Target, ration: Ration): Promise<Report> {
+  try {
+    return await run(target, ration)
+  } finally {
+    await target.close?.()
+  }
+}
+
+async function run(target: Target, { seed, runs: most, seconds, stop, progress }: Ration): Promise<Report> {
   const dice = new Dice(seed)
   const corpus = [...(await target.seeds())]
   const words = target.words.map((word) => Buffer.from(word, /[^\x00-\xff]/.test(word) ? 'utf8' : 'latin1'))

@@ -9,6 +9,8 @@ export interface Target {
   readonly words: readonly string[]
   /** Reads. A Failure is a refusal; anything else that is thrown is a finding. */
   feed(input: Uint8Array): void | Promise<void>
+  /** Ends what `seeds` opened. */
+  close?(): Promise<void>
 }
 
 /** A finding, where something is accepted that may not be. */
