@@ -1,6 +1,8 @@
 /** The policies that come with the program: read at run time, tested like code. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
+import { Coverage } from '../../src/policy/analysis/coverage.ts'
+import { compileFor } from '../../src/policy/compile.ts'
 import { checkPolicies, parsePolicySet } from '../../src/policy/language.ts'
 import { isPolicyTestFile, parsePolicyTests } from '../../src/policy/test-file.ts'
 import { runPolicyTests } from '../../src/policy/test-run.ts'
@@ -13,9 +15,7 @@ const documentsOf = (name: string) =>
     .sort()
     .map((file) => ({ name: file, text: readFileSync(new URL(file, folder(name)), 'utf8') }))
 
-test.each(['demo', 'examples', 'server-api'])('policies/%s is valid', (name) =>
-  expect(checkPolicies(documentsOf(name)).problems).toEqual([]),
-)
+test.each(['demo', 'server-api'])('policies/%s is valid', (name) => expect(checkPolicies(documentsOf(name)).problems).toEqual([]))
 
 describe('policies/demo', () => {
   const results = runPolicyTests(parsePolicySet(documentsOf('demo')), parsePolicyTests(documentsOf('demo')), { at: noon })
@@ -28,4 +28,33 @@ describe('policies/demo', () => {
   test.each(results.map((result) => [result.test.name, result] as const))('%s', (_, { told, passed }) =>
     expect([passed, told]).toEqual([true, []]),
   )
+})
+
+describe('policies/examples', () => {
+  const names = readdirSync(folder('examples'), { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [entry.name] : []))
+  const readme = readFileSync(new URL('README.md', folder('examples')), 'utf8')
+
+  test('the table names every example', () => expect(names.filter((name) => !readme.includes(`| \`${name}\` |`))).toEqual([]))
+
+  test.each(names)('%s is valid, its tests pass, and they ask about every value of every rule', (name) => {
+    const documents = documentsOf(`examples/${name}`)
+    const options = { mode: name === 'istio-migration' ? ('istio' as const) : ('strict' as const) }
+    expect(checkPolicies(documents, options).problems).toEqual([])
+    const set = parsePolicySet(documents, options)
+    const cases = parsePolicyTests(documents)
+    // Of our own API the matrix in `server-api.matrix.txt` is the test.
+    if (name !== 'registration') expect(cases.length).toBeGreaterThan(0)
+    const results = runPolicyTests(set, cases, { at: noon })
+    expect(results.flatMap(({ test: { name: which }, told }) => (told.length > 0 ? [[which, ...told]] : []))).toEqual([])
+    const coverage = new Coverage(set)
+    for (const { workload, request, at = noon } of cases) coverage.note(compileFor(set, workload, { at }), request)
+    expect(coverage.report().unexercised).toEqual([])
+  })
+
+  test('all of them stand side by side in one set', () => {
+    const documents = names.flatMap((name) =>
+      documentsOf(`examples/${name}`).map(({ name: file, text }) => ({ name: `${name}/${file}`, text })),
+    )
+    expect(checkPolicies(documents).problems).toEqual([])
+  })
 })
