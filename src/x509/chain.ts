@@ -134,7 +134,7 @@ export function demandNames(constraints: NameConstraints, certificate: Certifica
   const { uris = [], dnsNames = [] } = certificate.subjectAltName ?? {}
   const { permittedUris, excludedUris, permittedDns, excludedDns, otherTypes } = constraints
   for (const uri of uris) demandName(certificate, hostOf(uri), permittedUris, excludedUris, uriMatches)
-  for (const name of dnsNames) demandName(certificate, name.toLowerCase(), permittedDns, excludedDns, dnsMatches)
+  for (const name of dnsNames) demandName(certificate, domainOf(name), permittedDns, excludedDns, dnsMatches)
   if (otherTypes.some((type) => hasNameOf(type, certificate))) {
     throw refusal('name-constraint', `${tell(certificate)} has a name of a type that its issuer constrains, and that is not evaluated`)
   }
@@ -157,7 +157,12 @@ function demandName(
 /** The host of a URI in lower case; nothing where there is none by name, or a user before it: no constraint then allows it. */
 function hostOf(uri: string): string | undefined {
   const host = /^[A-Za-z][A-Za-z0-9+.-]*:\/\/([A-Za-z0-9._-]+)(?::[0-9]*)?(?:[/?#]|$)/.exec(uri)?.[1]
-  return host === undefined || /^[0-9.]+$/.test(host) ? undefined : host.toLowerCase()
+  return host === undefined || /^[0-9.]+$/.test(host) || !labels.test(host) ? undefined : host.toLowerCase()
+}
+
+/** A DNS name in lower case; nothing where it is none: a dot at its end would be another spelling of an excluded name. */
+function domainOf(name: string): string | undefined {
+  return labels.test(name.startsWith('*.') ? name.slice(2) : name) ? name.toLowerCase() : undefined
 }
 
 /** A host is meant exactly; with a leading dot, every host below. */
@@ -179,7 +184,8 @@ function wildcardCovers(name: string, excluded: string): boolean {
 function hasNameOf(type: number, { subject, subjectAltName }: Certificate): boolean {
   const { ips = [], emails = [], others = 0 } = subjectAltName ?? {}
   if (type === generalName.ip) return ips.length > 0
-  if (type === generalName.email) return emails.length > 0
+  // Of a mailbox in the subject the constraints on mailboxes speak as well (RFC 5280 section 4.2.1.10).
+  if (type === generalName.email) return emails.length > 0 || subject.attributes.some((attribute) => attribute.oid === oid.emailAddress)
   return others > 0 || (type === generalName.directory && subject.attributes.length > 0)
 }
 
@@ -199,6 +205,7 @@ function refusal(what: string, text: string): Failure {
   return new Failure('unauthenticated', `chain.${what}`, { public: text })
 }
 
+const labels = /^[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$/
 /** Leaf and root included. */
 const maxChainLength = 8
 /** Rule R-28: 16 certificates a chain, the leaf among them. */

@@ -319,6 +319,58 @@ describe('a path is found', () => {
   })
 })
 
+describe('several ways up', () => {
+  const crossed = (by: TestCa, name: string, ca: TestCa, wishes: Wishes = {}) =>
+    by.leaf({ ...caAs(name, ca), notAfter: at + hours(2), ...wishes }).then(({ certificate }) => certificate)
+
+  test('three roots of one name: the one that signed is found, with key identifiers and without', async () => {
+    const twins = [await TestCa.create({ at }), await TestCa.create({ at }), root]
+    expect(chainOf(leaf.certificate, [middle], twins).at(-1)).toBe(root.certificate)
+    const { certificate } = await root.leaf({ without: [oid.authorityKeyIdentifier] })
+    expect(chainOf(certificate, [], twins)).toEqual([certificate, root.certificate])
+  })
+
+  test('a root that was renewed with its key: the certificate that is still valid', async () => {
+    const old = (await root.leaf({ ...caAs('test root', root), notBefore: at - hours(9), notAfter: at - hours(8) })).certificate
+    expect(chainOf(leaf.certificate, [middle], [old, root]).at(-1)).toBe(root.certificate)
+    expect(() => chainOf(leaf.certificate, [middle], [old])).toThrow(refusedFor('expired'))
+  })
+
+  test.each<[string, Wishes, string]>([
+    ['R-44 may not certify the name', { nameConstraints: { critical: true, excludedUris: ['example.org'] } }, 'name-constraint'],
+    ['X-13 allows no CA below', { ca: { pathLength: 0 } }, 'path-too-long'],
+    ['R-13 may not sign certificates', { keyUsage: ['cRLSign'] }, 'may-not-sign'],
+    ['X-21 has expired', { notBefore: at - hours(2), notAfter: at - hours(1) }, 'expired'],
+  ])('where the first %s, the second is taken', async (_, flaw, reason) => {
+    const policyCa = await root.intermediate({ name: 'policy', ca: {} })
+    const below = await policyCa.intermediate({ name: 'below' })
+    const { certificate } = await below.leaf()
+    const bad = await crossed(root, 'policy', policyCa, flaw)
+    expect(chainOf(certificate, [bad, below, policyCa])).toEqual([certificate, below.certificate, policyCa.certificate, root.certificate])
+    expect(() => chainOf(certificate, [bad, below])).toThrow(refusedFor(reason))
+  })
+
+  test('over two bridges: CAs that certified each other, one of which a root knows', async () => {
+    const [a, b, anchor] = await Promise.all(['a', 'b', 'anchor'].map((name) => TestCa.create({ at, name })))
+    const mesh = [await crossed(a!, 'b', b!), await crossed(b!, 'a', a!), await crossed(anchor!, 'b', b!)]
+    const { certificate } = await a!.leaf()
+    expect(chainOf(certificate, mesh, [anchor!])).toEqual([certificate, mesh[1], mesh[2], anchor!.certificate])
+  })
+
+  test('R-29 a mesh of CAs of one name in which everybody signed everybody ends after few signatures, and soon', async () => {
+    const mesh = await Promise.all(Array.from({ length: 4 }, () => TestCa.create({ at, name: 'mesh' })))
+    const pairs = mesh.flatMap((by) => mesh.filter((ca) => ca !== by).map((ca) => ({ by, ca })))
+    const certificates = await Promise.all(pairs.map(({ by, ca }) => crossed(by, 'mesh', ca)))
+    const { certificate } = await mesh[0]!.leaf()
+    const before = process.cpuUsage()
+    expect(() => chainOf(certificate, certificates)).toThrow(refusedFor('too-many-certificates'))
+    const { user, system } = process.cpuUsage(before)
+    expect((user + system) / 1000).toBeLessThan(50)
+    const entry = await crossed(root, 'mesh', mesh[3]!)
+    expect(chainOf(certificate, [...certificates, entry]).at(-1)).toBe(root.certificate)
+  })
+})
+
 const openssl = spawnSync('openssl', ['version'])
 const noOpenssl = openssl.status === 0 ? '' : ' (skipped: needs the program `openssl`)'
 
