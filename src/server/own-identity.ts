@@ -33,6 +33,7 @@ export class OwnIdentity {
   readonly #server: Needs
   readonly #held: WatchedValue<ServerIdentity>
   #due: Instant
+  #changed = new AbortController()
 
   private constructor(server: Needs, first: ServerIdentity) {
     this.#server = server
@@ -73,8 +74,10 @@ export class OwnIdentity {
   /** Renews at half life, or at once when its authority was tainted or left the bundle. A CA that fails is asked again. */
   async keepFresh(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#server
+    const listening = this.#heedBundle(signal)
     while (!signal.aborted) {
-      await clock.sleep(interval, signal).catch(() => {})
+      await clock.sleep(interval, AbortSignal.any([signal, this.#changed.signal])).catch(() => {})
+      if (this.#changed.signal.aborted) this.#changed = new AbortController()
       if (signal.aborted || (clock.now() < this.#due && this.isGood && !this.#isTainted)) continue
       try {
         const next = await issue(this.#server, signal)
@@ -84,6 +87,12 @@ export class OwnIdentity {
         if (!signal.aborted) log.error('the server certificate could not be renewed', { reason: Failure.from(error).reason })
       }
     }
+    await listening
+  }
+
+  /** An operator may revoke an authority right after tainting it, and whoever connects then must not meet what it signed. */
+  async #heedBundle(signal: AbortSignal): Promise<void> {
+    for await (const _ of this.#server.ca.bundle.changes(signal)) this.#changed.abort()
   }
 }
 
