@@ -58,3 +58,12 @@ describe('policies/examples', () => {
     expect(checkPolicies(documents).problems).toEqual([])
   })
 })
+
+test('the set that docs/policies.md begins with passes the tests that it shows', () => {
+  const text = readFileSync(new URL('../../docs/policies.md', import.meta.url), 'utf8')
+  const documents = [...text.matchAll(/^```yaml\n(.*?)^```/gms)].map(([, block], index) => ({ name: `${index}.yaml`, text: block! }))
+  const results = runPolicyTests(parsePolicySet(documents), parsePolicyTests(documents), { at: noon })
+  expect(results.map(({ test: { name }, passed }) => `${passed ? 'ok    ' : 'failed'}  ${name}`).join('\n')).toBe(
+    /^\$ vidimus policy test policies\n(.*?)\n\d+ passed/ms.exec(text)?.[1],
+  )
+})

@@ -13,6 +13,7 @@ const pages = [
   'SECURITY.md',
   'docs/architecture.md',
   'docs/conformance.md',
+  'docs/policies.md',
   'docs/adding-a-driver.md',
   'deploy/systemd/README.md',
   'deploy/envoy/README.md',
