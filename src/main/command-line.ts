@@ -20,7 +20,7 @@ import { entryCreate, entryDelete, entryShow } from '../cli/commands/entry.ts'
 import { explainWorkload } from '../cli/commands/explain.ts'
 import { fetchBundles, fetchJwt, fetchWit, fetchX509, validateJwt } from '../cli/commands/fetch.ts'
 import { health } from '../cli/commands/health.ts'
-import { policyCheck } from '../cli/commands/policy.ts'
+import { policyCheck, policySchema } from '../cli/commands/policy.ts'
 import { policyDiff, policyEquivalent, policyExplain, policyLint, policyReach, policyWhoCan } from '../cli/commands/policy-analysis.ts'
 import { policyCompile, policyEval, policyNormalize } from '../cli/commands/policy-pipeline.ts'
 import { inspect } from '../cli/commands/inspect.ts'
@@ -77,6 +77,7 @@ const operations: readonly AnyCommand[] = [
   inspect,
   policyCheck,
   policyTest,
+  policySchema,
   policyEval,
   policyCompile,
   policyNormalize,

@@ -444,6 +444,10 @@ const operationFields: ReadonlyMap<string, FieldRow<OperationClause>> = new Map(
   ...both<OperationClause>('ports', 'destination.port', readPort),
 ])
 
+const namesOf = (fields: ReadonlyMap<string, { readonly ours: boolean }>) => [...fields].map(([name, { ours }]) => ({ name, ours }))
+/** Which fields there are, and which of them are ours alone. */
+export const fieldNames = { source: namesOf(sourceFields), operation: namesOf(operationFields) }
+
 const conditionKeys: Readonly<Record<string, { readonly target: PolicyTarget; row(not: boolean): FieldRow<Condition> }>> = {
   'source.ip': { target: 'workload', row: (not) => row<Condition>('source.ip', not, readBlock) },
   'remote.ip': { target: 'workload', row: (not) => row<Condition>('remote.ip', not, readBlock) },

@@ -384,6 +384,8 @@ const requestKeys: readonly string[] = [
   'method', 'path', 'host', 'headers', 'claims', 'port', 'sourceIp', 'remoteIp', 'destinationIp', 'sni', 'providers', 'metadata',
 ] // prettier-ignore
 const caseKeys: readonly string[] = ['name', 'workload', 'peer', 'names', 'request', ...requestKeys, 'at', 'expect', 'by']
+/** Which keys there are, for editors. */
+export const testKeys = { peer: peerKeys, request: requestKeys, case: caseKeys }
 const maxCases = 10_000
 const maxMatrices = 1000
 const maxNamed = 1000

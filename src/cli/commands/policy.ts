@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { Failure } from '../../kernel/failure.ts'
 import { checkPolicies, type LanguageOptions } from '../../policy/language.ts'
+import { languageSchema } from '../../policy/schema.ts'
 import { isPolicyTestFile } from '../../policy/test-file.ts'
 import type { PolicyDocument, PolicySet } from '../../policy/policy-set.ts'
 import type { Problem } from '../../policy/yaml-tree.ts'
@@ -26,6 +27,17 @@ export const policyCheck = command({
       ? `${counted(set.policies.length, 'policy', 'policies')} in ${counted(documents.length, 'file')}: all valid`
       : mistakes(problems)
     return { value: { valid: set !== undefined, problems }, text, ok: set !== undefined }
+  },
+})
+
+export const policySchema = command({
+  name: 'policy schema',
+  summary: 'print the JSON Schema of policies and their tests, for editors',
+  flags: z.strictObject({}),
+  examples: ['vidimus policy schema > policies.schema.json'],
+  async run() {
+    const value = languageSchema()
+    return { value, text: JSON.stringify(value, undefined, 2) }
   },
 })
 
