@@ -86,7 +86,8 @@ describe('R-40 keys on disk', () => {
   })
 })
 
-describe('C-25 keys on disk, encrypted', () => {
+// Deriving a key from a passphrase is slow on purpose.
+describe('C-25 keys on disk, encrypted', { timeout: 60_000 }, () => {
   let folder: string
   let directory: string
   beforeEach(async () => {

@@ -83,7 +83,7 @@ function at(value: Json, path: readonly string[]): Json {
 const kindOf = (value: Json): string => (value === null ? 'null' : Array.isArray(value) ? 'list' : typeof value)
 const wrongs: readonly Json[] = [null, 7, true, 'x', ['x'], [null], { x: 'y' }, [{}], [[]]]
 
-describe('wrong types in every field', () => {
+describe('wrong types in every field', { timeout: 60_000 }, () => {
   test('the documents are right before anything is changed', () => {
     for (const mode of ['strict', 'istio'] as const) expect(check(whole, mode).problems).toEqual([])
   })

@@ -85,6 +85,21 @@ describe('SPIRE, SPIFFE and gRPC clients read what we mean', () => {
 // As published in SPIRE's API (1.15), the SPIFFE Workload API and gRPC's health and reflection protocols: the rows that we speak.
 
 const publishedMessages = `
+spire.api.server.localauthority.v1.AuthorityState: authority_id=1 string; expires_at=2 int64; upstream_authority_subject_key_id=3 string
+spire.api.server.localauthority.v1.GetAuthorityStateRequest:
+spire.api.server.localauthority.v1.GetAuthorityStateResponse: active=1 AuthorityState; prepared=2 AuthorityState; old=3 AuthorityState
+spire.api.server.localauthority.v1.PrepareAuthorityRequest:
+spire.api.server.localauthority.v1.PrepareAuthorityResponse: prepared_authority=1 AuthorityState
+spire.api.server.localauthority.v1.ActivateAuthorityRequest: authority_id=1 string
+spire.api.server.localauthority.v1.ActivateAuthorityResponse: activated_authority=1 AuthorityState
+spire.api.server.localauthority.v1.TaintAuthorityRequest: authority_id=1 string
+spire.api.server.localauthority.v1.TaintAuthorityResponse: tainted_authority=1 AuthorityState
+spire.api.server.localauthority.v1.RevokeAuthorityRequest: authority_id=1 string
+spire.api.server.localauthority.v1.RevokeAuthorityResponse: revoked_authority=1 AuthorityState
+spire.api.server.localauthority.v1.TaintX509UpstreamAuthorityRequest: subject_key_id=1 string
+spire.api.server.localauthority.v1.TaintX509UpstreamAuthorityResponse: upstream_authority_subject_key_id=1 string
+spire.api.server.localauthority.v1.RevokeX509UpstreamAuthorityRequest: subject_key_id=1 string
+spire.api.server.localauthority.v1.RevokeX509UpstreamAuthorityResponse: upstream_authority_subject_key_id=1 string
 spire.api.types.SPIFFEID: trust_domain=1 string; path=2 string
 spire.api.types.Selector: type=1 string; value=2 string
 spire.api.types.SelectorMatch: selectors=1 repeated Selector; match=2 MatchBehavior
@@ -202,6 +217,23 @@ grpc.health.v1.HealthCheckResponse.ServingStatus: UNKNOWN=0 SERVING=1 NOT_SERVIN
 `
 
 const publishedMethods = `
+/spire.api.server.localauthority.v1.LocalAuthority/GetX509AuthorityState GetAuthorityStateRequest GetAuthorityStateResponse
+/spire.api.server.localauthority.v1.LocalAuthority/GetJWTAuthorityState GetAuthorityStateRequest GetAuthorityStateResponse
+/spire.api.server.localauthority.v1.LocalAuthority/GetWITAuthorityState GetAuthorityStateRequest GetAuthorityStateResponse
+/spire.api.server.localauthority.v1.LocalAuthority/PrepareX509Authority PrepareAuthorityRequest PrepareAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/PrepareJWTAuthority PrepareAuthorityRequest PrepareAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/PrepareWITAuthority PrepareAuthorityRequest PrepareAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/ActivateX509Authority ActivateAuthorityRequest ActivateAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/ActivateJWTAuthority ActivateAuthorityRequest ActivateAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/ActivateWITAuthority ActivateAuthorityRequest ActivateAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/TaintX509Authority TaintAuthorityRequest TaintAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/TaintJWTAuthority TaintAuthorityRequest TaintAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/TaintWITAuthority TaintAuthorityRequest TaintAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/RevokeX509Authority RevokeAuthorityRequest RevokeAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/RevokeJWTAuthority RevokeAuthorityRequest RevokeAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/RevokeWITAuthority RevokeAuthorityRequest RevokeAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/TaintX509UpstreamAuthority TaintX509UpstreamAuthorityRequest TaintX509UpstreamAuthorityResponse
+/spire.api.server.localauthority.v1.LocalAuthority/RevokeX509UpstreamAuthority RevokeX509UpstreamAuthorityRequest RevokeX509UpstreamAuthorityResponse
 /spire.api.server.svid.v1.SVID/BatchNewX509SVID BatchNewX509SVIDRequest BatchNewX509SVIDResponse
 /spire.api.server.svid.v1.SVID/NewJWTSVID NewJWTSVIDRequest NewJWTSVIDResponse
 /spire.api.server.svid.v1.SVID/BatchNewWITSVID BatchNewWITSVIDRequest BatchNewWITSVIDResponse
