@@ -74,6 +74,19 @@ export const authorityChanged = (
   fields: { ...context, kind: change.kind, authority: change.authority, slot: change.slot },
 })
 
+/** So much of an authority's life is over, in percent, and the next one cannot take its place (V-10). */
+export const authorityEnding = (ending: {
+  kind: 'x509' | 'jwt' | 'wit'
+  authority: string
+  slot: string
+  percent: number
+  until: Instant
+}): AuditEvent => ({
+  what: 'authority.ending',
+  outcome: 'refused',
+  fields: { kind: ending.kind, authority: ending.authority, slot: ending.slot, percent: ending.percent, until: ending.until },
+})
+
 /** The key of an authority that nobody needs any more is about to be destroyed. */
 export const keyDestroyed = ({ key }: { key: string }): AuditEvent => ({ what: 'key.destroyed', outcome: 'done', fields: { slot: key } })
 

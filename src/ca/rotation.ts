@@ -1,5 +1,5 @@
 /** Keeps the authorities fresh: does what `slots.ts` says, writes it down before it counts, and publishes the bundle. */
-import { authorityChanged, keyDestroyed } from '../audit/event.ts'
+import { authorityChanged, authorityEnding, keyDestroyed } from '../audit/event.ts'
 import type { AuditTrail } from '../audit/trail.ts'
 import { hex } from '../kernel/bytes.ts'
 import { backoff } from '../kernel/backoff.ts'
@@ -32,7 +32,7 @@ import { isKeyOf, type KeyManager, type ManagedKey } from './key-manager.ts'
 import type { IssuanceProfile } from './profile.ts'
 import type { Serials } from './serial.ts'
 import * as slots from './slots.ts'
-import { nextMoment, nextStep, trusted, type Authority, type RotationRules, type Slots, type Step } from './slots.ts'
+import { alarmShare, nextMoment, nextStep, trusted, type Authority, type RotationRules, type Slots, type Step } from './slots.ts'
 import type { CheckedUpstream } from './upstream-authority.ts'
 import { authorityId, keyIdentifierOf, rootId, type Signing } from './x509-authority.ts'
 
@@ -84,6 +84,8 @@ export class Rotation implements AsyncDisposable {
   /** A write that may or may not have arrived: the next one asks first. */
   #doubtful: JournalRecord | undefined
   #problems: Partial<Record<AuthorityKind, string>> = {}
+  /** What was told last: of which authority, and which share of its life. */
+  readonly #alarms: Partial<Record<AuthorityKind, { readonly keyId: string; readonly share: number }>> = {}
   #upstreamComplaints: readonly string[] = []
 
   constructor(ports: RotationPorts, record: JournalRecord, revision: bigint) {
@@ -205,6 +207,7 @@ export class Rotation implements AsyncDisposable {
         if (signal.aborted) return failures
         this.#failed(kind, error)
         failures++
+        await this.#withLine(kind, (line) => this.#alarm(line))
       }
     }
     try {
@@ -405,6 +408,27 @@ export class Rotation implements AsyncDisposable {
     })
   }
 
+  /** V-10: once for each authority and share of its life. A process that starts anew tells the last one again. */
+  async #alarm<M>(line: Line<M>): Promise<void> {
+    const { audit, clock, log } = this.#ports
+    const { kind } = line
+    const { active } = line.slots()
+    const share = alarmShare(line.slots(), clock.now(), this.#rules[kind])
+    const told = this.#alarms[kind]
+    if (!active || share === undefined || (told?.keyId === active.keyId && told.share >= share)) return
+    this.#alarms[kind] = { keyId: active.keyId, share }
+    const ending = { kind, authority: line.nameOf(active.material), slot: active.keyId, percent: 100 * share }
+    log.error('an authority nears its end and the next one cannot take its place', {
+      reason: 'ca.authority-ending',
+      ...ending,
+      until: formatInstant(active.until),
+      problem: this.#problems[kind],
+    })
+    await audit.append(authorityEnding({ ...ending, until: active.until })).catch((error: unknown) => {
+      log.error('an alarm could not be recorded', { error: tellChain(error) })
+    })
+  }
+
   #untilNextMoment(): Duration {
     const now = this.#ports.clock.now()
     const moments = authorityKinds.map((kind) => nextMoment<unknown>(this.#record[kind], now, this.#rules[kind]))
@@ -418,7 +442,9 @@ export class Rotation implements AsyncDisposable {
     if (!active || now > active.until) return [`there is no ${told[kind]} authority${why}`]
     if (problem === undefined) return []
     const left = `ends in ${formatDuration(active.until - now)} (${lifeSpent(active, now)} of its life are over)`
-    return [`the ${told[kind]} authority ${left} and could not be kept fresh${why}`]
+    const share = alarmShare<unknown>(this.#record[kind], now, this.#rules[kind])
+    const alarm = share === undefined ? '' : `alarm at ${100 * share} % of its life: `
+    return [`${alarm}the ${told[kind]} authority ${left} and could not be kept fresh${why}`]
   }
 
   /** An upstream that goes on under a root that was tainted or revoked would bring back what everybody is leaving. */

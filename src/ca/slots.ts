@@ -80,6 +80,17 @@ export function nextMoment<M>(slots: Slots<M>, now: Instant, rules: RotationRule
   return Math.min(...moments.filter((moment) => moment > now))
 }
 
+/**
+ * The last of {@link alarmShares} that the active authority's life has passed while the next one could not take its place (V-10): asked after
+ * everything due was tried, so that what is still due has failed. Undefined when all is well.
+ */
+export function alarmShare<M>(slots: Slots<M>, now: Instant, rules: RotationRules): number | undefined {
+  const { active } = slots
+  const due = nextStep(slots, now, rules)
+  if (!active || !due || !bringsTheNext.has(due.do)) return undefined
+  return alarmShares.findLast((share) => now >= atShare(active, share))
+}
+
 /** Every authority whose signatures are to be trusted: announced, active or old. */
 export function trusted<M>(slots: Slots<M>): readonly Authority<M>[] {
   const { active, next, old } = slots
@@ -161,6 +172,10 @@ function takeover<M>(active: Authority<M> | undefined, since: Instant, rules: Ro
 function atShare<M>(authority: Authority<M>, share: number): Instant {
   return authority.from + (authority.until - authority.from) * share
 }
+
+/** V-10. */
+const alarmShares = [0.6, 0.8, 0.9]
+const bringsTheNext: ReadonlySet<Step['do']> = new Set(['prepare', 'publish', 'activate'])
 
 /**
  * Only a server that loses its keys at every start, again and again, has more old authorities than this; its bundle must not grow

@@ -17,7 +17,18 @@ import type { Certificate } from '../../src/x509/certificate.ts'
 import type { ProvenKey } from '../../src/x509/certificate-request.ts'
 import { FakeJournal } from '../fakes/journal.ts'
 import { TestCa } from '../support/test-ca.ts'
-import { never, openTestAuthority, pass, provenKey, testWorld, whileFresh, workload, type CaWishes, type TestAuthority } from './support.ts'
+import {
+  never,
+  openTestAuthority,
+  pass,
+  provenKey,
+  testWorld,
+  whileFresh,
+  workload,
+  type CaWishes,
+  type TestAuthority,
+  type TestWorld,
+} from './support.ts'
 
 const key: ProvenKey = await provenKey()
 const short: ProfileAsWritten = { ca: { lifetime: minutes(1) }, svid: { x509: seconds(20), jwt: seconds(10) } }
@@ -29,6 +40,27 @@ const issueJwt = ({ ca }: TestAuthority): Promise<IssuedJwtSvid> =>
 const verify = (svid: IssuedX509Svid, bundle: TrustBundle, at: number) => verifyX509Svid(svid.chain, bundleSet([bundle]), at).spiffeId
 const roots = (bundle: TrustBundle): string[] => bundle.x509Authorities.map(({ certificate }) => certificate.serial)
 const contentOf = (bundle: TrustBundle): string => [...roots(bundle), ...bundle.jwtAuthorities.map(({ keyId }) => keyId)].join()
+
+interface Faltering extends UpstreamAuthority {
+  isAway: boolean
+  asked: number
+}
+
+/** An upstream that can be away. */
+async function faltering(world: TestWorld): Promise<Faltering> {
+  const real = await selfSigned.open({}, world)
+  const upstream: Faltering = {
+    ...real,
+    isAway: false,
+    asked: 0,
+    mint(request, signal) {
+      upstream.asked++
+      if (!upstream.isAway) return real.mint(request, signal)
+      return Promise.reject(new Failure('unavailable', 'upstream.unreachable', { public: 'the vault cannot be reached' }))
+    },
+  }
+  return upstream
+}
 
 describe('authorities rotate', () => {
   test('a CA of one minute runs for five: who knows the bundle of five seconds ago accepts what is signed now, until it ends', async () => {
@@ -87,33 +119,55 @@ describe('authorities rotate', () => {
 
   test('an upstream that is away is asked again and again, complained of, and forgiven', async () => {
     const world = testWorld()
-    const real = await selfSigned.open({}, world)
-    let away = false
-    let asked = 0
-    const upstream: UpstreamAuthority = {
-      ...real,
-      mint: (request, signal) => {
-        asked++
-        if (away) return Promise.reject(new Failure('unavailable', 'upstream.unreachable', { public: 'the vault cannot be reached' }))
-        return real.mint(request, signal)
-      },
-    }
+    const upstream = await faltering(world)
     await using opened = await openTestAuthority({ world, upstream })
     const { ca } = opened
-    away = true
+    upstream.isAway = true
     await whileFresh(ca, async () => {
       await pass(world, hours(12) + 1)
       for (let minute = 0; minute < 60; minute++) await pass(world, minutes(1))
       expect(ca.complaints()).toEqual([
         expect.stringMatching(/^the X.509 authority ends in 1[01]h.* and could not be kept fresh: the vault cannot be reached$/),
       ])
-      expect(asked).toBeGreaterThan(50)
-      expect(asked).toBeLessThan(1000)
+      expect(upstream.asked).toBeGreaterThan(50)
+      expect(upstream.asked).toBeLessThan(1000)
       expect((await issueX509(opened)).notAfter).toBeGreaterThan(world.clock.now())
-      away = false
+      upstream.isAway = false
       await pass(world, minutes(2))
       expect(ca.complaints()).toEqual([])
       expect(roots(ca.bundle.current)).toHaveLength(2)
+    })
+  })
+
+  test('V-10 an upstream that is away until the end: one alarm at 60, 80 and 90 % of each life, in log, trail and complaints, and no crash', async () => {
+    const world = testWorld()
+    const upstream = await faltering(world)
+    await using opened = await openTestAuthority({ world, upstream })
+    const { ca, audit } = opened
+    const recorded = () => audit.filter((line) => line.includes('authority.ending')).map((line) => Number(/"percent":(\d+)/.exec(line)![1]))
+    const logged = () => world.log.lines.filter((line) => line.includes('ca.authority-ending'))
+    const passHours = async (count: number) => {
+      for (let minute = 0; minute < 60 * count; minute += 2) await pass(world, minutes(2))
+    }
+    await whileFresh(ca, async () => {
+      await passHours(11)
+      expect(recorded()).toEqual([])
+      upstream.isAway = true
+      await passHours(4)
+      expect(ca.complaints()).toEqual([
+        expect.stringMatching(/^alarm at 60 % of its life: the X.509 authority ends in .* and could not be kept fresh: the vault/),
+      ])
+      await passHours(8)
+      expect(recorded()).toEqual([60, 80, 90])
+      expect(logged()).toHaveLength(3)
+      expect((await issueX509(opened)).notAfter).toBeGreaterThan(world.clock.now())
+      upstream.isAway = false
+      await passHours(1)
+      expect(ca.complaints()).toEqual([])
+      upstream.isAway = true
+      await passHours(26)
+      expect(recorded()).toEqual([60, 80, 90, 60, 80, 90])
+      expect(ca.complaints()).toEqual(['there is no X.509 authority: the vault cannot be reached'])
     })
   })
 })

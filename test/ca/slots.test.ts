@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { hours, minutes } from '../../src/kernel/duration.ts'
 import * as slots from '../../src/ca/slots.ts'
-import { nextMoment, nextStep, noSlots, trusted, type Authority, type RotationRules, type Slots } from '../../src/ca/slots.ts'
+import { alarmShare, nextMoment, nextStep, noSlots, trusted, type Authority, type RotationRules, type Slots } from '../../src/ca/slots.ts'
 
 const rules: RotationRules = { prepareAt: 1 / 2, activateAt: 5 / 6, propagation: minutes(5), keepExpired: hours(1) }
 const day = hours(24)
@@ -173,4 +173,15 @@ describe('for as long as it runs', () => {
       { numRuns: 60 },
     )
   })
+})
+
+test('V-10 an alarm at 60, 80 and 90 % of the life, while the next authority is not there', () => {
+  const life = { from: 0, until: 1000 }
+  const alone = activeFor(life)
+  expect([599, 600, 799, 800, 899, 900, 1000].map((at) => alarmShare(alone, at, rules))).toEqual([undefined, 0.6, 0.6, 0.8, 0.8, 0.9, 0.9])
+  expect(alarmShare(slots.intend(alone, 'b'), 650, rules)).toBe(0.6)
+  expect(alarmShare(withNext(life, { published: false }), 650, rules)).toBe(0.6)
+  expect(alarmShare(withNext(life, { published: true }), 650, rules)).toBeUndefined()
+  expect(alarmShare(alone, 650, { ...rules, closing: true })).toBeUndefined()
+  expect(alarmShare(noSlots, 650, rules)).toBeUndefined()
 })
