@@ -45,7 +45,7 @@ export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<
   const peers = await openPeerCredentials()
   const attestors = new Map<string, WorkloadAttestor>()
   for (const { kind, open } of config.workloadAttestors) attestors.set(kind, owned.use(await open(world)))
-  const upstream = owned.use(connectServer(config.server, world))
+  const upstream = owned.use(connectServer({ ...config.server, ...config.tls }, world))
   const [joinToken] = nodeAttestors
   const prover = config.joinToken && owned.use(await joinToken.openProver({ token: config.joinToken }, world))
 

@@ -127,6 +127,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
       ...world,
       host: config.listen.host,
       port: config.listen.port,
+      ...config.tls,
       identity: identity.identity,
       services: serverApi(server),
       detailsOf: detailsFor,

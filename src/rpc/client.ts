@@ -27,7 +27,7 @@ import { Failure } from '../kernel/failure.ts'
 import { pathOf } from './handler.ts'
 import { incoming } from './incoming.ts'
 import { detailsTrailer, fromWireStatus } from './status.ts'
-import { presentedChain, tlsDefaults, type TlsIdentity, tlsKeyPair } from './tls-material.ts'
+import { keyExchange, presentedChain, tlsDefaults, type TlsIdentity, tlsKeyPair } from './tls-material.ts'
 
 /** A way to somebody who answers calls. Connections are made when needed, and anew when they broke. */
 export interface Channel extends AsyncDisposable {
@@ -101,6 +101,8 @@ export function connectTcp({ host, port }: { readonly host: string; readonly por
 export interface TlsConnecting extends ChannelSettings {
   readonly host: string
   readonly port: number
+  /** Refuses a server without X25519MLKEM768 at the handshake (C-32). */
+  readonly requirePostQuantum?: boolean | undefined
   /**
    * Judges the certificates that the server presented (DER, leaf first; never empty). Throwing ends the connection
    * before a byte of a request was sent. Nothing else is verified, host names least of all.
@@ -281,10 +283,11 @@ class VerifiedTls extends ChannelCredentials {
   }
 
   async #handshake(socket: Socket): Promise<{ socket: Socket; secure: boolean }> {
-    const { host, verify } = this.#connecting
+    const { host, requirePostQuantum, verify } = this.#connecting
     const identity = this.#connecting.identity?.()
     const tls = connectTlsSocket({
       ...tlsDefaults,
+      ...keyExchange(requirePostQuantum),
       ...(identity && tlsKeyPair(identity)),
       ...(isIP(host) === 0 && { servername: host }),
       socket,

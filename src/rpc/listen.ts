@@ -7,12 +7,11 @@ import { Server, ServerCredentials } from '@grpc/grpc-js'
 import { deadline } from '../kernel/clock.ts'
 import { type Duration, minutes, seconds } from '../kernel/duration.ts'
 import { type Category, Failure, tellChain } from '../kernel/failure.ts'
-import type { Log } from '../kernel/log.ts'
 import type { Watched } from '../kernel/watched.ts'
 import type { Treatment } from './dispatch.ts'
 import type { Mounted } from './handler.ts'
 import { type Connection, serve } from './serve.ts'
-import { presentedChain, tlsDefaults, type TlsIdentity, tlsKeyPair } from './tls-material.ts'
+import { keyExchange, presentedChain, tlsDefaults, type TlsIdentity, tlsKeyPair } from './tls-material.ts'
 
 /** What a listener holds at most. Header blocks are limited to 64 KiB and 128 fields by the HTTP/2 library (R-26). */
 export interface Limits {
@@ -74,6 +73,8 @@ export interface TlsListening<Peer> extends ListenCommon<Peer> {
   readonly port: number
   /** Our certificate and key; a new one serves new connections. */
   readonly identity: Watched<TlsIdentity>
+  /** Refuses clients without X25519MLKEM768 at the handshake (C-32). */
+  readonly requirePostQuantum?: boolean | undefined
   /**
    * Who connected, from what it presented, which nobody has verified yet: asked before a byte of HTTP is read. Throwing closes the connection.
    * A `Disposable` peer is disposed when its connection ends.
@@ -134,7 +135,7 @@ export async function listenTls<Peer>(listening: TlsListening<Peer>): Promise<Li
   const limits = { ...usualTlsLimits, ...listening.limits }
   const door = openDoor(listening, limits)
   const server = createTlsServer({
-    ...serverTls(identity.current),
+    ...serverTls(identity.current, listening),
     requestCert: true,
     rejectUnauthorized: false,
     handshakeTimeout: limits.handshake,
@@ -154,7 +155,7 @@ export async function listenTls<Peer>(listening: TlsListening<Peer>): Promise<Li
   })
   await bind(server, { host, port }, `\`${host}:${port}\``)
   const listener = listenerOn(server, door, listening, limits, server.address() as AddressInfo)
-  useNewIdentities(server, identity, door.closing, log).catch((error: unknown) => {
+  useNewIdentities(server, listening, door.closing).catch((error: unknown) => {
     log.error('the certificate of a listener is no longer kept fresh', { error: tellChain(error) })
   })
   return listener
@@ -245,20 +246,23 @@ async function admitTls<Peer>(door: Door<Peer>, listening: TlsListening<Peer>, s
   door.admit(socket, await listening.peerOf(connection, deadline(limit, door.closing)))
 }
 
+type TlsNews = Pick<TlsListening<never>, 'identity' | 'requirePostQuantum' | 'log'>
+
 /** A certificate that cannot be used leaves the one before it in place. */
-async function useNewIdentities(server: TlsServer, identity: Watched<TlsIdentity>, signal: AbortSignal, log: Log): Promise<void> {
+async function useNewIdentities(server: TlsServer, listening: TlsNews, signal: AbortSignal): Promise<void> {
+  const { identity, log } = listening
   for await (const current of identity.changes(signal)) {
     try {
-      server.setSecureContext(serverTls(current))
+      server.setSecureContext(serverTls(current, listening))
     } catch (error) {
       log.error('a new certificate of a listener cannot be used', { error: tellChain(error) })
     }
   }
 }
 
-function serverTls(identity: TlsIdentity) {
+function serverTls(identity: TlsIdentity, { requirePostQuantum }: Pick<TlsNews, 'requirePostQuantum'>) {
   // No authorities of our own: what a client presents is judged by `peerOf` alone.
-  return { ...tlsDefaults, ...tlsKeyPair(identity), ca: [], secureOptions: constants.SSL_OP_NO_TICKET }
+  return { ...tlsDefaults, ...keyExchange(requirePostQuantum), ...tlsKeyPair(identity), ca: [], secureOptions: constants.SSL_OP_NO_TICKET }
 }
 
 function listenerOn<Peer>(

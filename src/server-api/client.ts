@@ -65,6 +65,8 @@ export type { AgentSummary, AuthorityKind, AuthorityState, AuthorityStatus }
 export interface ServerAddress {
   readonly host: string
   readonly port: number
+  /** Nothing is said to a server without X25519MLKEM768 (C-32). */
+  readonly requirePostQuantum?: boolean
 }
 
 /**

@@ -76,6 +76,41 @@ describe('a TLS listener', () => {
     socket.destroy()
   })
 
+  test('C-32 refuses at the handshake whoever has no post-quantum key exchange, where it is required, and after a new certificate too', async () => {
+    const identity = new WatchedValue(pemOf(await (await testCa()).leaf()))
+    await using strict = await listen({ requirePostQuantum: true, identity })
+    const options = { port: strict.port, rejectUnauthorized: false, ALPNProtocols: ['h2'] }
+    const demandStrictness = async () => {
+      await expect(handshake({ ...options, ecdhCurve: 'X25519' })).rejects.toThrow(/handshake failure/)
+      await expect(handshake({ ...options, maxVersion: 'TLSv1.2' })).rejects.toThrow(/protocol version/)
+      expect(await versionFrom(strict.port, { requirePostQuantum: true })).toBe('somebody')
+      expect(await versionFrom(strict.port)).toBe('somebody')
+    }
+    const shown = async () => {
+      const socket = await handshake(options)
+      const serial = socket.getPeerX509Certificate()?.serialNumber
+      socket.destroy()
+      return serial
+    }
+    await demandStrictness()
+    const next = pemOf(await (await testCa()).leaf())
+    identity.set(next)
+    await expect.poll(shown).toBe(new X509Certificate(next.cert).serialNumber)
+    await demandStrictness()
+  })
+
+  test('C-32 says nothing to a server that has no post-quantum key exchange, where it is required', async () => {
+    const { cert, key } = pemOf(await (await testCa()).leaf())
+    const old = createTlsServer({ cert, key: key as string, ecdhCurve: 'X25519', ALPNProtocols: ['h2'] }).listen(0, '127.0.0.1')
+    await new Promise((resolve) => old.once('listening', resolve))
+    let secured = 0
+    old.on('secureConnection', () => secured++)
+    const { port } = old.address() as { port: number }
+    await expect(versionFrom(port, { requirePostQuantum: true })).rejects.toMatchObject({ category: 'unavailable' })
+    expect(secured).toBe(0)
+    await new Promise((resolve) => old.close(resolve))
+  })
+
   test('closes a connection whose peer is refused, before a byte of HTTP', async () => {
     const log = keptLog()
     const peerOf = () => Promise.reject(new Failure('unauthenticated', 'test.stranger', { public: 'stranger' }))

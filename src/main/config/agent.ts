@@ -5,7 +5,7 @@ import { minutes, seconds } from '../../kernel/duration.ts'
 import { workloadAttestors } from '../builtins.ts'
 import type { ConfigSource } from './load.ts'
 import { loadConfig } from './load.ts'
-import { durationBetween, log, oneOf, socketPath, trustDomain, workloadSocketPath } from './schema.ts'
+import { durationBetween, log, oneOf, socketPath, tls, trustDomain, workloadSocketPath } from './schema.ts'
 
 /** As written: unknown keys are refused. */
 export const agentConfigSchema = z.strictObject({
@@ -16,6 +16,7 @@ export const agentConfigSchema = z.strictObject({
   /** Where operators ask; only the agent's own user may enter its directory. */
   adminSocket: socketPath.prefault('/run/vidimus/agent/private/admin.sock'),
   server: z.strictObject({ host: z.string().min(1), port: z.int().min(1).max(65_535).default(8081) }),
+  tls,
   /** The trust bundle that the server must prove itself against at first contact: PEM or a SPIFFE bundle document. */
   trustBundle: z.string().min(1),
   joinToken: secretReference.optional(),

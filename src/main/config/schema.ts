@@ -23,6 +23,14 @@ export function durationBetween(least: Duration, most: Duration): z.ZodType<Dura
   }, 'a duration with its unit, for example `90s` or `1h30m`')
 }
 
+/** The channel between agents and servers. */
+export const tls = z
+  .strictObject({
+    /** Without X25519MLKEM768 there is no connection (C-32). */
+    requirePostQuantum: z.boolean().default(false),
+  })
+  .prefault({})
+
 /** A path for a socket file: unix(7) has room for 107 bytes. */
 export const socketPath = parsed(readSocketPath)
 

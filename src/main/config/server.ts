@@ -6,7 +6,7 @@ import { days, minutes, seconds, type Duration } from '../../kernel/duration.ts'
 import { auditSinks, keyManagers, nodeAttestors, stores, upstreamAuthorities } from '../builtins.ts'
 import type { ConfigSource } from './load.ts'
 import { loadConfig } from './load.ts'
-import { durationBetween, log, oneOf, socketPath, spiffeId, trustDomain } from './schema.ts'
+import { durationBetween, log, oneOf, socketPath, spiffeId, tls, trustDomain } from './schema.ts'
 
 const keyType = z.enum(['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096'])
 
@@ -26,6 +26,7 @@ export const serverConfigSchema = z.strictObject({
       maxConnectionAge: durationBetween(seconds(1), days(1)).prefault('3m'),
     })
     .prefault({}),
+  tls,
   ca: z
     .strictObject({
       lifetime: durationBetween(seconds(30), days(3650)).prefault('24h'),
