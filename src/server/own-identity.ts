@@ -76,7 +76,8 @@ export class OwnIdentity {
     const { clock, log } = this.#server
     const listening = this.#heedBundle(signal)
     while (!signal.aborted) {
-      await clock.sleep(interval, AbortSignal.any([signal, this.#changed.signal])).catch(() => {})
+      const pause = Math.min(longestPause, Math.max(shortestPause, this.#due - clock.now()))
+      await clock.sleep(pause, AbortSignal.any([signal, this.#changed.signal])).catch(() => {})
       if (this.#changed.signal.aborted) this.#changed = new AbortController()
       if (signal.aborted || (clock.now() < this.#due && this.isGood && !this.#isTainted)) continue
       try {
@@ -111,4 +112,7 @@ function dueFor({ clock, random }: Needs, { chain }: ServerIdentity): Instant {
   return renewalDue(clock.now(), leaf.notAfter, fraction(random))
 }
 
-const interval = seconds(5)
+/** The clock may be set meanwhile. */
+const longestPause = seconds(5)
+/** Between two tries; well below half of the shortest life that a certificate can be given. */
+const shortestPause = seconds(1)

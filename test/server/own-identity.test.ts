@@ -49,6 +49,19 @@ describe("the server's own certificate", () => {
     await running
   })
 
+  test('of the shortest life that can be configured is replaced before it ends', async () => {
+    const { ca } = rig.server
+    const issueX509Svid: Server['ca']['issueX509Svid'] = (request, signal) => ca.issueX509Svid({ ...request, lifetime: seconds(5) }, signal)
+    const own = await OwnIdentity.open(withCa({ issueX509Svid }), never)
+    const running = own.keepFresh(stop.signal)
+    const first = serial(own)
+    await rig.clock.advance(seconds(3))
+    await changed(own, first)
+    expect(own.isGood).toBe(true)
+    stop.abort()
+    await running
+  })
+
   test('C-28 is renewed at once when its authority is tainted: who connects after the revocation meets the new one', async () => {
     const bundle = new WatchedValue(rig.server.ca.bundle.current)
     const other = await TestCa.create({ at: rig.clock.now() })
