@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
+import { FaultyFiles } from '../fakes/files.ts'
 import { fakeProcess, startAgent, until } from './rig.ts'
 
 const kept = (directory: string) => existsSync(join(directory, 'data', 'agent.json'))
@@ -37,6 +38,26 @@ describe('the agent’s own SVID', () => {
     await rig.clock.advance(minutes(2))
     await until(() => rig.agent.status().svidExpiresAt > rig.clock.now() + minutes(50))
   })
+
+  test.each(['ENOSPC', 'EROFS', 'EIO'] as const)(
+    'Q-6 stays in use while the disk says %s, with what the workloads have; it is renewed when the disk is back',
+    async (code) => {
+      const files = new FaultyFiles()
+      await using rig = await startAgent({ files })
+      rig.server.add('/web', ['test:name:web'])
+      await rig.clock.advance(seconds(5))
+      const workload = await rig.identify(fakeProcess('test:name:web'))
+      files.fault = { code }
+      await rig.clock.advance(minutes(40))
+      await until(() => rig.server.calls.renew > 1)
+      expect(workload.identities.current.identities).toHaveLength(1)
+      expect(new Set(rig.server.used.map((one) => one.chain[0]!.serial)).size).toBe(1)
+      files.fault = undefined
+      await rig.clock.advance(minutes(2))
+      await until(() => rig.agent.status().svidExpiresAt > rig.clock.now() + minutes(50))
+      expect(kept(rig.directory)).toBe(true)
+    },
+  )
 
   test('that expired ends the agent, which serves nobody from then on', async () => {
     await using rig = await startAgent()

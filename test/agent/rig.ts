@@ -10,7 +10,7 @@ import type { Peer } from '../../src/attestation/peer.ts'
 import type { WorkloadAttestor } from '../../src/attestation/workload-attestor.ts'
 import { seconds } from '../../src/kernel/duration.ts'
 import { Failure } from '../../src/kernel/failure.ts'
-import { systemFiles } from '../../src/kernel/files.ts'
+import { type Files, systemFiles } from '../../src/kernel/files.ts'
 import { type Log, Secret, silentLog } from '../../src/kernel/log.ts'
 import { parseSelector } from '../../src/spiffe/selector.ts'
 import { FakeClock } from '../fakes/clock.ts'
@@ -46,6 +46,7 @@ export type RigOptions = Partial<Omit<FakeServerOptions, 'clock'>> & {
   clock?: FakeClock
   directory?: string
   log?: Log
+  files?: Files
   run?: boolean
   prover?: NodeProver | undefined
   policySigners?: readonly KeyObject[]
@@ -58,7 +59,7 @@ export async function startAgent(options: RigOptions = {}): Promise<Rig> {
   const server = options.server ?? (await FakeUpstreamServer.start({ clock, ...options }))
   const directory = options.directory ?? mkdtempSync(join(tmpdir(), 'va-'))
   const stopping = new AbortController()
-  const parts = await agentParts({ clock, server, directory, log: options.log ?? silentLog })
+  const parts = await agentParts({ clock, server, directory, log: options.log ?? silentLog, files: options.files ?? systemFiles })
   const agent = await openAgent({ ...parts, ...chosen(options), witSvid: options.witSvid ?? false }, stopping.signal)
   const ended = options.run === false ? Promise.resolve(undefined) : agent.run(stopping.signal).catch((error: unknown) => error)
   const stop = async () => {
@@ -90,20 +91,22 @@ export async function agentParts({
   server,
   directory,
   log = silentLog,
+  files = systemFiles,
   token = 'token-1',
 }: {
   clock: FakeClock
   server: FakeUpstreamServer
   directory: string
   log?: Log
+  files?: Files
   token?: string
 }): Promise<AgentParts> {
   const random = seededRandom(directory)
-  const world = { clock, random, files: systemFiles, log, secrets: { read: async () => new Secret(token) } }
+  const world = { clock, random, files, log, secrets: { read: async () => new Secret(token) } }
   return {
     clock,
     random,
-    files: systemFiles,
+    files,
     log,
     trustDomain: server.trustDomain,
     upstream: server,
