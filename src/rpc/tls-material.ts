@@ -22,7 +22,7 @@ export const tlsDefaults = {
 
 /**
  * What an end sets instead that takes no connection without a hybrid post-quantum key exchange (C-32): the handshake with anybody else fails.
- * TLS 1.3 alone has such groups; Node does not tell which group was agreed on, and here only one can have been.
+ * TLS 1.3 alone has such groups; Node does not tell a server which group was agreed on; here only one can have been.
  */
 export function keyExchange(requirePostQuantum: boolean | undefined) {
   return requirePostQuantum ? { minVersion: 'TLSv1.3' as SecureVersion, ecdhCurve: 'X25519MLKEM768' } : {}
