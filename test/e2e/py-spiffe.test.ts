@@ -26,15 +26,25 @@ describeWithPeer('py-spiffe', 'a Python workload on the unmodified py-spiffe lib
   })
 
   describe('without an entry', () => {
-    test.each([['x509'], ['jwt', '--audience', 'db'], ['bundles']])('API-15 `%s` is refused: no identity issued', async (...args) => {
-      const { last } = await python(...args)
-      expect(last).toMatchObject({ code: 'PermissionDenied', error: expect.stringContaining('no identity issued') as string })
-    })
+    test.each([['x509'], ['jwt', '--audience', 'db'], ['validate', '--audience', 'db', '--token', 'a.b.c'], ['bundles']])(
+      'API-15 `%s` is refused: no identity issued',
+      async (...args) => {
+        const { last } = await python(...args)
+        expect(last).toMatchObject({ code: 'PermissionDenied', error: expect.stringContaining('no identity issued') as string })
+      },
+    )
   })
 
   describe('with an entry', () => {
+    let entries: readonly string[]
+
     beforeAll(async () => {
-      await server.entries(await agent.spiffeId(), { spiffeId: idOf('/python'), selectors: [own], x509SvidTtl: seconds(10) })
+      const created = await server.entries(await agent.spiffeId(), {
+        spiffeId: idOf('/python'),
+        selectors: [own],
+        x509SvidTtl: seconds(10),
+      })
+      entries = created.map(({ id }) => id)
       await eventually('the agent served the entry', async () => 'svids' in (await python('x509')).last)
     })
 
@@ -65,10 +75,39 @@ describeWithPeer('py-spiffe', 'a Python workload on the unmodified py-spiffe lib
       expect(validated.last).toMatchObject({ id: idOf('/python'), audience: ['db'] })
     })
 
+    test('API-4 one stream shows each rotation: another certificate for the same identity', async () => {
+      const { lines } = await python('watch-x509', '--updates', '3', '--timeout', '40')
+      const svids = lines.map((line) => (line['svids'] as Svid[] | undefined)?.[0])
+      expect(svids.map((svid) => svid?.id)).toEqual([idOf('/python'), idOf('/python'), idOf('/python')])
+      expect(new Set(svids.map((svid) => svid?.serial)).size).toBe(3)
+    })
+
     test('J-9 a token for another audience is not validated', async () => {
       const { last } = await python('jwt', '--audience', 'db')
       const { last: refused } = await python('validate', '--audience', 'mail', '--token', last['token'] as string)
       expect(refused['code']).toBe('InvalidArgument')
+    })
+
+    test('API-20 what is no token is not validated', async () => {
+      const { last } = await python('validate', '--audience', 'db', '--token', 'a.b.c')
+      expect(last['code']).toBe('InvalidArgument')
+    })
+
+    test('T-4 API-15 a stream ends with PermissionDenied when the last entry is gone', async () => {
+      const watching = python('watch-x509', '--updates', '1000', '--timeout', '60')
+      // A rotation later the stream is open for certain.
+      const [before] = (await python('x509')).last['svids'] as Svid[]
+      await vi.waitFor(
+        async () => {
+          const [now] = (await python('x509')).last['svids'] as Svid[]
+          expect(now?.serial).not.toBe(before?.serial)
+        },
+        { timeout: 20_000, interval: 500 },
+      )
+      await server.removeEntries(entries)
+      const { lines, last } = await watching
+      expect(lines[0]).toMatchObject({ update: 1, svids: [expect.objectContaining({ id: idOf('/python') })] })
+      expect(last['error']).toContain('PERMISSION_DENIED')
     })
   })
 })

@@ -6,7 +6,9 @@ The keys are those of the go-spiffe client beside it, so that tests can hold one
 
 import argparse
 import json
+import queue
 import sys
+import time
 from datetime import datetime, timezone
 
 import grpc
@@ -34,6 +36,7 @@ def parse_arguments():
     parser.add_argument('--timeout', type=float, default=10, help='seconds for each call')
     parser.add_argument('--audience', default='')
     parser.add_argument('--token', default='')
+    parser.add_argument('--updates', type=int, default=2, help='of a stream, before the client ends')
     return parser.parse_args()
 
 
@@ -64,7 +67,29 @@ def bundles(client, _options):
     }
 
 
-COMMANDS = {'x509': x509, 'jwt': jwt, 'validate': validate, 'bundles': bundles}
+def watch_x509(client, options):
+    """Prints each update of one stream as it arrives; the timeout is for all of them."""
+    news = queue.Queue()
+    handler = client.stream_x509_contexts(news.put, news.put, retry_connect=False)
+    end = time.monotonic() + options.timeout
+    try:
+        for update in range(1, options.updates + 1):
+            context = news.get(timeout=max(0, end - time.monotonic()))
+            if isinstance(context, Exception):
+                raise context
+            told = {
+                'update': update,
+                'svids': [tell_x509(svid, context.x509_bundle_set) for svid in context.x509_svids],
+                'bundles': tell_x509_bundles(context.x509_bundle_set),
+            }
+            if update < options.updates:
+                show(told)
+        return told
+    finally:
+        handler.cancel()
+
+
+COMMANDS = {'x509': x509, 'jwt': jwt, 'validate': validate, 'bundles': bundles, 'watch-x509': watch_x509}
 
 
 def tell_x509(svid, bundle_set):
