@@ -5,7 +5,8 @@ import type { Peer } from '../attestation/peer.ts'
 import type { Random } from '../kernel/random.ts'
 import type { ExtensionConfigDiscoveryService } from '../rpc/gen/envoy/service/extension/v3/config_discovery_pb.ts'
 import type { Call, Handlers } from '../rpc/handler.ts'
-import { fetchOnce, serveStream, type StreamState } from '../xds/stream.ts'
+import { fetchOnce, type ProxyNode, serveStream, type StreamState } from '../xds/stream.ts'
+import { placesOf } from './delivered-filters.ts'
 import type { WorkloadRules } from './workload-rules.ts'
 
 export interface ExtensionConfigOptions {
@@ -19,8 +20,9 @@ export interface ExtensionConfigOptions {
 export const extensionConfigTypeUrl = 'type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig'
 
 /**
- * StreamExtensionConfigs and FetchExtensionConfigs of the filters `vidimus.rbac.deny` and `vidimus.rbac.allow`. Which policies they hold
- * depends on who the kernel says is calling; what the proxy says about itself selects nothing. Who loses its last identity is refused everything.
+ * StreamExtensionConfigs and FetchExtensionConfigs of the filters that {@link placesOf} names, with `vidimus.rbac.deny` and `vidimus.rbac.allow`. Which
+ * policies they hold depends on who the kernel says is calling; what the proxy says about itself tells which filters it lists, so that
+ * nothing is left to one that is not there. Who loses its last identity is refused everything.
  * @throws Failure `workload.no-identity`
  */
 export function extensionConfigDiscovery({
@@ -37,13 +39,23 @@ export function extensionConfigDiscovery({
   return {
     async *streamExtensionConfigs(requests, call) {
       const { workload, log } = await identified(call)
-      const options = { typeUrl: extensionConfigTypeUrl, resources: () => rules.filtersOf(workload), clock: agent.clock, random, log }
+      const options = {
+        typeUrl: extensionConfigTypeUrl,
+        resources: ({ metadata }: ProxyNode) => rules.filtersOf(workload, placesOf(metadata)),
+        clock: agent.clock,
+        random,
+        log,
+      }
       yield* serveStream(requests, { ...options, ...(report && { report }) }, call.signal)
     },
 
     async fetchExtensionConfigs(request, call) {
       const { workload, log } = await identified(call)
-      return fetchOnce(request, { typeUrl: extensionConfigTypeUrl, resources: rules.of(workload).filters, log })
+      return fetchOnce(request, {
+        typeUrl: extensionConfigTypeUrl,
+        resources: rules.of(workload, placesOf(request.node?.metadata)).filters,
+        log,
+      })
     },
   }
 }

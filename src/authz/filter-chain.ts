@@ -1,6 +1,6 @@
 /** Everything that a proxy needs to enforce the policies of one workload, as its configuration writes it: in istio mode what Istio emits, filter by filter. */
 import type { CompiledPolicies } from '../policy/compile.ts'
-import { formatDuration } from '../kernel/duration.ts'
+import { seconds } from '../kernel/duration.ts'
 import type { JwtRule } from '../policy/policy-set.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { rulesJson } from './messages.ts'
@@ -104,69 +104,78 @@ function onlyNew(candidate: RbacRules, enforced: RbacRules): RbacRules {
     return policies.length > 0 ? ruleSet(rules!.action, policies) : undefined
   }
   const [deny, allow] = [left(candidate.deny, enforced.deny), left(candidate.allow, enforced.allow)]
-  return { custom: candidate.custom, notes: [], ...(deny && { deny }), ...(allow && { allow }) }
+  return { custom: candidate.custom, canAsk: candidate.canAsk, notes: [], ...(deny && { deny }), ...(allow && { allow }) }
 }
 
 /** The rules mark what is asked about, and external authorization asks about what is marked (authorization.md 1.8). */
-function customFilters({ custom }: RbacRules, { providers = {} }: ChainOptions, names: Names): Filter[] {
-  // More than one provider is more than Istio can tell apart: what they match is refused.
-  const known = custom.size === 1
+function customFilters({ custom, canAsk }: RbacRules, { providers = {} }: ChainOptions, names: Names): Filter[] {
   return [...custom]
     .toSorted(([a], [b]) => (a < b ? -1 : 1))
     .flatMap(([provider, rules]) => {
-      const cluster = Object.hasOwn(providers, provider) && known ? providers[provider] : undefined
+      const cluster = Object.hasOwn(providers, provider) && canAsk ? providers[provider] : undefined
       if (cluster === undefined) {
         return [filter(names.rbac, names.rbacType, { rules: rulesJson(withoutProvider(rules)), ...names.common })]
       }
-      const marked = {
-        filter: names.rbac,
-        path: [{ key: 'istio_ext_authz_shadow_effective_policy_id' }],
-        value: { string_match: { prefix: askedPrefix(provider) } },
-      }
+      // One provider is marked as Istio marks it; of several, each under its own name.
+      const prefix = custom.size === 1 ? istioPrefix : shadowPrefix(provider)
+      const point = names === httpNames ? 'http' : 'network'
       return [
-        filter(names.rbac, names.rbacType, {
-          shadow_rules: rulesJson(rules),
-          shadow_rules_stat_prefix: 'istio_ext_authz_',
-          ...names.common,
-        }),
-        filter(names.extAuthz, names.extAuthzType, {
-          ...names.common,
-          transport_api_version: 'V3',
-          grpc_service: { envoy_grpc: { cluster_name: cluster }, timeout: providerTimeout },
-          filter_enabled_metadata: marked,
-        }),
+        filter(names.rbac, names.rbacType, { shadow_rules: rulesJson(rules), shadow_rules_stat_prefix: prefix, ...names.common }),
+        filter(names.extAuthz, names.extAuthzType, { ...names.common, ...askingConfig(provider, cluster, prefix, point) }),
       ]
     })
 }
 
-function unknownProviders({ custom }: RbacRules, { providers = {} }: ChainOptions): string[] {
-  if (custom.size > 1)
-    return [`CUSTOM policies name the providers \`${[...custom.keys()].join('`, `')}\`: what they match is refused, since one can be asked`]
+/** Asks the provider behind `cluster` about what its rules have marked under `prefix`. */
+export const askingConfig = (provider: string, cluster: string, prefix: string, point: 'http' | 'network'): Filter => ({
+  transport_api_version: 'V3',
+  grpc_service: { envoy_grpc: { cluster_name: cluster }, timeout: providerTimeout },
+  filter_enabled_metadata: {
+    filter: `envoy.filters.${point}.rbac`,
+    path: [{ key: `${prefix}shadow_effective_policy_id` }],
+    value: { string_match: { prefix: askedPrefix(provider) } },
+  },
+})
+
+const istioPrefix = 'istio_ext_authz_'
+export const shadowPrefix = (provider: string): string => `${istioPrefix}${provider}_`
+
+function unknownProviders({ custom, canAsk }: RbacRules, { providers = {} }: ChainOptions): string[] {
+  if (!canAsk) return [severalProviders([...custom.keys()])]
   return [...custom.keys()]
     .filter((name) => !Object.hasOwn(providers, name))
     .map((name) => `the provider \`${name}\` is not known here: what its CUSTOM policies match is refused`)
 }
 
+export const severalProviders = (names: readonly string[]): string =>
+  `CUSTOM policies name the providers \`${names.join('`, `')}\`: what they match is refused, since one can be asked`
+
 /** A token that is there must be valid, and none has to be there (authorization.md 1.9). */
-function tokenFilter(rules: readonly JwtRule[]): Filter {
-  const providers = Object.fromEntries(rules.map((rule, index) => [`origins-${index}`, tokenProvider(rule)]))
+export function tokenConfig(rules: readonly JwtRule[], clusterOf: ClusterOf): Filter {
+  const providers = Object.fromEntries(rules.map((rule, index) => [`origins-${index}`, tokenProvider(rule, clusterOf)]))
   const named = Object.keys(providers).map((name) => ({ provider_name: name }))
   const missing = { allow_missing: {} }
   const every = named.map((one) => ({ requires_any: { requirements: [one, missing] } }))
   const requirements = rules.length === 1 ? [...named, missing] : [...named, { requires_all: { requirements: every } }]
-  return filter('envoy.filters.http.jwt_authn', 'envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication', {
+  return {
     providers,
     rules: [{ match: { prefix: '/' }, requires: { requires_any: { requirements } } }],
     bypass_cors_preflight: true,
-  })
+  }
 }
 
-function tokenProvider(rule: JwtRule): Filter {
+/** The cluster through which a proxy fetches keys; undefined where it has none, and then the tokens are refused. */
+type ClusterOf = (jwksUri: string) => string | undefined
+
+const tokenFilter = (rules: readonly JwtRule[]): Filter =>
+  filter('envoy.filters.http.jwt_authn', 'envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication', tokenConfig(rules, keyCluster))
+
+function tokenProvider(rule: JwtRule, clusterOf: ClusterOf): Filter {
   const located = rule.fromHeaders.length + rule.fromParams.length + rule.fromCookies.length > 0
   return {
     issuer: rule.issuer,
     ...(rule.audiences.length > 0 && { audiences: rule.audiences }),
-    ...keysOf(rule),
+    ...keysOf(rule, clusterOf),
     forward: rule.forwardOriginalToken,
     ...(located && {
       from_headers: rule.fromHeaders.map(({ name, prefix }) => ({ name, ...(prefix !== '' && { value_prefix: prefix }) })),
@@ -182,12 +191,14 @@ function tokenProvider(rule: JwtRule): Filter {
   }
 }
 
-function keysOf({ keys, timeout }: JwtRule): Filter {
-  if (keys === 'discovered') return { local_jwks: { inline_string: noKeys } }
-  if ('jwks' in keys) return { local_jwks: { inline_string: keys.jwks } }
+function keysOf({ keys, timeout = seconds(5) }: JwtRule, clusterOf: ClusterOf): Filter {
+  if (keys !== 'discovered' && 'jwks' in keys) return { local_jwks: { inline_string: keys.jwks } }
+  const cluster = keys === 'discovered' ? undefined : clusterOf(keys.jwksUri)
+  if (keys === 'discovered' || cluster === undefined) return { local_jwks: { inline_string: noKeys } }
   return {
     remote_jwks: {
-      http_uri: { uri: keys.jwksUri, cluster: keyCluster(keys.jwksUri), timeout: timeout === undefined ? '5s' : formatDuration(timeout) },
+      // Envoy reads durations in seconds alone.
+      http_uri: { uri: keys.jwksUri, cluster, timeout: `${timeout / seconds(1)}s` },
       cache_duration: '1200s',
       async_fetch: {},
     },
@@ -203,7 +214,19 @@ function notesOnKeys({ issuer, keys }: JwtRule): string[] {
 }
 
 const keyCluster = (uri: string): string => `jwks|${new URL(uri).host}`
-/** Tokens whose keys nobody named are refused. */
-const noKeys = '{"keys":[]}'
+/**
+ * A key that verifies nothing, for tokens whose keys nobody named: Envoy takes no empty set. It is a point of P-256, its x the SHA-256 of
+ * `vidimus: the key of nobody` plus 1: nobody knows its private half.
+ */
+export const keyOfNobody = {
+  kty: 'EC',
+  crv: 'P-256',
+  alg: 'ES256',
+  use: 'sig',
+  kid: 'nobody',
+  x: 'vI-Jsaaa0ajyJ-wuU2xYQTLGF-UJ499L9ecJSg9gKUQ',
+  y: 'T1pi93NjYJqHx7six96eZg1O7V-swZcPdXkA2TrqjLo',
+} as const
+const noKeys = JSON.stringify({ keys: [keyOfNobody] })
 /** Istio waits ten minutes for a provider (authorization.md 1.8); a request does not. */
 const providerTimeout = '5s'

@@ -1,5 +1,14 @@
 /** Envoy's questions as requests of the policy room, and decisions as Envoy's answers. */
-import { create, createRegistry, enumToJson, type JsonValue, toBinary, toJson } from '@bufbuild/protobuf'
+import {
+  create,
+  createRegistry,
+  type DescMessage,
+  enumToJson,
+  type JsonValue,
+  type MessageShape,
+  toBinary,
+  toJson,
+} from '@bufbuild/protobuf'
 import { anyPack } from '@bufbuild/protobuf/wkt'
 import type { ShadowVerdict } from '../agent/shadow.ts'
 import { headerValues, type HeaderValues, type PolicyRequest } from '../policy/request.ts'
@@ -17,7 +26,6 @@ import { encode, type Encoded } from '../rpc/handler.ts'
 import { parseSpiffeId, pathOf, type SpiffeId } from '../spiffe/id.ts'
 import { contentVersion, type Resource, type Resources } from '../xds/resources.ts'
 import { isJoinedByEnvoy, repeatedAuthorization } from './joined-headers.ts'
-import type { RbacFilters } from './rbac.ts'
 
 /**
  * What Envoy says about a request, as far as it saw it itself. The destination's principal is left out: which policies apply
@@ -68,14 +76,6 @@ export function toCheckResponse({ allowed, reason, decidedBy }: Pick<Decision, '
 export const denyFilter = 'vidimus.rbac.deny'
 export const allowFilter = 'vidimus.rbac.allow'
 
-/** Filters as the resources that a proxy names in its configuration: {@link denyFilter} and {@link allowFilter}. */
-export function toFilterResources({ deny, allow }: RbacFilters): Resources {
-  return new Map([
-    [denyFilter, toResource(denyFilter, deny)],
-    [allowFilter, toResource(allowFilter, allow)],
-  ])
-}
-
 /** Rules as they are written in a proxy's configuration. */
 export function rulesJson(rules: Rules): Readonly<Record<string, JsonValue>> {
   const written = toJson(RulesSchema, rules, { registry: extensions, useProtoFieldName: true }) as Record<string, JsonValue>
@@ -91,15 +91,17 @@ const candidateAllowFilter = 'vidimus.rbac.candidate.allow'
  * A set that is tried, as filters that only look: {@link candidateDenyFilter} and {@link candidateAllowFilter}, to stand before those that
  * are enforced, so that both see every request. What they would decide goes into dynamic metadata, under the version of the set.
  */
-export function toCandidateResources(candidate: { readonly version: string; readonly filters: RbacFilters } | undefined): Resources {
+export function toCandidateResources(
+  candidate: { readonly version: string; readonly filters: Readonly<Record<'deny' | 'allow', RBAC>> } | undefined,
+): Resources {
   const looking = (kind: 'deny' | 'allow'): RBAC => {
     const rules = candidate?.filters[kind].rules
     if (!candidate || !rules) return create(RBACSchema)
     return create(RBACSchema, { shadowRules: rules, shadowRulesStatPrefix: `${candidatePrefix}${candidate.version}_${kind}_` })
   }
   return new Map([
-    [candidateDenyFilter, toResource(candidateDenyFilter, looking('deny'))],
-    [candidateAllowFilter, toResource(candidateAllowFilter, looking('allow'))],
+    [candidateDenyFilter, toResource(candidateDenyFilter, RBACSchema, looking('deny'))],
+    [candidateAllowFilter, toResource(candidateAllowFilter, RBACSchema, looking('allow'))],
   ])
 }
 
@@ -139,8 +141,9 @@ const candidateKey = /^vidimus_candidate_([^_]+)_(deny|allow)_shadow_(engine_res
 /** Response code details of Envoy's filters that refuse. */
 const refusedBy = /^(rbac_access_denied|ext_authz_denied|ext_authz_error)/
 
-function toResource(name: string, filter: RBAC): Resource {
-  const value = toBinary(TypedExtensionConfigSchema, create(TypedExtensionConfigSchema, { name, typedConfig: anyPack(RBACSchema, filter) }))
+/** A filter as a proxy is sent it. */
+export function toResource<Schema extends DescMessage>(name: string, schema: Schema, filter: MessageShape<Schema>): Resource {
+  const value = toBinary(TypedExtensionConfigSchema, create(TypedExtensionConfigSchema, { name, typedConfig: anyPack(schema, filter) }))
   return { version: contentVersion(value), value }
 }
 

@@ -90,13 +90,13 @@ function applyRules(rules: Rules, request: ProxyRequest): RulesVerdict {
 
 /** What all rules of a workload say together, where `providers` answered as they did; who has not answered refuses. */
 export function applyAll(
-  { custom, deny, allow }: Pick<RbacRules, 'custom' | 'deny' | 'allow'>,
+  { custom, canAsk, deny, allow }: Pick<RbacRules, 'custom' | 'canAsk' | 'deny' | 'allow'>,
   request: ProxyRequest,
   providers: Readonly<Record<string, 'allowed' | 'denied'>> = {},
 ): RulesVerdict {
   for (const [provider, rules] of custom) {
     const asked = applyRules(rules, request)
-    if (!asked.allowed && (custom.size > 1 || !Object.hasOwn(providers, provider) || providers[provider] !== 'allowed')) return asked
+    if (!asked.allowed && (!canAsk || !Object.hasOwn(providers, provider) || providers[provider] !== 'allowed')) return asked
   }
   const denied = deny && applyRules(deny, request)
   if (denied?.allowed === false) return denied

@@ -17,6 +17,7 @@ import type {
   Clause,
   FilterMetadataClause,
   HeaderClause,
+  JwtRule,
   PathClause,
   PeerClause,
   PeerMatch,
@@ -29,7 +30,6 @@ import {
   type RBAC as EnvoyRules,
   RBACSchema as RulesSchema,
 } from '../rpc/gen/envoy/config/rbac/v3/rbac_pb.ts'
-import { type RBAC, RBACSchema } from '../rpc/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.ts'
 import { UriTemplateMatchConfigSchema } from '../rpc/gen/envoy/extensions/path/match/uri_template/v3/uri_template_match_pb.ts'
 import { ConfigSchema as MtlsAuthenticatedSchema } from '../rpc/gen/envoy/extensions/rbac/principals/mtls_authenticated/v3/mtls_authenticated_pb.ts'
 import type { ValueMatcherSchema } from '../rpc/gen/envoy/type/matcher/v3/matcher_pb.ts'
@@ -60,6 +60,8 @@ export type Point = 'http' | 'tcp'
 export interface RbacRules {
   /** By provider: what it is asked about. */
   readonly custom: ReadonlyMap<string, Rules>
+  /** False in istio mode where rules name several providers: then none is asked, and what the rules match is refused (authorization.md 1.8). */
+  readonly canAsk: boolean
   readonly audit?: Rules
   readonly deny?: Rules
   readonly allow?: Rules
@@ -69,41 +71,14 @@ export interface RbacRules {
 
 export type Rules = EnvoyRules
 
-export interface RbacFilters {
-  readonly deny: RBAC
-  /** Without a rule it allows nothing. */
-  readonly allow: RBAC
-  /** What these filters alone do not do, for whoever operates them. */
-  readonly notes: readonly string[]
-}
-
 interface Surroundings {
   /** Whose certificates the proxy accepts: our trust domain and the federated ones. */
   readonly trustDomains: readonly TrustDomain[]
   readonly point: Point
   /** True where the filters must refuse connections without mTLS themselves, because the listener takes them. */
   readonly refusePlaintext: boolean
-}
-
-/**
- * The two filters that are delivered to a proxy. `trustDomains` are those whose certificates it accepts: ours and the federated ones.
- * No provider is known there, so what a CUSTOM rule matches is refused (authorization.md 1.8).
- * @throws Failure `rbac.not-enforceable` where Envoy cannot decide as the evaluator does; nothing is left out instead
- */
-export function rbacFilters(compiled: CompiledPolicies, trustDomains: readonly TrustDomain[]): RbacFilters {
-  const { custom, audit, deny, allow, notes } = rbacRules(compiled, { trustDomains, point: 'http', refusePlaintext: true })
-  const unanswered = [...custom.values()].flatMap((rules) => Object.entries(withoutProvider(rules).policies))
-  const denying =
-    deny || unanswered.length > 0 ? ruleSet(RBAC_Action.DENY, [...Object.entries(deny?.policies ?? {}), ...unanswered]) : undefined
-  const told = [
-    ...notes,
-    ...[...custom.keys()].map((provider) => `the provider \`${provider}\` is not known here: what its CUSTOM policies match is refused`),
-    ...(compiled.tokens.length > 0
-      ? ['tokens of end users are read by the filter `envoy.filters.http.jwt_authn`, which is not delivered']
-      : []),
-    ...(audit ? ['AUDIT policies mark nothing here: the proxy has no filter for them'] : []),
-  ]
-  return { deny: create(RBACSchema, denying && { rules: denying }), allow: create(RBACSchema, allow && { rules: allow }), notes: told }
+  /** False where nothing in front of the rules reads the tokens of end users. */
+  readonly tokensRead?: boolean
 }
 
 /** Rules that refuse what a provider cannot be asked about. */
@@ -113,11 +88,6 @@ export const withoutProvider = ({ action, policies }: Rules): Rules =>
     Object.entries(policies).map(([id, policy]) => [`${id}-deny-due-to-bad-CUSTOM-action`, policy]),
   )
 
-/** Allows nothing: for a workload whose policies are not known, or cannot be enforced. */
-export function refuseEverything(): RbacFilters {
-  return { deny: create(RBACSchema), allow: create(RBACSchema, { rules: { action: RBAC_Action.ALLOW } }), notes: [] }
-}
-
 /**
  * All rules at one point.
  * @throws Failure `rbac.not-enforceable`
@@ -125,16 +95,19 @@ export function refuseEverything(): RbacFilters {
 export function rbacRules(compiled: CompiledPolicies, around: Surroundings): RbacRules {
   const { mode, deny, allow, allowSelected } = compiled
   const { point } = around
+  const unread = around.tokensRead === false && compiled.tokens.length > 0
   const notes = notesOn(compiled, point)
-  const policies = (rules: readonly CompiledRule[]) => rules.flatMap((rule) => policyOf(rule, mode, point))
+  const policies = (rules: readonly CompiledRule[]) => rules.flatMap((rule) => policyOf(rule, { mode, point, unread }))
   const custom = Map.groupBy(compiled.custom, ({ provider }) => provider!)
   const first = [
     ...(mode === 'strict' ? strictDenials(compiled, around) : []),
     ...(around.refusePlaintext ? plaintextDenials(compiled) : []),
+    ...(unread && point === 'http' ? [denial('vidimus[unread-token]', asPermission(oneOf(compiled.tokens.flatMap(placesOfTokens))))] : []),
   ]
   const never = compiled.withoutRules.map((id): Named => [id, matchingNothing])
   return {
     custom: new Map([...custom].map(([provider, rules]) => [provider, ruleSet(RBAC_Action.DENY, asked(policies(rules), provider))])),
+    canAsk: mode === 'strict' || custom.size < 2,
     ...(compiled.audit.length > 0 && { audit: ruleSet(RBAC_Action.LOG, policies(compiled.audit)) }),
     ...((first.length > 0 || deny.length > 0) && { deny: ruleSet(RBAC_Action.DENY, [...first, ...policies(deny)]) }),
     ...((mode === 'strict' || allowSelected) && { allow: ruleSet(RBAC_Action.ALLOW, [...never, ...policies(allow)]) }),
@@ -156,7 +129,7 @@ type Named = readonly [id: string, policy: Policy]
 /** What HTTP alone has is dropped where there is none (authorization.md 1.7). */
 function notesOn({ mode, custom, audit, deny, allow, tokens }: CompiledPolicies, point: Point): string[] {
   const rules = [...custom, ...audit, ...deny, ...allow]
-  const readsTokens = rules.some((rule) => clausesOf(rule).some(({ on }) => on === 'claim' || on === 'request.auth.principal'))
+  const readsTokens = rules.some((rule) => clausesOf(rule).some(({ on }) => aboutTokens.has(on)))
   if (point === 'http') {
     return readsTokens && tokens.length === 0 ? ['rules ask about tokens of end users, and no `RequestAuthentication` here reads any'] : []
   }
@@ -180,14 +153,15 @@ const clausesOf = ({ sources, operations, conditions }: CompiledRule): readonly 
 ]
 
 /** One rule as an Envoy policy: operations are permissions, sources principals, and conditions go where Istio puts them. None for a rule that nothing matches. */
-function policyOf(rule: CompiledRule, mode: PolicyMode, point: Point): Named[] {
+function policyOf(rule: CompiledRule, at: At): Named[] {
+  const { mode, point } = at
   const { sources, operations, conditions } = rule
   if ((sources !== 'any' && sources.length === 0) || (operations !== 'any' && operations.length === 0)) return []
   if (mode === 'istio' && point === 'tcp' && rule.action === 'ALLOW' && rule.needsHttp) return []
   const withSources = conditions.filter(({ on }) => withTheSources.has(on))
   const withOperations = conditions.filter(({ on }) => !withTheSources.has(on))
   const together = mode === 'strict' ? all : istioAll
-  const read = (clauses: readonly Clause[]) => together(clauses.flatMap((clause) => readAt(rule, clause, { mode, point })))
+  const read = (clauses: readonly Clause[]) => together(clauses.flatMap((clause) => readAt(rule, clause, at)))
   const permissions = branches(operations).map((operation) => asPermission(read([...operation, ...withOperations])))
   const principals = branches(sources).map((source) => {
     const requirement = read([...source, ...withSources])
@@ -197,7 +171,15 @@ function policyOf(rule: CompiledRule, mode: PolicyMode, point: Point): Named[] {
   return [[rule.id, { permissions, principals, ...(condition && { condition }) }]]
 }
 
-function readAt(rule: CompiledRule, clause: Clause, { mode, point }: { readonly mode: PolicyMode; readonly point: Point }): Requirement[] {
+interface At {
+  readonly mode: PolicyMode
+  readonly point: Point
+  /** There are tokens to be read, and nothing reads them. */
+  readonly unread: boolean
+}
+
+function readAt(rule: CompiledRule, clause: Clause, { mode, point, unread }: At): Requirement[] {
+  if (unread && aboutTokens.has(clause.on)) return [rule.action === 'ALLOW' ? not(always) : always]
   const unanswerable = point === 'tcp' && onlyHttp.has(clause.on)
   if (mode === 'istio') return unanswerable ? [] : [asIstioReads(rule, clause)]
   if (unanswerable) return [rule.action === 'ALLOW' ? not(always) : always]
@@ -210,6 +192,19 @@ const istioAll = (of: readonly Requirement[]): Requirement => ({ kind: 'all', of
 const branches = <T>(list: 'any' | readonly (readonly T[])[]): readonly (readonly T[])[] => (list === 'any' ? [[]] : list)
 
 const withTheSources: ReadonlySet<Clause['on']> = new Set(['peer', 'source.ip', 'remote.ip', 'header', 'request.auth.principal', 'claim'])
+
+const aboutTokens: ReadonlySet<Clause['on']> = new Set(['request.auth.principal', 'claim'])
+
+/** Where a token would be looked for, as Envoy's `jwt_authn` looks: anywhere in a header that has the prefix somewhere. */
+function placesOfTokens({ fromHeaders, fromParams, fromCookies }: JwtRule): Requirement[] {
+  const usual = fromHeaders.length + fromParams.length + fromCookies.length === 0
+  const headers = usual ? [{ name: 'authorization', prefix: 'Bearer ' }] : fromHeaders
+  return [
+    ...headers.map(({ name, prefix }) => header(name.toLowerCase(), prefix === '' ? regex('.*') : containing(prefix))),
+    ...(usual ? ['access_token'] : fromParams).map((name) => header(':path', regex(String.raw`[^?]*\?(?:.*&)?${quoted(name)}=.*`))),
+    ...fromCookies.map((name) => header('cookie', regex(String.raw`(?:.*;[ \t]*)?${quoted(name)}=.*`))),
+  ]
+}
 
 const matchingNothing: Policy = { permissions: [asPermission(not(always))], principals: [asPrincipal(not(always))] }
 

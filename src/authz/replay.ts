@@ -10,16 +10,14 @@ import { applyAll, seenByProxy } from './rbac-interpreter.ts'
 
 /**
  * Whether the compiled filters let a request through; `trustDomain` is that of the proxy's own workload. Undefined where they alone do not
- * decide (a token that is refused before them, several providers), where a proxy sees less than was sent, or where policies cannot be compiled.
+ * decide (a token that is refused before them), where a proxy sees less than was sent, or where policies cannot be compiled.
  */
 export function filtersAllow(policies: CompiledPolicies, request: PolicyRequest, trustDomain: TrustDomain): boolean | undefined {
-  const { mode, pathNormalization, tokens, custom } = policies
+  const { mode, pathNormalization, tokens } = policies
   // A proxy joins the values of a repeated `authorization` header before any rule compares them.
   if ((request.http?.headers.get('authorization')?.length ?? 0) > 1) return undefined
   // In istio mode a condition about the server name reads a missing one as the empty text in the proxy, and as unknown in the evaluator.
   if (mode === 'istio' && request.sni === undefined && asksForServerName(policies)) return undefined
-  // A proxy asks one provider: where rules name several, it refuses what they match.
-  if (new Set(custom.map(({ provider }) => provider)).size > 1) return undefined
   const seen = seenByProxy(request, pathNormalization, tokens)
   if (!seen || decide(policies, request).reason === 'token-refused') return undefined
   const trustDomains = [request.peer ? trustDomainOf(request.peer.spiffeId) : trustDomain]

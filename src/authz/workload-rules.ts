@@ -11,8 +11,15 @@ import type { PolicyDocument, PolicySet } from '../policy/policy-set.ts'
 import { formatSelector } from '../spiffe/selector.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Resources } from '../xds/resources.ts'
-import { toCandidateResources, toFilterResources } from './messages.ts'
-import { rbacFilters, type RbacFilters, refuseEverything } from './rbac.ts'
+import {
+  type DeliveredFilters,
+  deliveredFilters,
+  noPlaces,
+  type ProxyPlaces,
+  refuseEverything,
+  toFilterResources,
+} from './delivered-filters.ts'
+import { toCandidateResources } from './messages.ts'
 
 export interface Rules {
   /** Nothing where no policies are known that could be read: then nothing is allowed. */
@@ -38,7 +45,10 @@ export class WorkloadRules {
   readonly #language: LanguageOptions
   readonly #sets = new WeakMap<readonly PolicyDocument[], PolicySet | undefined>()
   /** What was found last for a workload, as long as nothing about it changes. */
-  readonly #recent = new WeakMap<WorkloadPolicies, { readonly held: WorkloadIdentities; readonly rules: Rules }>()
+  readonly #recent = new WeakMap<
+    WorkloadPolicies,
+    { readonly held: WorkloadIdentities; readonly places: ProxyPlaces; readonly rules: Rules }
+  >()
   /** By documents and facts; the least recently used first. */
   readonly #rules = new Map<string, Rules>()
   /** By facts, what could be enforced last. */
@@ -51,29 +61,33 @@ export class WorkloadRules {
     this.#language = language
   }
 
-  /** What is in force for this workload now. */
-  of({ identities, policies }: Workload): Rules {
+  /** What is in force for this workload now, and the filters for a proxy that has these places. */
+  of({ identities, policies }: Workload, places: ProxyPlaces = noPlaces): Rules {
     const recent = this.#recent.get(policies.current)
-    if (recent?.held === identities.current && this.#isCurrent(recent.rules)) return recent.rules
-    const rules = this.#find(policies.current, identities.current)
-    this.#recent.set(policies.current, { held: identities.current, rules })
+    if (recent?.held === identities.current && recent.places === places && this.#isCurrent(recent.rules)) return recent.rules
+    const rules = this.#find(policies.current, identities.current, places)
+    this.#recent.set(policies.current, { held: identities.current, places, rules })
     return rules
   }
 
-  #find({ documents, options, version, spiffeIds, selectors, candidate: tried }: WorkloadPolicies, held: WorkloadIdentities): Rules {
-    if (spiffeIds.length === 0) return nothingAllowed
+  #find(
+    { documents, options, version, spiffeIds, selectors, candidate: tried }: WorkloadPolicies,
+    held: WorkloadIdentities,
+    places: ProxyPlaces,
+  ): Rules {
+    if (spiffeIds.length === 0) return nothingAllowed(places)
     const trustDomains = [held.bundle.trustDomain, ...held.federated.keys()].toSorted()
-    const facts = [spiffeIds, selectors.map(formatSelector), trustDomains].map((part) => part.join(' ')).join('\n')
+    const facts = [spiffeIds, selectors.map(formatSelector), trustDomains, [written(places)]].map((part) => part.join(' ')).join('\n')
     const set = this.#read(version, documents, options)
-    if (!set) return nothingAllowed
+    if (!set) return nothingAllowed(places)
     const key = `${set.fingerprint} ${tried?.version ?? ''}\n${facts}`
     const known = this.#rules.get(key)
     if (known && this.#isCurrent(known)) return remember(this.#rules, key, known)
 
     const compiled = compileFor(set, { spiffeIds, selectors }, { at: this.#clock.now() })
-    const enforced = this.#enforceable(() => rbacFilters(compiled, trustDomains), version, facts)
+    const enforced = this.#enforceable(() => deliveredFilters(compiled, trustDomains, places), { version, facts, places })
     const candidate = tried ? this.#compileCandidate(tried, { spiffeIds, selectors }) : dryRun(version, compiled)
-    const filters = new Map([...enforced, ...this.#lookingOnly(candidate, trustDomains)])
+    const filters = new Map([...enforced, ...this.#lookingOnly(candidate, trustDomains, places)])
     return remember(this.#rules, key, { compiled, filters, ...(candidate && { candidate }) })
   }
 
@@ -88,10 +102,10 @@ export class WorkloadRules {
     }
   }
 
-  #lookingOnly(candidate: Candidate | undefined, trustDomains: readonly TrustDomain[]): Resources {
+  #lookingOnly(candidate: Candidate | undefined, trustDomains: readonly TrustDomain[], places: ProxyPlaces): Resources {
     if (!candidate) return toCandidateResources(undefined)
     try {
-      return toCandidateResources({ version: candidate.version, filters: rbacFilters(candidate.compiled, trustDomains) })
+      return toCandidateResources({ version: candidate.version, filters: deliveredFilters(candidate.compiled, trustDomains, places) })
     } catch (error) {
       this.#log.error('a proxy cannot tell what the policies that are tried would decide', {
         version: candidate.version,
@@ -107,9 +121,9 @@ export class WorkloadRules {
   }
 
   /** The filters of a workload: now, and whenever policies, identities, trust or the time change them. */
-  filtersOf(workload: Workload): Watched<Resources> {
-    const now = () => this.of(workload)
-    const changes = (signal: AbortSignal) => this.#changes(workload, signal)
+  filtersOf(workload: Workload, places: ProxyPlaces = noPlaces): Watched<Resources> {
+    const now = () => this.of(workload, places)
+    const changes = (signal: AbortSignal) => this.#changes(workload, places, signal)
     return {
       get current() {
         return now().filters
@@ -118,7 +132,7 @@ export class WorkloadRules {
     }
   }
 
-  async *#changes(workload: Workload, signal: AbortSignal): AsyncGenerator<Resources, void, void> {
+  async *#changes(workload: Workload, places: ProxyPlaces, signal: AbortSignal): AsyncGenerator<Resources, void, void> {
     const left = new AbortController()
     const until = AbortSignal.any([signal, left.signal])
     const news = new WatchedValue(0)
@@ -131,7 +145,7 @@ export class WorkloadRules {
       for await (const _ of news.changes(until)) {
         timer.abort()
         timer = new AbortController()
-        const { compiled, filters } = this.of(workload)
+        const { compiled, filters } = this.of(workload, places)
         if (compiled?.validUntil !== undefined) {
           this.#clock.sleep(compiled.validUntil - this.#clock.now(), AbortSignal.any([until, timer.signal])).then(tell, () => {})
         }
@@ -165,7 +179,10 @@ export class WorkloadRules {
     }
   }
 
-  #enforceable(make: () => RbacFilters, version: string, facts: string): Resources {
+  #enforceable(
+    make: () => DeliveredFilters,
+    { version, facts, places }: { readonly version: string; readonly facts: string; readonly places: ProxyPlaces },
+  ): Resources {
     try {
       const filters = make()
       if (filters.notes.length > 0) this.#log.warn('the proxy cannot do all that the policies say', { version, notes: filters.notes })
@@ -177,7 +194,7 @@ export class WorkloadRules {
         reason: failure.reason,
         error: tellChain(failure),
       })
-      return this.#lastFilters.get(facts) ?? nothingAllowed.filters
+      return this.#lastFilters.get(facts) ?? nothingAllowed(places).filters
     }
   }
 }
@@ -198,10 +215,12 @@ function remember<T>(kept: Map<string, T>, key: string, value: T): T {
   return value
 }
 
-const nothingAllowed: Rules = {
+const nothingAllowed = (places: ProxyPlaces): Rules => ({
   compiled: undefined,
-  filters: new Map([...toFilterResources(refuseEverything()), ...toCandidateResources(undefined)]),
-}
+  filters: new Map([...toFilterResources(refuseEverything(places)), ...toCandidateResources(undefined)]),
+})
+
+const written = ({ tokens, audit, providers, keys }: ProxyPlaces): string => JSON.stringify([tokens, audit, [...providers], [...keys]])
 
 /** Workloads with different facts on one machine. */
 const maxKept = 256

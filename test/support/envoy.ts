@@ -118,6 +118,20 @@ export function discoveredRbac(name: string): object {
   }
 }
 
+/** Any HTTP filter that the agent configures; until it has, an RBAC filter refuses everything in its place. */
+export function discovered(name: string, type: string): object {
+  const refusing = 'envoy.extensions.filters.http.rbac.v3.RBAC'
+  return {
+    name,
+    config_discovery: {
+      config_source: fromAgent,
+      type_urls: [...new Set([type, refusing])].map((one) => `type.googleapis.com/${one}`),
+      default_config: typed(refusing, { rules: {} }),
+      apply_default_config_without_warming: false,
+    },
+  }
+}
+
 /** An access log that goes to the agent, at once. */
 const logToAgent: object = {
   name: 'envoy.access_loggers.http_grpc',
