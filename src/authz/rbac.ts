@@ -425,7 +425,8 @@ function strictPeer(match: PeerMatch): Requirement {
     case 'below':
       return uriSan(prefixed(match.prefix))
     case 'ending':
-      return uriSan(suffixed(match.suffix))
+      // The slashes of the scheme are no part of the name.
+      return uriSan(regex(`spiffe://.*${quoted(match.suffix)}`))
     case 'namespace':
       return uriSan(regex(`spiffe://[^/]+/ns/${globbed(match.glob, '[^/]*')}/sa/[^/]+`))
     case 'trust-domain':
