@@ -155,7 +155,7 @@ module.exports = {
         '^src/(rpc|main)/',
         '^src/[^/]+/(messages|client|[^/]*service|services)\\.ts$',
         '^src/sds/secrets\\.ts$',
-        '^src/authz/(rbac|rbac-interpreter|requirement|cel-messages)\\.ts$',
+        '^src/authz/(rbac|rbac-interpreter|delivered-filters|requirement|cel-messages)\\.ts$',
       ],
       'Generated types end where a message is translated; below, there are domain values. Main mounts the services.',
     ),

@@ -26,11 +26,11 @@ export interface ProxyPlaces {
 
 export const noPlaces: ProxyPlaces = { tokens: false, audit: false, providers: new Map(), keys: new Map() }
 
-export const tokenFilter = 'vidimus.jwt_authn'
-export const auditFilter = 'vidimus.rbac.audit'
+const tokenFilter = 'vidimus.jwt_authn'
+const auditFilter = 'vidimus.rbac.audit'
 /** Marks what a provider is asked about; {@link askingFilter} stands behind it. */
-export const markingFilter = (provider: string): string => `vidimus.rbac.custom.${provider}`
-export const askingFilter = (provider: string): string => `vidimus.ext_authz.${provider}`
+const markingFilter = (provider: string): string => `vidimus.rbac.custom.${provider}`
+const askingFilter = (provider: string): string => `vidimus.ext_authz.${provider}`
 
 /**
  * What a proxy says about itself: `vidimus: { filters, providers, keys }` in the metadata of its node. What cannot be read is not there,
