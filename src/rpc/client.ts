@@ -110,6 +110,8 @@ export interface TlsConnecting extends ChannelSettings {
   verify(chain: readonly Uint8Array[]): void | Promise<void>
   /** Our certificate and key, asked for at each new connection; undefined presents none. */
   identity?(): TlsIdentity | undefined
+  /** Told how each connection that was verified is secured: the group of its key exchange, `X25519MLKEM768` for example (C-32). */
+  connected?(secured: { readonly protocol: string; readonly keyExchange: string }): void
 }
 
 /** A channel to a TCP address with TLS, verified by the caller's own rules. */
@@ -283,7 +285,7 @@ class VerifiedTls extends ChannelCredentials {
   }
 
   async #handshake(socket: Socket): Promise<{ socket: Socket; secure: boolean }> {
-    const { host, requirePostQuantum, verify } = this.#connecting
+    const { host, requirePostQuantum, verify, connected } = this.#connecting
     const identity = this.#connecting.identity?.()
     const tls = connectTlsSocket({
       ...tlsDefaults,
@@ -302,6 +304,7 @@ class VerifiedTls extends ChannelCredentials {
       if (chain.length === 0) throw new Failure('unauthenticated', 'tls.no-certificate', { public: 'the server presented no certificate' })
       await verify(chain)
       this.lastRefusal = undefined
+      connected?.({ protocol: tls.getProtocol() ?? '', keyExchange: keyExchangeOf(tls) })
       return { socket: tls, secure: true }
     } catch (error) {
       this.lastRefusal = error
@@ -309,6 +312,12 @@ class VerifiedTls extends ChannelCredentials {
       throw error
     }
   }
+}
+
+/** Node tells the group to clients only, and calls it a name. */
+function keyExchangeOf(tls: ReturnType<typeof connectTlsSocket>): string {
+  const { name = '' } = (tls.getEphemeralKeyInfo() ?? {}) as { name?: string }
+  return name
 }
 
 function secured(tls: ReturnType<typeof connectTlsSocket>, signal: AbortSignal): Promise<void> {

@@ -193,7 +193,12 @@ class ServerOverTls implements UpstreamServer {
   }
 
   #open(bundle: () => TrustBundle, identity: TlsIdentity | undefined): Channel {
-    return connectTls({ ...this.#address, verify: (chain) => verifyServer(chain, bundle(), this.#clock.now()), identity: () => identity })
+    return connectTls({
+      ...this.#address,
+      verify: (chain) => verifyServer(chain, bundle(), this.#clock.now()),
+      identity: () => identity,
+      connected: (secured) => this.#log.info('connected to the server', secured),
+    })
   }
 
   #disconnect(): void {

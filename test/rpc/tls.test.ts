@@ -84,7 +84,9 @@ describe('a TLS listener', () => {
       await expect(handshake({ ...options, ecdhCurve: 'X25519' })).rejects.toThrow(/handshake failure/)
       await expect(handshake({ ...options, maxVersion: 'TLSv1.2' })).rejects.toThrow(/protocol version/)
       expect(await versionFrom(strict.port, { requirePostQuantum: true })).toBe('somebody')
-      expect(await versionFrom(strict.port)).toBe('somebody')
+      const told: unknown[] = []
+      expect(await versionFrom(strict.port, { connected: (secured) => void told.push(secured) })).toBe('somebody')
+      expect(told).toEqual([{ protocol: 'TLSv1.3', keyExchange: 'X25519MLKEM768' }])
     }
     const shown = async () => {
       const socket = await handshake(options)
