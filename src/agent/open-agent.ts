@@ -163,13 +163,16 @@ function witDoor(parts: WitCacheParts): Required<Pick<Agent, 'witSvids'>> {
 }
 
 function mayRejoin({ reason }: Failure, own: OwnIdentity, { prover }: AgentParts): boolean {
-  return prover !== undefined && own.state.current.reattestable && reason !== 'server.agent-banned'
+  return prover !== undefined && own.state.current.reattestable && !untilAnOperatorDecides.has(reason)
 }
+
+/** New evidence changes nothing about these. */
+const untilAnOperatorDecides: ReadonlySet<string> = new Set(['server.agent-banned', 'server.agent-cloned'])
 
 function rejected(cause: Failure): Failure {
   return new Failure('permission_denied', 'agent.rejected', {
     public:
-      'the server does not accept this agent any more: it serves nobody; to let it join again, evict it on the server if it is banned, and give it a new join token',
+      'the server does not accept this agent any more: it serves nobody; to let it join again, evict it on the server if it is banned or frozen, and give it a new join token',
     cause,
   })
 }

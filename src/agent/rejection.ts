@@ -7,6 +7,7 @@ export function isRejection(failure: Failure): boolean {
 
 const rejections: ReadonlySet<string> = new Set([
   'server.agent-banned',
+  'server.agent-cloned',
   'server.agent-not-attested',
   'server.agent-not-active',
   'server.agent-expired',

@@ -49,7 +49,7 @@ export interface AgentCredentials {
 
 /**
  * PORT: what an agent needs from a server. Each call has a deadline of its own and throws Failure;
- * `reason` `server.agent-banned`, `server.agent-not-attested`, `server.agent-not-active`, `server.agent-expired` and
+ * `reason` `server.agent-banned`, `server.agent-cloned`, `server.agent-not-attested`, `server.agent-not-active`, `server.agent-expired` and
  * `server.agent-must-reattest` tell the agent that its identity is no longer accepted, any `unavailable` that it should try again.
  */
 export interface UpstreamServer extends AsyncDisposable {

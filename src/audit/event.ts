@@ -110,6 +110,23 @@ export const nodeRenewed = (node: { id: string; serial: string }): AuditEvent =>
   fields: { id: node.id, serial: node.serial },
 })
 
+/** A certificate of a node that another had replaced was used again: two parties hold the identity, and both are refused (C-29). */
+export const cloneDetected = (clone: {
+  id: string
+  superseded: { serial: string; address: string }
+  successor: { serial: string; address: string }
+}): AuditEvent => ({
+  what: 'node.clone-detected',
+  outcome: 'refused',
+  fields: {
+    id: clone.id,
+    supersededSerial: clone.superseded.serial,
+    supersededAddress: clone.superseded.address,
+    serial: clone.successor.serial,
+    address: clone.successor.address,
+  },
+})
+
 export const nodeRefused = (refusal: { type: string; evidence: string; reason: string; address: string }): AuditEvent => ({
   what: 'node.refused',
   outcome: 'refused',

@@ -1,7 +1,7 @@
 /** The list of commands, and what they are handed from other rooms. */
 import { runCommandLine, type AnyCommand } from '../cli/command.ts'
 import type { Context } from '../cli/context.ts'
-import { agentBan, agentEvict, agentList, agentRun, agentShow } from '../cli/commands/agent.ts'
+import { agentBan, agentEvict, agentList, agentRelease, agentRun, agentShow } from '../cli/commands/agent.ts'
 import { auditVerify } from '../cli/commands/audit.ts'
 import {
   authorityActivate,
@@ -60,6 +60,7 @@ const operations: readonly AnyCommand[] = [
   agentShow,
   agentBan,
   agentEvict,
+  agentRelease,
   bundleShow,
   authorityShow,
   authorityPrepare,

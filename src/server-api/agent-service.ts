@@ -8,7 +8,7 @@ import { banNode, countNodes, deleteNode, findNode, listNodes, noteStatus } from
 import { createJoinToken } from '../server/manage-tokens.ts'
 import { renewAgent } from '../server/renew-agent.ts'
 import type { Server } from '../server/server.ts'
-import { agentOf } from './agent-caller.ts'
+import { agentOf, renewingAgentOf } from './agent-caller.ts'
 import { fromAgentFilter, fromSpiffeId, toAgent, toSeconds, toX509Svid } from './messages.ts'
 
 /** `spire.api.server.agent.v1.Agent` */
@@ -37,7 +37,7 @@ export const agentService = (server: Server): Mounted<Caller> =>
 
     async renewAgent({ params }, { peer, signal }) {
       if (!params) throw missing('params')
-      return { svid: toX509Svid(await renewAgent(server, agentOf(peer), params.csr, signal)) }
+      return { svid: toX509Svid(await renewAgent(server, renewingAgentOf(peer), params.csr, signal)) }
     },
 
     async postStatus({ agentVersion }, { peer }) {

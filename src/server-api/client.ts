@@ -25,6 +25,7 @@ import { Entry, type EntryRevision } from '../rpc/gen/spire/api/server/entry/v1/
 import { LocalAuthority } from '../rpc/gen/spire/api/server/localauthority/v1/localauthority_pb.ts'
 import { SVID } from '../rpc/gen/spire/api/server/svid/v1/svid_pb.ts'
 import type { Entry as EntryMessage } from '../rpc/gen/spire/api/types/types_pb.ts'
+import { FrozenNodes } from '../rpc/gen/vidimus/api/node/v1/node_pb.ts'
 import {
   PolicyAdministration,
   PolicyDistribution,
@@ -50,6 +51,7 @@ import {
   readAuthorityState,
   readBundle,
   readEntry,
+  readFrozenNode,
   readJwtSvid,
   readStatus,
   readWitSvid,
@@ -58,9 +60,10 @@ import {
   toSpiffeId,
   understood,
   type AgentSummary,
+  type FrozenAgent,
 } from './messages.ts'
 
-export type { AgentSummary, AuthorityKind, AuthorityState, AuthorityStatus }
+export type { AgentSummary, FrozenAgent, AuthorityKind, AuthorityState, AuthorityStatus }
 
 export interface ServerAddress {
   readonly host: string
@@ -446,6 +449,10 @@ export interface AdminClient extends AsyncDisposable {
     ban(id: SpiffeId, signal: AbortSignal): Promise<void>
     /** Forgets the agent, so that its node may attest again. */
     evict(id: SpiffeId, signal: AbortSignal): Promise<void>
+    /** Those whose identity two parties hold. */
+    frozen(signal: AbortSignal): Promise<readonly FrozenAgent[]>
+    /** Lets a frozen agent attest again. @throws Failure `node.not-found`, `node.not-frozen` */
+    release(id: SpiffeId, signal: AbortSignal): Promise<void>
   }
   readonly tokens: {
     create(
@@ -521,9 +528,10 @@ export function connectAdmin(socketPath: string): AdminClient {
 
 /** An admin client on any channel; closing it closes the channel. */
 export function adminClient(channel: Channel): AdminClient {
-  const [entry, agent, bundle, policies, history, shadow, health] = [
+  const [entry, agent, frozen, bundle, policies, history, shadow, health] = [
     clientOf(Entry, channel),
     clientOf(Agent, channel),
+    clientOf(FrozenNodes, channel),
     clientOf(Bundle, channel),
     clientOf(PolicyAdministration, channel),
     clientOf(PolicyHistory, channel),
@@ -569,6 +577,12 @@ export function adminClient(channel: Channel): AdminClient {
       find: async (id, signal) => readAgent(await ask((options) => agent.getAgent({ id: toSpiffeId(id) }, options), signal)),
       ban: async (id, signal) => void (await ask((options) => agent.banAgent({ id: toSpiffeId(id) }, options), signal)),
       evict: async (id, signal) => void (await ask((options) => agent.deleteAgent({ id: toSpiffeId(id) }, options), signal)),
+      frozen: (signal) =>
+        allPages(async (pageToken) => {
+          const answer = await ask((options) => frozen.listFrozenNodes({ pageSize: adminPage, pageToken }, options), signal)
+          return { items: answer.nodes.map(readFrozenNode), next: answer.nextPageToken }
+        }),
+      release: async (id, signal) => void (await ask((options) => frozen.releaseNode({ id: toSpiffeId(id) }, options), signal)),
     },
     tokens: {
       async create({ ttl, agentId }, signal) {

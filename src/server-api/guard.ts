@@ -6,7 +6,7 @@ import type { Caller, Peer } from '../server/caller.ts'
 import type { Server } from '../server/server.ts'
 import { subjectsOf } from './subjects.ts'
 
-type Needs = Pick<Server, 'clock' | 'ca' | 'nodes' | 'entries' | 'entryCache' | 'policies' | 'audit' | 'adminIds'>
+type Needs = Pick<Server, 'clock' | 'log' | 'ca' | 'nodes' | 'entries' | 'entryCache' | 'policies' | 'audit' | 'adminIds'>
 
 /**
  * Puts authorisation around every method of a service. Handlers are written for a {@link Caller}, whom only `authorize` makes,
@@ -55,11 +55,12 @@ async function watch(server: Needs, about: Parameters<typeof authorize>[1], ende
     await server.clock.sleep(interval, signal).catch(() => {})
     if (signal.aborted) return
     try {
-      await authorize(server, about)
+      await authorize(server, { ...about, isUnderWay: true })
     } catch (error) {
       const failure = Failure.from(error)
       // A store that is away takes no rights away.
-      if (failure.category === 'permission_denied' || failure.category === 'unauthenticated') ended.abort(failure)
+      const isOver = failure.category === 'permission_denied' || failure.category === 'unauthenticated'
+      if (isOver || failure.reason === 'server.agent-superseded') ended.abort(failure)
     }
   }
 }

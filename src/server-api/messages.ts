@@ -1,13 +1,13 @@
 /** Domain ⇄ protobuf, both directions, and nothing else: what comes in is parsed strictly, what goes out is masked. */
 import { create, isMessage, type DescMessage, type MessageInitShape } from '@bufbuild/protobuf'
-import { anyPack, anyUnpack, type Any } from '@bufbuild/protobuf/wkt'
+import { anyPack, anyUnpack, timestampFromMs, timestampMs, type Any } from '@bufbuild/protobuf/wkt'
 import { parseInstant, type Instant } from '../kernel/clock.ts'
 import { seconds } from '../kernel/duration.ts'
 import { Failure, type Category } from '../kernel/failure.ts'
 import type { AuthorityState, AuthorityStatus } from '../ca/authorities.ts'
 import type { IssuedJwtSvid, IssuedWitSvid, IssuedX509Svid } from '../ca/certificate-authority.ts'
 import type { EntryDraft, EntryFilter, ListMatch, RegistrationEntry } from '../registry/entry.ts'
-import type { AttestedNode, NodeFilter } from '../registry/node.ts'
+import type { AttestedNode, CertificateSeen, NodeFilter } from '../registry/node.ts'
 import { ErrorInfoSchema } from '../rpc/gen/google/rpc/status_pb.ts'
 import {
   BanAgentRequestSchema,
@@ -58,6 +58,12 @@ import {
   type X509SVID,
   type X509SVIDSchema,
 } from '../rpc/gen/spire/api/types/types_pb.ts'
+import {
+  ReleaseNodeRequestSchema,
+  type CertificateSeen as SeenMessage,
+  type FrozenNode,
+  type FrozenNodeSchema,
+} from '../rpc/gen/vidimus/api/node/v1/node_pb.ts'
 import { categoryOf, codeOf, detailsOf } from '../rpc/status.ts'
 import type { TokenAuthority, TrustBundle } from '../spiffe/bundle.ts'
 import { pathOf, spiffeId, trustDomainOf, type SpiffeId } from '../spiffe/id.ts'
@@ -238,6 +244,34 @@ export function readAgent(message: Agent): AgentSummary {
   }
 }
 
+export function toFrozenNode({ id, frozen }: AttestedNode): Fields<typeof FrozenNodeSchema> {
+  const seen = ({ serial, address }: CertificateSeen) => ({ serialNumber: decimal(serial), address })
+  return {
+    id: toSpiffeId(id),
+    ...(frozen && { frozenAt: timestampFromMs(frozen.at), superseded: seen(frozen.superseded), successor: seen(frozen.successor) }),
+  }
+}
+
+/** What an operator reads about an agent whose identity two parties hold: the certificates, and from where each was shown. */
+export interface FrozenAgent {
+  readonly id: SpiffeId
+  readonly at: Instant
+  /** Serial numbers are decimal. */
+  readonly superseded: CertificateSeen
+  readonly successor: CertificateSeen
+}
+
+/** @throws Failure naming the field */
+export function readFrozenNode({ id, frozenAt, superseded, successor }: FrozenNode): FrozenAgent {
+  const seen = (message: SeenMessage | undefined) => ({ serial: message?.serialNumber ?? '', address: message?.address ?? '' })
+  return {
+    id: fromSpiffeId('id', id),
+    at: frozenAt ? timestampMs(frozenAt) : 0,
+    superseded: seen(superseded),
+    successor: seen(successor),
+  }
+}
+
 /** @throws Failure naming the field */
 export function fromAgentFilter(filter: ListAgentsRequest_Filter | undefined): NodeFilter {
   if (!filter) return {}
@@ -401,22 +435,29 @@ export function readStatus(status: Status | undefined): Failure | undefined {
  */
 export function detailsFor(failure: Failure): readonly Any[] {
   const reason = agentReasons.get(failure.reason)
-  if (reason !== undefined) return [anyPack(PermissionDeniedDetailsSchema, create(PermissionDeniedDetailsSchema, { reason }))]
-  if (!callersMistakes.has(failure.category)) return []
-  return [anyPack(ErrorInfoSchema, create(ErrorInfoSchema, { reason: failure.reason, domain: errorDomain }))]
+  const ours = anyPack(ErrorInfoSchema, create(ErrorInfoSchema, { reason: failure.reason, domain: errorDomain }))
+  if (reason !== undefined) return [anyPack(PermissionDeniedDetailsSchema, create(PermissionDeniedDetailsSchema, { reason })), ours]
+  return callersMistakes.has(failure.category) ? [ours] : []
 }
 
 /** The failure as the server meant it: with its own reason code, where it told one. */
 export function understood(thrown: unknown): Failure {
   const failure = Failure.from(thrown)
-  for (const detail of detailsOf(failure)) {
-    const denied = anyUnpack(detail, PermissionDeniedDetailsSchema)
-    const told = denied && [...agentReasons].find(([, reason]) => reason === denied.reason)?.[0]
-    const info = anyUnpack(detail, ErrorInfoSchema)
-    const reason = told ?? (info?.domain === errorDomain && reasonCode.test(info.reason) ? info.reason : undefined)
-    if (reason) return new Failure(failure.category, reason, { public: failure.message, internal: failure.internal, cause: failure.cause })
-  }
-  return failure
+  const details = detailsOf(failure)
+  const reason = details.map(ourReason).find(Boolean) ?? details.map(reasonForAgents).find(Boolean)
+  if (!reason) return failure
+  return new Failure(failure.category, reason, { public: failure.message, internal: failure.internal, cause: failure.cause })
+}
+
+function ourReason(detail: Any): string | undefined {
+  const info = anyUnpack(detail, ErrorInfoSchema)
+  return info?.domain === errorDomain && reasonCode.test(info.reason) ? info.reason : undefined
+}
+
+/** As a server of SPIRE's tells it. */
+function reasonForAgents(detail: Any): string | undefined {
+  const denied = anyUnpack(detail, PermissionDeniedDetailsSchema)
+  return denied && [...agentReasons].find(([, reason]) => reason === denied.reason)?.[0]
 }
 
 // --- what a call is about
@@ -448,7 +489,10 @@ export function subjectOf(request: unknown): Subject {
   if (isMessage(request, GetEntryRequestSchema)) return { kind: 'entries', entries: [{ id: request.id }] }
   if (isMessage(request, CreateJoinTokenRequestSchema)) return aboutAgent(request.agentId)
   const isAboutAgent =
-    isMessage(request, GetAgentRequestSchema) || isMessage(request, DeleteAgentRequestSchema) || isMessage(request, BanAgentRequestSchema)
+    isMessage(request, GetAgentRequestSchema) ||
+    isMessage(request, DeleteAgentRequestSchema) ||
+    isMessage(request, BanAgentRequestSchema) ||
+    isMessage(request, ReleaseNodeRequestSchema)
   return isAboutAgent ? aboutAgent(request.id) : { kind: 'none' }
 }
 
@@ -551,6 +595,8 @@ const agentReasons: ReadonlyMap<string, PermissionDeniedDetails_Reason> = new Ma
   ['server.agent-not-active', Reason.AGENT_NOT_ACTIVE],
   ['server.agent-banned', Reason.AGENT_BANNED],
   ['server.agent-must-reattest', Reason.AGENT_MUST_REATTEST],
+  // SPIRE has no word for it; its agent stops, which is what is meant.
+  ['server.agent-cloned', Reason.AGENT_BANNED],
 ])
 const callersMistakes: ReadonlySet<Category> = new Set([
   'invalid_argument',

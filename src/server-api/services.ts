@@ -9,6 +9,7 @@ import { agentService } from './agent-service.ts'
 import { authorityService } from './authority-service.ts'
 import { bundleService } from './bundle-service.ts'
 import { entryService } from './entry-service.ts'
+import { frozenNodes } from './frozen-nodes-service.ts'
 import { guard } from './guard.ts'
 import { policyAdministration, policyDistribution, policyHistory } from './policy-service.ts'
 import { policyObservation, policyShadow } from './policy-shadow-service.ts'
@@ -18,6 +19,7 @@ import { svidService } from './svid-service.ts'
 export function serverApi(server: Server): readonly Mounted<Peer>[] {
   const services = [
     agentService,
+    frozenNodes,
     authorityService,
     bundleService,
     entryService,

@@ -22,7 +22,7 @@ type Needs = Pick<Server, 'trustDomain' | 'clock' | 'log' | 'ca' | 'audit' | 'no
 /**
  * Admits a node: its key is proven, its evidence verified, its certificate issued and recorded, in this order.
  * @param ask sends a challenge to the agent and waits for its answer
- * @throws Failure `attest.unknown-type`, `attest.not-admitted`, `attest.bad-verdict`, `server.agent-banned`, `handshake.*`, `x509.*`, and those of the verifier
+ * @throws Failure `attest.unknown-type`, `attest.not-admitted`, `attest.bad-verdict`, `server.agent-banned`, `server.agent-cloned`, `handshake.*`, `x509.*`, and those of the verifier
  */
 export async function attestAgent(
   server: Needs,
@@ -111,7 +111,7 @@ async function admit(
   digest: string,
   signal: AbortSignal,
 ): Promise<AttestedAgent> {
-  if ((await server.nodes.find(node.id))?.banned) throw bannedNode()
+  checkWelcome(await server.nodes.find(node.id))
   const svid = await server.ca.issueX509Svid(
     { kind: 'agent', spiffeId: node.id, key, context: { caller: address, attestation: type, evidence: digest } },
     signal,
@@ -121,15 +121,17 @@ async function admit(
     attestationType: type,
     serial: svid.serial,
     expiresAt: svid.notAfter,
+    pending: [],
+    superseded: [],
     selectors: node.selectors,
     canReattest: node.canReattest,
     banned: false,
     agentVersion: '',
   }
   await server.audit.append(nodeAttested({ id: node.id, type, evidence: digest, serial: svid.serial, address }))
-  // A ban that came meanwhile stays.
-  const stored = await server.nodes.change(node.id, (found) => (found.banned ? undefined : record))
-  if (stored?.banned) throw bannedNode()
+  // A ban or a freeze that came meanwhile stays.
+  const stored = await server.nodes.change(node.id, (found) => (found.banned || found.frozen ? undefined : record))
+  checkWelcome(stored)
   if (!stored) await server.nodes.put(record)
   return { svid, reattestable: node.canReattest }
 }
@@ -137,6 +139,8 @@ async function admit(
 /** What was shown, for the audit trail: whoever has it can find the record, and the record tells nothing of it. */
 const digestOf = ({ payload }: Evidence): string => hash('sha256', payload)
 
-function bannedNode(): Failure {
-  return new Failure('permission_denied', 'server.agent-banned', { public: 'agent is banned' })
+/** Evidence does not help a node that an operator banned, or whose evidence may have been copied with all else. */
+function checkWelcome(node: AttestedNode | undefined): void {
+  if (node?.banned) throw new Failure('permission_denied', 'server.agent-banned', { public: 'agent is banned' })
+  if (node?.frozen) throw new Failure('permission_denied', 'server.agent-cloned', { public: 'agent is frozen' })
 }

@@ -32,7 +32,12 @@ export interface RemotePeer {
 /** Who a call is answered as, once it is authorised. */
 export type Caller =
   | LocalPeer
-  | { readonly kind: 'agent'; readonly address: string; readonly node: AttestedNode }
+  | {
+      readonly kind: 'agent'
+      readonly address: string
+      readonly node: AttestedNode
+      /** By a certificate that was just replaced. */ readonly isSuperseded: boolean
+    }
   | { readonly kind: 'admin' | 'downstream'; readonly address: string; readonly id: SpiffeId }
   | { readonly kind: 'anyone'; readonly address: string }
 
@@ -89,6 +94,11 @@ export function checkStillTrusted(identity: VerifiedX509Svid, bundle: TrustBundl
   const trusted =
     anchor && bundle.x509Authorities.some(({ certificate }) => certificate === anchor || fingerprint(certificate) === fingerprint(anchor))
   if (!trusted) throw untrusted(new Error('its authority is no longer in the trust bundle'))
+}
+
+/** To be tried again: with the certificate that replaced this one, or to learn that there is a copy (C-29). */
+export function superseded(): Failure {
+  return new Failure('unavailable', 'server.agent-superseded', { public: 'the agent certificate was replaced: connect again' })
 }
 
 /** Named after agents because they alone act on it: SPIRE's attest again. */

@@ -7,17 +7,18 @@ import type { Server } from './server.ts'
 /** Whether the server does what it is there for, and if not, why. */
 export interface ServerHealth {
   readonly serving: boolean
-  /** In words, for operators. */
+  /** In words, for operators; not all of them keep the server from serving. */
   readonly complaints: readonly string[]
 }
 
-type Needs = Pick<Server, 'ca' | 'entries' | 'clock' | 'policies'> & { readonly identity: Pick<OwnIdentity, 'isGood'> }
+type Needs = Pick<Server, 'ca' | 'entries' | 'nodes' | 'clock' | 'policies'> & { readonly identity: Pick<OwnIdentity, 'isGood'> }
 
 /** Healthy means: the CA can sign, the store answers, and those who connect can verify us. */
 export async function healthOf(server: Needs): Promise<ServerHealth> {
   const complaints = [...server.ca.complaints(), ...server.policies.complaints(server.clock.now()), ...(await storeComplaints(server))]
   if (!server.identity.isGood) complaints.push('the server certificate is not valid')
-  return { serving: complaints.length === 0, complaints }
+  // Somebody who copied one agent must not bring down the server for all others.
+  return { serving: complaints.length === 0, complaints: [...complaints, ...(await cloneComplaints(server))] }
 }
 
 /** The server's health, looked at every few seconds. */
@@ -56,4 +57,14 @@ async function storeComplaints({ entries }: Needs): Promise<string[]> {
   }
 }
 
+async function cloneComplaints({ nodes }: Needs): Promise<string[]> {
+  const filter = { frozen: true }
+  const count = await nodes.count(filter).catch(() => 0)
+  if (count === 0) return []
+  const { items } = await nodes.list(filter, { limit: namedClones })
+  const more = count > items.length ? ` and ${count - items.length} more` : ''
+  return [`frozen because two parties hold the identity: ${items.map(({ id }) => id).join(', ')}${more}`]
+}
+
+const namedClones = 3
 const interval = seconds(5)

@@ -1,6 +1,6 @@
 import { administered } from '../audit/event.ts'
 import { Failure } from '../kernel/failure.ts'
-import { banned, type AttestedNode, type NodeFilter } from '../registry/node.ts'
+import { banned, released, type AttestedNode, type NodeFilter } from '../registry/node.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { selector } from '../spiffe/selector.ts'
 import { callerName, type Caller } from './caller.ts'
@@ -51,6 +51,21 @@ export async function deleteNode(server: Pick<Server, 'nodes' | 'entries' | 'aud
 export async function banNode(server: Pick<Server, 'nodes' | 'audit'>, id: SpiffeId, caller: Caller): Promise<void> {
   if (!(await server.nodes.change(id, banned))) throw notFound(id)
   await server.audit.append(administered({ what: 'node.banned', subject: id, caller: callerName(caller) }))
+}
+
+/**
+ * Lets a frozen node attest again (C-29). No certificate that it or its copy holds is accepted.
+ * @throws Failure `node.not-found`, `node.not-frozen`
+ */
+export async function releaseNode(server: Pick<Server, 'nodes' | 'audit'>, id: SpiffeId, caller: Caller): Promise<void> {
+  let wasFrozen = false
+  const found = await server.nodes.change(id, (node) => {
+    wasFrozen = node.frozen !== undefined
+    return wasFrozen ? released(node) : undefined
+  })
+  if (!found) throw notFound(id)
+  if (!wasFrozen) throw new Failure('failed_precondition', 'node.not-frozen', { public: `the agent \`${id}\` is not frozen` })
+  await server.audit.append(administered({ what: 'node.released', subject: id, caller: callerName(caller) }))
 }
 
 /** Remembers what an agent says about itself; nothing is decided by it. */

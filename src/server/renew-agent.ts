@@ -1,16 +1,17 @@
 import { nodeRenewed } from '../audit/event.ts'
 import type { IssuedX509Svid } from '../ca/certificate-authority.ts'
 import { Failure } from '../kernel/failure.ts'
-import { renewed, type AttestedNode } from '../registry/node.ts'
+import { isRenewedTooOften, renewed, type AttestedNode } from '../registry/node.ts'
 import { parseCertificateRequest, proven } from '../x509/certificate-request.ts'
 import type { Server } from './server.ts'
 
 /**
- * Gives an agent its next certificate. Both are accepted until the next one is used first, so that a lost answer strands nobody (Q-5).
- * @throws Failure `server.agent-must-reattest`, `server.agent-not-active`, `x509.*`, `ca.*`
+ * Gives an agent its next certificate. The certificate of its connection says which is
+ * the last it has. Both are accepted until the next one is used first, so that a lost answer strands nobody (Q-5).
+ * @throws Failure `server.agent-must-reattest`, `server.agent-not-active`, `server.agent-renews-too-often`, `x509.*`, `ca.*`
  */
 export async function renewAgent(
-  server: Pick<Server, 'ca' | 'audit' | 'nodes'>,
+  server: Pick<Server, 'ca' | 'audit' | 'clock' | 'nodes'>,
   agent: AttestedNode,
   csr: Uint8Array,
   signal: AbortSignal,
@@ -18,10 +19,13 @@ export async function renewAgent(
   if (agent.canReattest) {
     throw new Failure('permission_denied', 'server.agent-must-reattest', { public: 'agent must reattest instead of renew' })
   }
+  if (isRenewedTooOften(agent, server.clock.now())) {
+    throw new Failure('resource_exhausted', 'server.agent-renews-too-often', { public: 'too many certificates of this agent are alive' })
+  }
   const key = await proven(parseCertificateRequest(csr))
   const svid = await server.ca.issueX509Svid({ kind: 'agent', spiffeId: agent.id, key, context: { caller: agent.id } }, signal)
   // R-39: the renewal counts only while the certificate that asked for it is still the one in use.
-  const isSame = (node: AttestedNode): boolean => !node.banned && node.serial === agent.serial
+  const isSame = (node: AttestedNode): boolean => !node.banned && !node.frozen && node.serial === agent.serial
   let renewal = false
   await server.nodes.change(agent.id, (node) => {
     renewal = isSame(node)

@@ -1,6 +1,6 @@
 /** The attested nodes, in tables. */
 import type { Insertable, Kysely, SelectQueryBuilder, Transaction } from 'kysely'
-import type { AttestedNode, NodeFilter, NodeStore } from '../registry/node.ts'
+import type { AttestedNode, CloneEvidence, NodeFilter, NodeStore } from '../registry/node.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import { listMatches, readSelectors, replaceList, selectorItems, writeSelectors } from './lists.ts'
 import { pageOf } from './page.ts'
@@ -64,6 +64,7 @@ function filtered<T>(query: SelectQueryBuilder<Tables, 'nodes', T>, filter: Node
   const { selectors } = filter
   if (filter.attestationType !== undefined) narrowed = narrowed.where('nodes.attestation_type', '=', filter.attestationType)
   if (filter.banned !== undefined) narrowed = narrowed.where('nodes.banned', '=', Number(filter.banned))
+  if (filter.frozen !== undefined) narrowed = narrowed.where('nodes.frozen', filter.frozen ? 'is not' : 'is', null)
   if (filter.canReattest !== undefined) narrowed = narrowed.where('nodes.can_reattest', '=', Number(filter.canReattest))
   if (filter.expiresBefore !== undefined) narrowed = narrowed.where('nodes.expires_at', '<', filter.expiresBefore)
   if (selectors)
@@ -77,8 +78,9 @@ function toRow(node: AttestedNode): Insertable<NodeRow> {
     attestation_type: node.attestationType,
     serial: node.serial,
     expires_at: node.expiresAt,
-    pending_serial: node.pending?.serial ?? null,
-    pending_expires_at: node.pending?.expiresAt ?? null,
+    pending: JSON.stringify(node.pending),
+    superseded: JSON.stringify(node.superseded),
+    frozen: node.frozen ? JSON.stringify(node.frozen) : null,
     selectors: writeSelectors(node.selectors),
     can_reattest: Number(node.canReattest),
     banned: Number(node.banned),
@@ -88,14 +90,14 @@ function toRow(node: AttestedNode): Insertable<NodeRow> {
 
 /** What is in the tables was checked before it was written. */
 function fromRow(row: NodeRow): AttestedNode {
-  const pending = row.pending_serial !== null &&
-    row.pending_expires_at !== null && { serial: row.pending_serial, expiresAt: row.pending_expires_at }
   return {
     id: row.id as SpiffeId,
     attestationType: row.attestation_type,
     serial: row.serial,
     expiresAt: row.expires_at,
-    ...(pending ? { pending } : {}),
+    pending: JSON.parse(row.pending) as AttestedNode['pending'],
+    superseded: JSON.parse(row.superseded) as AttestedNode['superseded'],
+    ...(row.frozen !== null && { frozen: JSON.parse(row.frozen) as CloneEvidence }),
     selectors: readSelectors(row.selectors),
     canReattest: row.can_reattest === 1,
     banned: row.banned === 1,

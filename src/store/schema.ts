@@ -64,8 +64,11 @@ export interface NodeRow {
   attestation_type: string
   serial: string
   expires_at: number
-  pending_serial: string | null
-  pending_expires_at: number | null
+  /** JSON lists of certificates, the oldest first. */
+  pending: string
+  superseded: string
+  /** JSON object: how it was seen that there is a copy. */
+  frozen: string | null
   /** JSON list of `[type, value]`, sorted. */
   selectors: string
   can_reattest: number

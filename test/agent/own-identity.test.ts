@@ -83,7 +83,7 @@ describe('the agent’s own SVID', () => {
 })
 
 describe('a server that does not accept the agent any more', () => {
-  test.each(['server.agent-banned', 'server.agent-not-attested', 'server.agent-expired', 'server.agent-not-active'])(
+  test.each(['server.agent-banned', 'server.agent-cloned', 'server.agent-not-attested', 'server.agent-expired', 'server.agent-not-active'])(
     'by %s ends it: workloads lose their identities, and the next start proves the node anew',
     async (reason) => {
       await using rig = await startAgent()

@@ -109,7 +109,7 @@ describe('join tokens', () => {
 
 describe('agents', () => {
   test('that never joined are told as such', async () => {
-    for (const verb of ['show', 'ban', 'evict']) {
+    for (const verb of ['show', 'ban', 'evict', 'release']) {
       const { code, thrown } = await rig.vidimus('agent', verb, 'spiffe://example.org/spire/agent/join_token/nobody')
       expect([verb, code, reasonOf(thrown)]).toEqual([verb, 1, 'node.not-found'])
     }
@@ -129,6 +129,31 @@ describe('agents', () => {
     })
     expect((await rig.vidimus('agent', 'evict', node.id, '--output', 'json')).json()).toEqual({ id: node.id, evicted: true })
     expect((await rig.vidimus('agent', 'list', '--output', 'json')).json()).toEqual({ agents: [] })
+  })
+})
+
+describe('C-29 an agent whose identity was copied', () => {
+  const frozen = {
+    at: Date.UTC(2026, 0, 1),
+    superseded: { serial: 'ff', address: '198.51.100.9' },
+    successor: { serial: '10', address: '192.0.2.7' },
+  }
+
+  test('is shown with both serials and addresses, and may be released once', async () => {
+    const { id } = (await rig.server.join('copied')).node
+    const release = () => rig.vidimus('agent', 'release', id)
+    expect(reasonOf((await release()).thrown)).toBe('node.not-frozen')
+    await rig.server.store.nodes.change(id, (node) => ({ ...node, frozen }))
+    expect((await rig.vidimus('agent', 'list')).out).toMatch(new RegExp(`^${id} +join_token +frozen `, 'm'))
+    const { out } = await rig.vidimus('agent', 'show', id)
+    expect(out).toMatch(/^state: +frozen$/m)
+    expect(out).toContain('serial 255 was used again by 198.51.100.9')
+    expect(out).toContain('serial 16 had replaced it, used first by 192.0.2.7')
+    expect((await rig.vidimus('agent', 'show', id, '--output', 'json')).json()).toMatchObject({
+      frozen: { at: '2026-01-01T00:00:00Z', superseded: { serial: '255' }, successor: { address: '192.0.2.7' } },
+    })
+    expect((await release()).out).toContain(`released ${id}; none of its certificates is accepted`)
+    expect((await rig.vidimus('agent', 'show', id)).out).toMatch(/^state: +released$/m)
   })
 })
 

@@ -200,13 +200,15 @@ describe.each(drivers)('a store of kind $kind', ({ open }) => {
       expect(await store.nodes.remove(node().id)).toBeUndefined()
     })
 
-    test('keeps every field as it was, also the certificate that waits for its first use', async () => {
+    test('keeps every field as it was, also certificates that wait, that were replaced and that were copied', async () => {
       const full = node({
         selectors: ['x509pop:ca:1'],
         canReattest: true,
         banned: true,
         agentVersion: '1.2',
-        pending: { serial: 'bb', expiresAt: 5 },
+        pending: [{ serial: 'bb', expiresAt: 5 }],
+        superseded: [{ serial: 'cc', expiresAt: 4, since: 3, by: { serial: 'aa01', address: '192.0.2.1' } }],
+        frozen: { at: 4, superseded: { serial: 'cc', address: '192.0.2.2' }, successor: { serial: 'aa01', address: '192.0.2.1' } },
       })
       await store.nodes.put(full)
       expect(await store.nodes.find(full.id)).toEqual(full)
@@ -225,20 +227,24 @@ describe.each(drivers)('a store of kind $kind', ({ open }) => {
     test('Q-5 keeps both certificates until the new one is used', async () => {
       await store.nodes.put(node())
       await store.nodes.change(node().id, (found) => renewed(found, { serial: 'bb', expiresAt: 9 }))
-      expect(await store.nodes.find(node().id)).toMatchObject({ serial: 'aa01', pending: { serial: 'bb', expiresAt: 9 } })
-      await store.nodes.change(node().id, activated)
+      expect(await store.nodes.find(node().id)).toMatchObject({ serial: 'aa01', pending: [{ serial: 'bb', expiresAt: 9 }] })
+      await store.nodes.change(node().id, (found) => activated(found, { serial: 'bb', address: '192.0.2.1' }, 3))
       const after = await store.nodes.find(node().id)
-      expect([after?.serial, after?.expiresAt, after?.pending]).toEqual(['bb', 9, undefined])
+      expect([after?.serial, after?.expiresAt, after?.pending]).toEqual(['bb', 9, []])
+      expect(after?.superseded).toMatchObject([{ serial: 'aa01', since: 3, by: { serial: 'bb' } }])
     })
 
-    test('finds by type, ban, re-attestation, expiry and selectors', async () => {
+    test('finds by type, ban, freeze, re-attestation, expiry and selectors', async () => {
       const [a, b] = ['spiffe://example.org/spire/agent/x/a', 'spiffe://example.org/spire/agent/x/b']
+      const frozen = { at: 1, superseded: { serial: 'cc', address: 'x' }, successor: { serial: 'aa01', address: 'y' } }
       await store.nodes.put(node({ id: a, selectors: ['n:1'], expiresAt: 5 }))
-      await store.nodes.put(node({ id: b, attestationType: 'x509pop', banned: true, canReattest: true, expiresAt: 9 }))
+      await store.nodes.put(node({ id: b, attestationType: 'x509pop', banned: true, canReattest: true, expiresAt: 9, frozen }))
       const find = async (filter: Parameters<Store['nodes']['list']>[0]) =>
         (await store.nodes.list(filter, { limit: 9 })).items.map(({ id }) => id)
       expect(await find({ attestationType: 'x509pop' })).toEqual([b])
       expect(await find({ banned: false })).toEqual([a])
+      expect(await find({ frozen: true })).toEqual([b])
+      expect(await find({ frozen: false })).toEqual([a])
       expect(await find({ canReattest: true })).toEqual([b])
       expect(await find({ expiresBefore: 9 })).toEqual([a])
       expect(await find({ selectors: { selectors: [parseSelector('n:1')], match: 'exact' } })).toEqual([a])

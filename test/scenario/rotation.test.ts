@@ -1,7 +1,9 @@
+import { cpSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
-import { banNode } from '../../src/server/manage-nodes.ts'
-import { demandMutualTrust, until, World } from './world.ts'
+import { banNode, deleteNode } from '../../src/server/manage-nodes.ts'
+import { demandMutualTrust, operator, until, World } from './world.ts'
 
 /** An hour of CA, ten minutes of everything else. */
 const profile = { ca: { lifetime: hours(1) }, svid: { x509: minutes(10), agent: minutes(10), server: minutes(10) } }
@@ -34,6 +36,7 @@ describe('while the CA rotates', () => {
     expect(authorities.size, 'authorities').toBeGreaterThanOrEqual(3)
     expect(leaves.size, 'SVIDs of one workload').toBeGreaterThanOrEqual(15)
     expect(agentSerials.size, 'SVIDs of one agent').toBeGreaterThanOrEqual(15)
+    expect(await world.server.nodes.count({ frozen: true }), 'C-29 agents taken for copies').toBe(0)
     expect(world.ca.bundle.current.x509Authorities.length, 'old authorities leave the bundle').toBeLessThanOrEqual(4)
   })
 
@@ -90,13 +93,62 @@ describe('a forced rotation', () => {
   })
 })
 
-describe('a ban', () => {
-  test('C-28 ends renewals and new SVIDs within five seconds, on the connection that is open', async () => {
-    await using world = await World.open({ syncInterval: seconds(5) })
+describe('an operator who bans or evicts', () => {
+  // The agent would ask for entries a minute later: what ends it is its open stream.
+  test.each([
+    ['bans', banNode],
+    ['evicts', deleteNode],
+  ] as const)('C-28 %s an agent: within five seconds nothing is renewed and the agent serves nobody', async (_, end) => {
+    await using world = await World.open({ syncInterval: minutes(1) })
     const { left, workloads } = await twoWorkloads(world)
-    await banNode(world.server, left.id, { kind: 'local', uid: 0, gid: 0, pid: 1 })
-    await world.passUntil(() => !left.agent.status().ready || workloads[0].context.current === undefined, seconds(10), 'the agent stops')
+    const issued = () => world.server.nodes.find(left.id)
+    let hasEnded = false
+    void left.ended.then(() => (hasEnded = true))
+    await end(world.server, left.id, operator)
+    const began = world.clock.now()
+    await world.passUntil(() => hasEnded && workloads[0].context.current === undefined, seconds(5), 'the agent ends')
+    expect(world.clock.now() - began).toBeLessThan(seconds(5))
     expect(await left.ended).toMatchObject({ reason: 'agent.rejected' })
+    expect((await issued())?.pending ?? []).toEqual([])
+    await world.pass(minutes(2), () => demandMutualTrust(world, workloads[1]))
+  })
+})
+
+describe('a copy of what an agent keeps on its disk', () => {
+  const short = { svid: { x509: minutes(10), agent: minutes(10), server: minutes(10) } }
+
+  test('C-29 is found when both have renewed: neither is served any more, until an operator releases or evicts the agent', async () => {
+    await using world = await World.open({ profile: short })
+    const original = await world.agent('one')
+    await world.pass(seconds(10))
+    cpSync(join(world.directory, 'one'), join(world.directory, 'copy'), { recursive: true })
+    const copy = await world.agent('copy', { token: false })
+    expect(copy.id).toBe(original.id)
+    const ended: string[] = []
+    void original.ended.then(() => ended.push('original'))
+    void copy.ended.then(() => ended.push('copy'))
+    await world.pass(minutes(4))
+    expect(ended, 'before the first renewal nothing tells them apart').toEqual([])
+    await world.passUntil(() => ended.length === 2, minutes(3), 'both end')
+    for (const one of [original, copy]) expect(await one.ended).toMatchObject({ cause: { reason: 'server.agent-cloned' } })
+    expect((await world.server.nodes.find(original.id))?.frozen).toBeDefined()
+    expect(world.log.lines.join('\n')).toContain('two parties hold the identity of an agent')
+  })
+
+  test('C-29 is not what an agent is that starts again, renews, and loses its connection all the time', async () => {
+    await using world = await World.open({ profile: short })
+    let agent = await world.agent('one')
+    for (let round = 0; round < 4; round++) {
+      await world.pass(minutes(4))
+      await agent[Symbol.asyncDispose]()
+      agent = await world.agent('one', { token: false })
+      await world.pass(minutes(4))
+      await world.stopServer()
+      await world.pass(seconds(10))
+      await world.startServer()
+    }
+    await world.passUntil(() => agent.agent.status().ready, minutes(2), 'the agent is well again')
+    expect(await world.server.nodes.count({ frozen: true })).toBe(0)
   })
 })
 

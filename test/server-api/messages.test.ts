@@ -236,6 +236,18 @@ describe('what travels with a failure', () => {
     expect(understood(sent(failure))).toMatchObject({ category: 'permission_denied', reason, message: 'no' })
   })
 
+  test('C-29 a frozen agent is told why, and one of SPIRE that it has to stop', () => {
+    const failure = new Failure('permission_denied', 'server.agent-cloned', { public: 'no' })
+    expect(anyUnpack(detailsFor(failure)[0]!, PermissionDeniedDetailsSchema)?.reason).toBe(Reason.AGENT_BANNED)
+    expect(understood(sent(failure))).toMatchObject({ category: 'permission_denied', reason: 'server.agent-cloned' })
+  })
+
+  test('what SPIRE tells without our reason code is understood', () => {
+    const failure = new Failure('permission_denied', 'server.agent-banned', { public: 'no' })
+    const bare = fromWireStatus(toWireStatus(failure, detailsFor(failure).slice(0, 1)))
+    expect(understood(bare).reason).toBe('server.agent-banned')
+  })
+
   test.each<[Category, string]>([
     ['permission_denied', 'server.denied'],
     ['unauthenticated', 'server.peer-untrusted'],

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { NodeVerifier, ProvenNode } from '../../src/attestation/node-attestor.ts'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { attestAgent } from '../../src/server/attest-agent.ts'
-import { banNode, deleteNode } from '../../src/server/manage-nodes.ts'
+import { banNode, deleteNode, releaseNode } from '../../src/server/manage-nodes.ts'
 import { createJoinToken } from '../../src/server/manage-tokens.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { parseSelector } from '../../src/spiffe/selector.ts'
@@ -69,6 +69,18 @@ describe('a node that joins with a token', () => {
     rig.breakAudit()
     await expect(attest(good)).rejects.toMatchObject({ reason: 'audit.sink-failed' })
     expect(await rig.store.nodes.count({})).toBe(0)
+  })
+
+  test('C-29 a frozen node stays out, whatever its evidence, until it is released', async () => {
+    const { node } = await rig.join('abc')
+    const seen = { serial: 'ff', address: '192.0.2.7' }
+    await rig.store.nodes.change(node.id, (found) => ({ ...found, frozen: { at: 1, superseded: seen, successor: seen } }))
+    await createJoinToken(rig.server, { ttl: minutes(1), token: 'abc' }, operator)
+    await expect(attest('abc')).rejects.toMatchObject({ reason: 'server.agent-cloned' })
+    await releaseNode(rig.server, node.id, operator)
+    await createJoinToken(rig.server, { ttl: minutes(1), token: 'abc' }, operator)
+    const { svid } = await attest('abc')
+    expect(await rig.store.nodes.find(node.id)).toMatchObject({ serial: svid.serial, superseded: [] })
   })
 
   test('a banned node stays out until it is deleted', async () => {

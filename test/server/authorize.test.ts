@@ -1,8 +1,9 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { hours } from '../../src/kernel/duration.ts'
+import { hours, seconds } from '../../src/kernel/duration.ts'
 import { WatchedValue } from '../../src/kernel/watched.ts'
 import { authorize } from '../../src/server/authorize.ts'
-import { banNode, deleteNode } from '../../src/server/manage-nodes.ts'
+import { banNode, deleteNode, releaseNode } from '../../src/server/manage-nodes.ts'
+import { renewingAgentOf } from '../../src/server-api/agent-caller.ts'
 import { remotePeer, type Peer } from '../../src/server/caller.ts'
 import { renewAgent } from '../../src/server/renew-agent.ts'
 import type { Server } from '../../src/server/server.ts'
@@ -109,17 +110,94 @@ describe('a call is refused', () => {
     await expect(call(agent.peer(), sync)).rejects.toMatchObject({ reason: 'server.agent-not-attested' })
   })
 
-  test('when the certificate is one that was replaced and used since', async () => {
-    const next = await renewAgent(rig.server, agent.node, await newKey().csr(), never)
-    await call(peerWith(rig.server, next.chain), sync)
-    await expect(call(agent.peer(), sync)).rejects.toMatchObject({ reason: 'server.agent-not-active' })
-  })
-
   test('and the trail says so, unless it came from a stranger', async () => {
     await expect(call(nobody, listEntries)).rejects.toThrow()
     expect(rig.audited()).not.toContain('call.refused')
     await expect(call(agent.peer(), listEntries)).rejects.toThrow()
     expect(rig.audited()).toContain('call.refused')
+  })
+})
+
+describe('C-29 a copy of an identity', () => {
+  /** The agent renewed and went on; whoever has a copy of what was before calls with it half a minute later. */
+  async function copied() {
+    const next = await renewAgent(rig.server, agent.node, await newKey().csr(), never)
+    const now = peerWith(rig.server, next.chain)
+    await call(now, sync)
+    await rig.clock.advance(seconds(31))
+    return { now, next, copy: { ...agent.peer(), address: '198.51.100.9' } }
+  }
+
+  test('freezes both: neither the copy nor the agent is accepted, on old connections or new ones', async () => {
+    const { now, next, copy } = await copied()
+    for (const peer of [copy, now, peerWith(rig.server, next.chain), agent.peer()]) {
+      await expect(call(peer, sync)).rejects.toMatchObject({ reason: 'server.agent-cloned', category: 'permission_denied' })
+    }
+  })
+
+  test('is written down once, with both serials and addresses', async () => {
+    const { next, copy } = await copied()
+    const { serial } = agent.node
+    await Promise.allSettled([call(copy, sync), call(copy, sync), call(agent.peer(), sync)])
+    expect(rig.audited().filter((what) => what === 'node.clone-detected')).toHaveLength(1)
+    expect((await rig.store.nodes.find(agent.node.id))?.frozen).toEqual({
+      at: rig.clock.now(),
+      superseded: { serial, address: copy.address },
+      successor: { serial: next.serial, address: '192.0.2.7' },
+    })
+  })
+
+  test('shows at any call, those that anybody may make included', async () => {
+    const { copy, now } = await copied()
+    expect(await call(copy, getBundle)).toMatchObject({ kind: 'anyone' })
+    await expect(call(now, sync)).rejects.toMatchObject({ reason: 'server.agent-cloned' })
+  })
+
+  test('shows to the agent when it was the copy that renewed', async () => {
+    const { copy, now } = await copied()
+    await expect(call({ ...copy, address: '192.0.2.7' }, sync)).rejects.toMatchObject({ reason: 'server.agent-cloned' })
+    await expect(call(now, sync)).rejects.toMatchObject({ reason: 'server.agent-cloned' })
+  })
+
+  test('keeps no role that an entry or the configuration gives', async () => {
+    const { copy } = await copied()
+    const server = { ...rig.server, adminIds: new Set([agent.node.id]) }
+    await expect(call(copy, listEntries, server)).rejects.toMatchObject({ reason: 'server.denied' })
+  })
+
+  test('is frozen also when the trail cannot take it', async () => {
+    const { copy, now } = await copied()
+    rig.breakAudit()
+    await expect(call(copy, sync)).rejects.toThrow()
+    expect((await rig.store.nodes.find(agent.node.id))?.frozen).toBeDefined()
+    await expect(call(now, sync)).rejects.toThrow()
+  })
+
+  test('is not what a call within half a minute shows, which goes on as one that may not renew', async () => {
+    const next = await renewAgent(rig.server, agent.node, await newKey().csr(), never)
+    await call(peerWith(rig.server, next.chain), sync)
+    await rig.clock.advance(seconds(30))
+    const caller = await call(agent.peer(), sync)
+    expect(caller).toMatchObject({ kind: 'agent', isSuperseded: true })
+    expect(() => renewingAgentOf(caller)).toThrow(expect.objectContaining({ reason: 'server.agent-superseded', category: 'unavailable' }))
+    expect(renewingAgentOf(await call(peerWith(rig.server, next.chain), sync)).serial).toBe(next.serial)
+  })
+
+  test('is not what a stream shows that was left behind: it ends, and who has no other certificate calls again', async () => {
+    const { copy, now } = await copied()
+    const leftBehind = authorize(rig.server, { peer: copy, method: sync, subjects: [], isUnderWay: true })
+    await expect(leftBehind).rejects.toMatchObject({ reason: 'server.agent-superseded', category: 'unavailable' })
+    expect(await call(now, sync)).toMatchObject({ kind: 'agent' })
+    expect(rig.audited()).not.toContain('node.clone-detected')
+  })
+
+  test('may attest again when an operator released it, by a certificate of neither', async () => {
+    const { copy, now } = await copied()
+    await expect(call(copy, sync)).rejects.toThrow()
+    await releaseNode(rig.server, agent.node.id, operator)
+    for (const peer of [copy, now]) await expect(call(peer, sync)).rejects.toMatchObject({ reason: 'server.agent-not-active' })
+    expect(rig.audited()).toContain('node.released')
+    await expect(releaseNode(rig.server, agent.node.id, operator)).rejects.toMatchObject({ reason: 'node.not-frozen' })
   })
 })
 
@@ -135,7 +213,7 @@ describe('a call goes on', () => {
   })
 
   test('from an agent, to sync', async () => {
-    expect(await call(agent.peer(), sync)).toEqual({ kind: 'agent', address: '192.0.2.7', node: agent.node })
+    expect(await call(agent.peer(), sync)).toEqual({ kind: 'agent', address: '192.0.2.7', node: agent.node, isSuperseded: false })
   })
 
   test('Q-5 from an agent with either certificate after a renewal, until the new one is used', async () => {

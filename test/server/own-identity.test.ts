@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { firstOf, WatchedValue } from '../../src/kernel/watched.ts'
+import { frozen } from '../../src/registry/node.ts'
 import { healthOf } from '../../src/server/health.ts'
 import { OwnIdentity } from '../../src/server/own-identity.ts'
 import type { Server } from '../../src/server/server.ts'
@@ -108,6 +109,20 @@ describe("the server's own certificate", () => {
     await changed(own, first)
     stop.abort()
     await running
+  })
+
+  test('C-29 health names agents that are frozen, at most three, and goes on serving the others', async () => {
+    const identity = await OwnIdentity.open(rig.server, never)
+    const seen = { serial: 'ff', address: '192.0.2.7' }
+    for (const name of ['a', 'b', 'c', 'd', 'e']) {
+      const { node } = await rig.join(name)
+      await rig.store.nodes.change(node.id, (found) => frozen(found, { at: 1, superseded: seen, successor: seen }))
+    }
+    const { serving, complaints } = await healthOf({ ...rig.server, identity })
+    expect(serving).toBe(true)
+    expect(complaints).toEqual([
+      expect.stringMatching(/^frozen because two parties hold the identity: (spiffe:\/\/[^,]+\/[abc](, )?){3} and 2 more$/),
+    ])
   })
 
   test('health complains when it has expired, and when the store is away', async () => {

@@ -47,6 +47,8 @@ export function node(fields: Omit<Partial<AttestedNode>, 'id' | 'selectors'> & {
     attestationType: 'join_token',
     serial: 'aa01',
     expiresAt: 1_767_229_200_000,
+    pending: [],
+    superseded: [],
     canReattest: false,
     banned: false,
     agentVersion: '',

@@ -6,14 +6,19 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { DatabaseSync } from 'node:sqlite'
 import { fileURLToPath } from 'node:url'
+import { Kysely, sql } from 'kysely'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/kernel/clock.ts'
 import type { World } from '../../src/kernel/driver.ts'
 import { systemFiles } from '../../src/kernel/files.ts'
 import { silentLog } from '../../src/kernel/log.ts'
 import { systemRandom } from '../../src/kernel/random.ts'
+import { up as registry } from '../../src/store/migrations/0001-registry.ts'
+import { up as policyReleases } from '../../src/store/migrations/0002-policy-releases.ts'
+import { up as issuances } from '../../src/store/migrations/0003-issuances.ts'
+import { sqliteDialect } from '../../src/store/sqlite-dialect.ts'
 import { sqlite } from '../../src/store/sqlite.ts'
-import { entry, outcomes } from './sample.ts'
+import { entry, node, outcomes } from './sample.ts'
 
 const world: World = {
   clock: systemClock,
@@ -55,6 +60,19 @@ describe('a store in an SQLite file', () => {
     await expect(sqlite.open({ path }, world)).rejects.toMatchObject({ reason: 'store.schema-too-new' })
     expect(raw.prepare('select version from schema_version').get()).toEqual({ version: 99 })
     raw.close()
+  })
+
+  test('Q-5 goes on with a file of before, and with the certificate of an agent that waits in it', async () => {
+    {
+      await using old = new Kysely<unknown>({ dialect: sqliteDialect(() => new DatabaseSync(path)) })
+      for (const up of [registry, policyReleases, issuances]) await up(old)
+      await sql`create table schema_version (version integer not null)`.execute(old)
+      await sql`insert into schema_version values (3)`.execute(old)
+      await sql`insert into nodes values (${node().id}, 'join_token', 'aa01', 9, 'bb', 11, '[]', 0, 0, '')`.execute(old)
+      await chmod(path, 0o600)
+    }
+    await using store = await sqlite.open({ path }, world)
+    expect(await store.nodes.find(node().id)).toEqual(node({ expiresAt: 9, pending: [{ serial: 'bb', expiresAt: 11 }] }))
   })
 
   test('R-40 only its owner can read the file and what SQLite keeps beside it', async () => {

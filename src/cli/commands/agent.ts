@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { formatInstant } from '../../kernel/clock.ts'
-import { connectAdmin, type AgentSummary } from '../../server-api/client.ts'
+import { connectAdmin, type AgentSummary, type FrozenAgent } from '../../server-api/client.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import { formatSelector } from '../../spiffe/selector.ts'
 import { command } from '../command.ts'
@@ -21,10 +21,17 @@ export const agentList = command({
   flags: z.strictObject(serverSocket),
   async run({ serverSocket }, { stop }) {
     await using server = connectAdmin(serverSocket)
-    const agents = await server.agents.list(within(stop))
-    const rows = agents.map((agent) => [agent.id, agent.attestationType, state(agent), formatInstant(agent.expiresAt), agent.agentVersion])
+    const [agents, frozen] = await Promise.all([server.agents.list(within(stop)), server.agents.frozen(within(stop))])
+    const clones = new Map(frozen.map((one) => [one.id, one]))
+    const rows = agents.map((agent) => [
+      agent.id,
+      agent.attestationType,
+      state(agent, clones.get(agent.id)),
+      formatInstant(agent.expiresAt),
+      agent.agentVersion,
+    ])
     return {
-      value: { agents: agents.map(told) },
+      value: { agents: agents.map((agent) => told(agent, clones.get(agent.id))) },
       text:
         rows.length === 0
           ? 'no agent has joined; `vidimus token generate` makes a token for the first'
@@ -43,17 +50,19 @@ export const agentShow = command({
   positional: idArgument,
   async run({ serverSocket, id }, { stop }) {
     await using server = connectAdmin(serverSocket)
-    const agent = await server.agents.find(id, within(stop))
+    const [agent, frozen] = await Promise.all([server.agents.find(id, within(stop)), server.agents.frozen(within(stop))])
+    const clone = frozen.find((one) => one.id === id)
     const text = facts([
       ['id', agent.id],
       ['attested by', agent.attestationType],
-      ['state', state(agent)],
+      ['state', state(agent, clone)],
       ['serial', agent.serialNumber],
       ['certificate until', formatInstant(agent.expiresAt)],
       ['selectors', agent.selectors.map(formatSelector).join(' ')],
       ['version', agent.agentVersion],
+      ...(clone ? seenTwice(clone) : []),
     ])
-    return { value: told(agent), text }
+    return { value: told(agent, clone), text }
   },
 })
 
@@ -81,8 +90,35 @@ export const agentEvict = command({
   },
 })
 
-const state = ({ banned, canReattest }: AgentSummary): string => (banned ? 'banned' : canReattest ? 'may attest again' : 'joined')
+export const agentRelease = command({
+  name: 'agent release',
+  summary: 'let an agent that was frozen because there is a copy of its identity prove its node anew',
+  flags: z.strictObject(oneAgent),
+  positional: idArgument,
+  async run({ serverSocket, id }, { stop }) {
+    await using server = connectAdmin(serverSocket)
+    await server.agents.release(id, within(stop))
+    return {
+      value: { id, released: true },
+      text: `released ${id}; none of its certificates is accepted: start its agent again to attest, with a new join token if it joined by one`,
+    }
+  },
+})
 
-function told({ expiresAt, selectors, ...agent }: AgentSummary) {
-  return { ...agent, expiresAt: formatInstant(expiresAt), selectors: selectors.map(formatSelector) }
+function state({ banned, canReattest, serialNumber }: AgentSummary, clone: FrozenAgent | undefined): string {
+  if (banned) return 'banned'
+  if (clone) return 'frozen'
+  if (serialNumber === '') return 'released'
+  return canReattest ? 'may attest again' : 'joined'
+}
+
+const seenTwice = ({ at, superseded, successor }: FrozenAgent): [string, string][] => [
+  ['frozen since', formatInstant(at)],
+  ['because', `serial ${superseded.serial} was used again by ${superseded.address}`],
+  ['after', `serial ${successor.serial} had replaced it, used first by ${successor.address}`],
+]
+
+function told({ expiresAt, selectors, ...agent }: AgentSummary, clone: FrozenAgent | undefined) {
+  const frozen = clone && { at: formatInstant(clone.at), superseded: clone.superseded, successor: clone.successor }
+  return { ...agent, expiresAt: formatInstant(expiresAt), selectors: selectors.map(formatSelector), ...(frozen && { frozen }) }
 }
