@@ -1,5 +1,6 @@
 import { seconds } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
+import type { Log } from '../kernel/log.ts'
 import { WatchedValue, type Watched } from '../kernel/watched.ts'
 import type { OwnIdentity } from './own-identity.ts'
 import type { Server } from './server.ts'
@@ -13,6 +14,8 @@ export interface ServerHealth {
 
 type Needs = Pick<Server, 'ca' | 'entries' | 'nodes' | 'clock' | 'policies'> & { readonly identity: Pick<OwnIdentity, 'isGood'> }
 
+type Watching = Needs & Pick<Server, 'log'>
+
 /** Healthy means: the CA can sign, the store answers, and those who connect can verify us. */
 export async function healthOf(server: Needs): Promise<ServerHealth> {
   const complaints = [...server.ca.complaints(), ...server.policies.complaints(server.clock.now()), ...(await storeComplaints(server))]
@@ -21,18 +24,20 @@ export async function healthOf(server: Needs): Promise<ServerHealth> {
   return { serving: complaints.length === 0, complaints: [...complaints, ...(await cloneComplaints(server))] }
 }
 
-/** The server's health, looked at every few seconds. */
+/** The server's health, looked at every few seconds; the log says what changes. */
 export class WatchedHealth {
-  readonly #server: Needs
+  readonly #server: Watching
   readonly #state: WatchedValue<ServerHealth>
 
-  private constructor(server: Needs, first: ServerHealth) {
+  private constructor(server: Watching, first: ServerHealth) {
     this.#server = server
     this.#state = new WatchedValue(first)
   }
 
-  static async open(server: Needs): Promise<WatchedHealth> {
-    return new WatchedHealth(server, await healthOf(server))
+  static async open(server: Watching): Promise<WatchedHealth> {
+    const first = await healthOf(server)
+    tell(server.log, [], first)
+    return new WatchedHealth(server, first)
   }
 
   get state(): Watched<ServerHealth> {
@@ -43,7 +48,10 @@ export class WatchedHealth {
   async keepWatching(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await this.#server.clock.sleep(interval, signal).catch(() => {})
-      if (!signal.aborted) this.#state.set(await healthOf(this.#server))
+      if (signal.aborted) return
+      const now = await healthOf(this.#server)
+      tell(this.#server.log, this.#state.current.complaints, now)
+      this.#state.set(now)
     }
   }
 }
@@ -67,4 +75,11 @@ async function cloneComplaints({ nodes }: Needs): Promise<string[]> {
 }
 
 const namedClones = 3
+/** Logs what changes: whoever is told that the server is not well finds out why. */
+function tell(log: Log, before: readonly string[], now: ServerHealth): void {
+  if (now.complaints.join('\n') === before.join('\n')) return
+  if (now.complaints.length === 0) log.info('the server is well again')
+  else log.warn(now.serving ? 'the server complains' : 'the server is not well', { complaints: now.complaints })
+}
+
 const interval = seconds(5)

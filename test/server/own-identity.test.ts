@@ -1,8 +1,9 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
+import { type Log, silentLog } from '../../src/kernel/log.ts'
 import { firstOf, WatchedValue } from '../../src/kernel/watched.ts'
 import { frozen } from '../../src/registry/node.ts'
-import { healthOf } from '../../src/server/health.ts'
+import { healthOf, WatchedHealth } from '../../src/server/health.ts'
 import { OwnIdentity } from '../../src/server/own-identity.ts'
 import type { Server } from '../../src/server/server.ts'
 import { TestCa } from '../support/test-ca.ts'
@@ -135,4 +136,30 @@ describe("the server's own certificate", () => {
     expect([serving, complaints.join()]).toEqual([false, expect.stringContaining('the store does not answer')])
     expect(complaints.join()).not.toContain('fire')
   })
+})
+
+test('the log says why the server is not well, and when it is well again, once each', async () => {
+  await using rig = await openRig()
+  const lines: string[] = []
+  const note = (message: string, fields?: object) => void lines.push(`${message} ${JSON.stringify(fields ?? {})}`)
+  const log: Log = { ...silentLog, warn: note, info: note }
+  let complaints: readonly string[] = []
+  const ca = { ...rig.server.ca, complaints: () => complaints }
+  const health = await WatchedHealth.open({ ...rig.server, ca, log, identity: { isGood: true } })
+  const stop = new AbortController()
+  const watching = health.keepWatching(stop.signal)
+  const pass = async () => {
+    await expect.poll(() => rig.clock.sleepers).toBeGreaterThan(0)
+    await rig.clock.advance(seconds(5))
+  }
+  complaints = ['the vault is away']
+  await pass()
+  await expect.poll(() => health.state.current.serving).toBe(false)
+  await pass()
+  complaints = []
+  await pass()
+  await expect.poll(() => health.state.current.serving).toBe(true)
+  stop.abort()
+  await watching
+  expect(lines).toEqual(['the server is not well {"complaints":["the vault is away"]}', 'the server is well again {}'])
 })
