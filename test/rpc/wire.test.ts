@@ -406,6 +406,8 @@ const envoyFiles = [
   'envoy/config/rbac/v3/rbac.proto',
   'envoy/config/route/v3/route_components.proto',
   'envoy/data/accesslog/v3/accesslog.proto',
+  'envoy/extensions/filters/http/ext_authz/v3/ext_authz.proto',
+  'envoy/extensions/filters/http/jwt_authn/v3/config.proto',
   'envoy/extensions/filters/http/rbac/v3/rbac.proto',
   'envoy/extensions/filters/network/rbac/v3/rbac.proto',
   'envoy/extensions/path/match/uri_template/v3/uri_template_match.proto',
