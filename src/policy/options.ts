@@ -1,6 +1,6 @@
 /** How a set is read, as plain texts: for the wire and for manifests. */
 import { Failure } from '../kernel/failure.ts'
-import { parseTrustDomain } from '../spiffe/trust-domain.ts'
+import { parseTrustDomain, type TrustDomain } from '../spiffe/trust-domain.ts'
 import type { LanguageOptions } from './language.ts'
 
 /** Each an empty text, or absent, where the language's default holds. */
@@ -11,7 +11,7 @@ export interface OptionTexts {
   readonly trustDomainAliases?: readonly string[] | undefined
 }
 
-/** @throws Failure `policy.unknown-option`, `trust-domain.*` */
+/** @throws Failure `policy.unknown-option`, `policy.too-many-aliases`, `trust-domain.*` */
 export function parseLanguageOptions({
   mode = '',
   rootNamespace = '',
@@ -22,13 +22,20 @@ export function parseLanguageOptions({
     ...(mode !== '' && { mode: oneOf('mode', modes, mode) }),
     ...(rootNamespace !== '' && { rootNamespace }),
     ...(pathNormalization !== '' && { pathNormalization: oneOf('path normalization', normalizations, pathNormalization) }),
-    ...(trustDomainAliases.length > 0 && { trustDomainAliases: trustDomainAliases.slice(0, maxAliases).map(parseTrustDomain) }),
+    ...(trustDomainAliases.length > 0 && { trustDomainAliases: aliases(trustDomainAliases) }),
   }
 }
 
 /** The texts that {@link parseLanguageOptions} reads. */
 export function formatLanguageOptions({ trustDomainAliases, ...options }: LanguageOptions) {
   return { ...options, ...(trustDomainAliases && { trustDomainAliases: [...trustDomainAliases] as string[] }) }
+}
+
+function aliases(names: readonly string[]): readonly TrustDomain[] {
+  if (names.length <= maxAliases) return names.map(parseTrustDomain)
+  throw new Failure('invalid_argument', 'policy.too-many-aliases', {
+    public: `there are ${names.length} aliases of the trust domain: at most ${maxAliases}`,
+  })
 }
 
 function oneOf<T extends string>(what: string, known: readonly T[], found: string): T {
@@ -39,7 +46,6 @@ function oneOf<T extends string>(what: string, known: readonly T[], found: strin
   })
 }
 
-/** More are cut off: what they would have allowed is refused. */
 const maxAliases = 100
 const modes = ['strict', 'istio'] as const
 const normalizations = ['none', 'base', 'merge-slashes', 'decode-and-merge-slashes'] as const
