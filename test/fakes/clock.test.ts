@@ -1,3 +1,6 @@
+import { generateKeyPair } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import { seconds } from '../../src/kernel/duration.ts'
 import { FakeClock } from './clock.ts'
@@ -54,4 +57,16 @@ test('the same seed gives the same bytes, another one others, however they are d
   }
   expect(draw(1, 40)).toEqual(draw(1, 1, 6, 33))
   expect(draw(1, 40)).not.toEqual(draw(2, 40))
+})
+
+test.each([
+  ['a key is being made', () => promisify(generateKeyPair)('rsa', { modulusLength: 2048 })],
+  ['a file is being read', () => readFile(import.meta.filename)],
+])('no sleep ends while %s that was begun before it', async (_what, work) => {
+  const clock = new FakeClock(0)
+  const log: string[] = []
+  const all = [work().then(() => log.push('work')), clock.sleep(seconds(1)).then(() => log.push('sleep'))]
+  await clock.advance(seconds(1))
+  await Promise.all(all)
+  expect(log).toEqual(['work', 'sleep'])
 })

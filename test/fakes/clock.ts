@@ -1,5 +1,6 @@
 import type { Clock, Instant } from '../../src/kernel/clock.ts'
 import type { Duration } from '../../src/kernel/duration.ts'
+import { settle } from './work-under-way.ts'
 
 /** A clock that moves when it is told to, and wakes its sleepers in the order of their time. */
 export class FakeClock implements Clock {
@@ -67,9 +68,4 @@ export class FakeClock implements Clock {
 interface Sleeper {
   until: Instant
   readonly wake: () => void
-}
-
-/** Lets every promise run that can run without input from outside. */
-async function settle(): Promise<void> {
-  for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve))
 }
