@@ -69,7 +69,7 @@ class Reading {
 
   whole(): JsonValue {
     const value = this.#value(this.#next(), 0)
-    if (!Number.isNaN(this.#next())) throw malformed('something follows its end')
+    if (!Number.isNaN(this.#next())) throw this.#malformed('something follows its end')
     return value
   }
 
@@ -93,16 +93,16 @@ class Reading {
   }
 
   #object(depth: number): JsonObject {
-    if (depth > maxDepth) throw tooDeep()
+    if (depth > maxDepth) throw this.#refused('too-deep', `values are nested deeper than ${maxDepth}`)
     this.#at++
     const object: Record<string, JsonValue> = Object.create(null) as Record<string, JsonValue>
     if (this.#next() === closeBrace) return this.#closed(object)
     for (let count = 1; ; count++) {
-      if (this.#next() !== quote) throw malformed('a name is missing')
+      if (this.#next() !== quote) throw this.#malformed('a name is missing')
       const name = this.#string()
-      if (count > maxMembers) throw refused('too-many-members', `an object has more than ${maxMembers} members`)
-      if (name in object) throw refused('duplicate-name', `\`${name.slice(0, 80)}\` occurs twice`)
-      if (this.#next() !== colon) throw malformed('a colon is missing')
+      if (count > maxMembers) throw this.#refused('too-many-members', `an object has more than ${maxMembers} members`)
+      if (name in object) throw this.#refused('duplicate-name', `\`${name.slice(0, 80)}\` occurs twice`)
+      if (this.#next() !== colon) throw this.#malformed('a colon is missing')
       this.#at++
       object[name] = this.#value(this.#next(), depth)
       if (this.#separator(closeBrace)) return object
@@ -110,12 +110,12 @@ class Reading {
   }
 
   #list(depth: number): JsonValue[] {
-    if (depth > maxDepth) throw tooDeep()
+    if (depth > maxDepth) throw this.#refused('too-deep', `values are nested deeper than ${maxDepth}`)
     this.#at++
     const list: JsonValue[] = []
     if (this.#next() === closeBracket) return this.#closed(list)
     for (;;) {
-      if (list.length >= maxMembers) throw refused('too-many-members', `a list has more than ${maxMembers} members`)
+      if (list.length >= maxMembers) throw this.#refused('too-many-members', `a list has more than ${maxMembers} members`)
       list.push(this.#value(this.#next(), depth))
       if (this.#separator(closeBracket)) return list
     }
@@ -129,7 +129,7 @@ class Reading {
   /** Steps over a comma, or over the end: then true. */
   #separator(end: number): boolean {
     const code = this.#next()
-    if (code !== comma && code !== end) throw malformed('a comma is missing')
+    if (code !== comma && code !== end) throw this.#malformed('a comma is missing')
     this.#at++
     return code === end
   }
@@ -147,11 +147,11 @@ class Reading {
     const start = this.#at + 1
     let end = this.#text.indexOf('"', start)
     while (end !== -1 && this.#isEscaped(end, start)) end = this.#text.indexOf('"', end + 1)
-    if (end === -1) throw malformed('a text does not end')
+    if (end === -1) throw this.#malformed('a text does not end')
     this.#at = end + 1
     const content = this.#text.slice(start, end)
     if (!special.test(content)) return content
-    return unescaped(content)
+    return this.#unescaped(content)
   }
 
   /** Whether an odd number of backslashes stands before. */
@@ -162,7 +162,7 @@ class Reading {
   }
 
   #word<T>(word: string, value: T): T {
-    if (!this.#text.startsWith(word, this.#at)) throw malformed('it holds something else than values')
+    if (!this.#text.startsWith(word, this.#at)) throw this.#malformed('it holds something else than values')
     this.#at += word.length
     return value
   }
@@ -170,38 +170,40 @@ class Reading {
   #number(): number | bigint {
     numeral.lastIndex = this.#at
     const digits = numeral.exec(this.#text)?.[0]
-    if (digits === undefined) throw malformed('it holds something else than values')
+    if (digits === undefined) throw this.#malformed('it holds something else than values')
     this.#at += digits.length
-    if (digits.length > maxDigits) throw malformed('a number has too many digits')
+    if (digits.length > maxDigits) throw this.#malformed('a number has too many digits')
     const value = Number(digits)
-    if (!Number.isFinite(value)) throw malformed('a number is too large')
+    if (!Number.isFinite(value)) throw this.#malformed('a number is too large')
     return this.#bigIntegers && !Number.isSafeInteger(value) && integer.test(digits) ? BigInt(digits) : value
   }
-}
 
-/** A text with escapes, or with what must be escaped; the language's own reader knows them all. Half a surrogate pair is no text. */
-function unescaped(content: string): string {
-  let text: unknown
-  try {
-    text = JSON.parse(`"${content}"`)
-  } catch (cause) {
-    throw malformed('a text is not written as it must be', cause)
+  /** A text with escapes, or with what must be escaped; the language's own reader knows them all. Half a surrogate pair is no text. */
+  #unescaped(content: string): string {
+    let text: unknown
+    try {
+      text = JSON.parse(`"${content}"`)
+    } catch (cause) {
+      throw this.#malformed('a text is not written as it must be', cause)
+    }
+    if (typeof text !== 'string' || !text.isWellFormed()) throw this.#malformed('a text is not Unicode')
+    return text
   }
-  if (typeof text !== 'string' || !text.isWellFormed()) throw malformed('a text is not Unicode')
-  return text
-}
 
-function tooDeep(): Failure {
-  return refused('too-deep', `values are nested deeper than ${maxDepth}`)
-}
+  #malformed(why: string, cause?: unknown): Failure {
+    return this.#refused('malformed', why, cause)
+  }
 
-function malformed(why: string, cause?: unknown): Failure {
-  return refused('malformed', why, cause)
+  /** Says how far the reading came, as editors count: lines and columns from one. */
+  #refused(what: string, why: string, cause?: unknown): Failure {
+    const read = this.#text.slice(0, this.#at)
+    return refused(what, `${why} (line ${read.split('\n').length}, column ${read.length - read.lastIndexOf('\n')})`, cause)
+  }
 }
 
 function refused(what: string, why: string, cause?: unknown): Failure {
   return new Failure('invalid_argument', `json.${what}`, {
-    public: `not valid JSON: ${why}`,
+    public: `${what === 'malformed' ? 'not valid JSON' : 'JSON that is not accepted'}: ${why}`,
     ...(cause === undefined ? {} : { cause }),
   })
 }

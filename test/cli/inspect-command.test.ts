@@ -81,6 +81,7 @@ describe('inspect refuses', () => {
     ['what is no document', 'hello', [], 'usage.not-recognised'],
     ['an empty input', '', [], 'usage.not-recognised'],
     ['JSON that is none of the documents', '{"a": 1}', [], 'usage.not-recognised'],
+    ['JSON that cannot be read', '{"keys": [}', [], 'usage.not-recognised'],
     ['bytes that are neither text nor DER', Buffer.from([0xff, 0xfe]), [], 'usage.not-recognised'],
     ['a form that there is not', 'x', ['--as', 'svid'], 'usage.wrong'],
     ['a moment that is none', 'x', ['--at', 'yesterday'], 'usage.wrong'],

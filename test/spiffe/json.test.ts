@@ -48,6 +48,14 @@ describe('strict JSON', () => {
     expect(() => parse(text)).toThrow(expect.objectContaining({ reason }))
   })
 
+  test.each([
+    ['{"a":1,}', 'not valid JSON: a name is missing (line 1, column 8)'],
+    ['{\n  "a": [1,\n  2 3]}', 'not valid JSON: a comma is missing (line 3, column 5)'],
+    ['{"a":1,\n"a":2}', 'JSON that is not accepted: `a` occurs twice (line 2, column 4)'],
+  ])('says where %j is wrong', (text, message) => {
+    expect(() => parse(text)).toThrow(message)
+  })
+
   test('R-28 accepts 32 levels and 1000 members', () => {
     expect(parse(deep(32))).toBeDefined()
     expect(Object.keys(parse(members(1000)))).toHaveLength(1000)

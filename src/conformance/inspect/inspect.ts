@@ -74,7 +74,10 @@ function valueOf(text: string): unknown {
   try {
     return readJson(text).value
   } catch (error) {
-    return failedWith(error, 'json.duplicate-name') ? (JSON.parse(text) as unknown) : undefined
+    if (failedWith(error, 'json.duplicate-name')) return JSON.parse(text) as unknown
+    throw new Failure('invalid_argument', 'usage.not-recognised', {
+      public: `this begins as JSON does, and is ${Failure.from(error).message}`,
+    })
   }
 }
 
