@@ -102,6 +102,7 @@ async function lintLeaves(effort: Effort): Promise<Figure> {
     what: 'leaf',
     trustDomain,
     id: spiffeId,
+    subject: chain[0]!.subject.attributes,
     dnsNames: [],
     spki: key.spki,
     issuer,

@@ -3,10 +3,12 @@ import type { Instant } from '../kernel/clock.ts'
 import type { Duration } from '../kernel/duration.ts'
 import type { Watched } from '../kernel/watched.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
+import type { AddedClaims } from '../spiffe/claims.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Certificate } from '../x509/certificate.ts'
 import type { ProvenKey } from '../x509/certificate-request.ts'
+import type { SubjectAttributes } from '../x509/subject.ts'
 import type { Authorities } from './authorities.ts'
 
 /** For whom a certificate is: decides the profile. */
@@ -20,6 +22,8 @@ export interface X509SvidRequest {
   /** 0 or absent: the default of the profile. Longer than the profile's maximum is refused, not capped. */
   readonly lifetime?: Duration
   readonly dnsNames?: readonly string[]
+  /** Laid over the subject of the profile. */
+  readonly subject?: SubjectAttributes | undefined
   /** When the right to it ends: it does not live longer. */
   readonly until?: Instant
   /** What is written to the audit trail beside it: entry id and revision, caller. */
@@ -40,6 +44,8 @@ export interface IssuedX509Svid {
 export interface JwtSvidRequest {
   readonly spiffeId: SpiffeId
   readonly audience: readonly string[]
+  /** Beside those that every token has. */
+  readonly claims?: AddedClaims | undefined
   readonly lifetime?: Duration
   /** When the right to it ends: it does not live longer. */
   readonly until?: Instant
@@ -59,6 +65,8 @@ export interface WitSvidRequest {
   readonly proofKey: Uint8Array
   /** What proofs will be signed with, the JWS name; the usual one of the key where left out. */
   readonly proofAlgorithm?: string
+  /** Beside those that every token has. */
+  readonly claims?: AddedClaims | undefined
   readonly lifetime?: Duration
   /** When the right to it ends: it does not live longer. */
   readonly until?: Instant
@@ -72,6 +80,12 @@ export interface IssuedWitSvid {
   readonly expiresAt: Instant
 }
 
+/** What an entry adds to its SVIDs, DNS names aside, which every entry may have. */
+export interface Additions {
+  readonly subject?: SubjectAttributes | undefined
+  readonly claims?: AddedClaims | undefined
+}
+
 /** The CA as the server's deeds use it. The only way to a signature by one of its keys. */
 export interface CertificateAuthority extends AsyncDisposable {
   readonly trustDomain: TrustDomain
@@ -83,6 +97,8 @@ export interface CertificateAuthority extends AsyncDisposable {
   issueJwtSvid(request: JwtSvidRequest, signal: AbortSignal): Promise<IssuedJwtSvid>
   /** @throws Failure `ca.wit-off`, `ca.*`, `issuance.*`, `audit.*` */
   issueWitSvid(request: WitSvidRequest, signal: AbortSignal): Promise<IssuedWitSvid>
+  /** Refuses what no SVID would be issued with. @throws Failure `ca.subject-not-allowed`, `ca.claim-not-allowed` */
+  demandAllowed(additions: Additions): void
   /** The keys and certificates that sign, for operators. */
   readonly authorities: Authorities
   /** Rotates keys and certificates for as long as the signal lives. */

@@ -10,6 +10,7 @@ import { makeJwtSvid } from '../spiffe/jwt-svid.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { keyTypes } from '../x509/key-type.ts'
 import { importPublicKey } from '../x509/signature.ts'
+import { demandAdditions } from './additions.ts'
 import type { IssuedJwtSvid, JwtSvidRequest } from './certificate-authority.ts'
 import type { Intents } from './intents.ts'
 import { purposeIn, recordedSigner } from './issuance.ts'
@@ -32,14 +33,15 @@ export interface JwtPorts {
 
 /**
  * Issues one JWT-SVID. It was verified with the published key, and is in the audit trail, before it is handed out.
- * @throws Failure `ca.foreign-trust-domain`, `ca.no-path`, `ca.audience`, `ca.lifetime-too-short`, `ca.lifetime-too-long`,
+ * @throws Failure `ca.foreign-trust-domain`, `ca.no-path`, `ca.audience`, `ca.claim-not-allowed`, `ca.lifetime-too-short`, `ca.lifetime-too-long`,
  *   `ca.entry-expired`, `ca.no-authority`, `ca.ending`, `issuance.bad-token`, `intents.*`, `audit.*`
  */
 export async function issueJwtSvid(request: JwtSvidRequest, ports: JwtPorts, signal: AbortSignal): Promise<IssuedJwtSvid> {
-  const { spiffeId, audience, context } = request
+  const { spiffeId, audience, claims: added, context } = request
   const { clock, random, profile, trustDomain } = ports
   demandOurs(spiffeId, trustDomain)
   demandAudience(audience)
+  if (added) demandAdditions({ claims: added }, profile)
   const lifetime = lifetimeFor(profile.jwt, request.lifetime)
   const { authority, key } = ports.signing()
   const now = clock.now()
@@ -59,8 +61,8 @@ export async function issueJwtSvid(request: JwtSvidRequest, ports: JwtPorts, sig
   } as const
   const { signer, settle } = recordedSigner(key, intent, ports.intents)
   try {
-    const token = await makeJwtSvid(signer, kid, { spiffeId, audience, issuedAt, expiresAt, jti }, signal)
-    const claims = { sub: spiffeId, aud: audience, iat: issuedAt / 1000, exp: expiresAt / 1000, jti }
+    const token = await makeJwtSvid(signer, kid, { spiffeId, audience, issuedAt, expiresAt, jti, added }, signal)
+    const claims = { ...added, sub: spiffeId, aud: audience, iat: issuedAt / 1000, exp: expiresAt / 1000, jti }
     checkToken({
       token,
       header: { alg: keyTypes[key.keyType].jws, kid, typ: 'JWT' },

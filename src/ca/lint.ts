@@ -9,8 +9,10 @@ import type { Certificate } from '../x509/certificate.ts'
 import { demandNames } from '../x509/chain.ts'
 import { keyUsageNames, type KeyUsage, type KeyUsageName, type NameConstraints } from '../x509/extension.ts'
 import { keyTypes, onlyVerified, readPublicKeyInfo, type KeyType, type PublicKeyInfo } from '../x509/key-type.ts'
+import type { NameAttribute } from '../x509/name.ts'
 import { oid } from '../x509/oid.ts'
 import { signatureAlgorithmOf } from '../x509/signature.ts'
+import { isPlainText, mayBeTakenForHost } from '../x509/subject.ts'
 import { keyIdentifierOf } from '../x509/template.ts'
 import { isDnsName } from './dns-name.ts'
 
@@ -19,6 +21,8 @@ export interface Expected {
   readonly what: 'leaf' | 'authority'
   readonly trustDomain: TrustDomain
   readonly id: SpiffeId
+  /** In the order in which it is written. */
+  readonly subject: readonly NameAttribute[]
   readonly dnsNames: readonly string[]
   readonly spki: Uint8Array
   /** Undefined for a self-signed authority. */
@@ -157,8 +161,21 @@ export const lintRules: readonly LintRule[] = [
     'an attribute of the subject is empty or has more than 64 characters',
     ({ subject }) => subject.attributes.every(({ value }) => value.length > 0 && value.length <= 64),
   ),
-  both('subject-characters', 'RFC 4514 section 2.4', 'an attribute of the subject holds a control character', ({ subject }) =>
-    subject.attributes.every(({ value }) => !/[\x00-\x1f\x7f-\x9f]/.test(value)),
+  both(
+    'subject-characters',
+    'RFC 4514 section 2.4, RFC 8399 section 2',
+    'an attribute of the subject holds a character that is not seen',
+    ({ subject }) => subject.attributes.every(({ value }) => isPlainText(value)),
+  ),
+  both('subject-country', 'X.520 section 6.3.1', 'the country of the subject is not two capital letters', ({ subject }) =>
+    subject.attributes.every(({ oid: type, value }) => type !== oid.countryName || /^[A-Z]{2}$/.test(value)),
+  ),
+  both(
+    'subject',
+    'R-3',
+    'the subject is not the one that was ordered',
+    ({ subject: { attributes } }, { subject }) =>
+      attributes.length === subject.length && attributes.every((one, index) => isSameAttribute(one, subject[index]!)),
   ),
   both(
     'subject-once',
@@ -166,8 +183,14 @@ export const lintRules: readonly LintRule[] = [
     'an attribute of the subject occurs twice',
     ({ subject }) => new Set(subject.attributes.map((attribute) => attribute.oid)).size === subject.attributes.length,
   ),
-  both('subject-known', 'R-3', 'the subject has an attribute that the profile does not know', ({ subject }) =>
-    subject.attributes.every((attribute) => subjectOids.has(attribute.oid)),
+  leaf('subject-known', 'R-3', 'the subject has an attribute that the profile does not know', ({ subject }) =>
+    subject.attributes.every((attribute) => leafSubjectOids.has(attribute.oid)),
+  ),
+  authority(
+    'subject-of-authority',
+    'C-5, R-3',
+    'an authority is named by something else than organization and serial number',
+    ({ subject }) => subject.attributes.every((attribute) => authoritySubjectOids.has(attribute.oid)),
   ),
   both(
     'subject-distinct',
@@ -184,10 +207,10 @@ export const lintRules: readonly LintRule[] = [
   ),
   leaf(
     'common-name',
-    'RFC 6125 section 2.3, R-3',
-    'the common name is not one of the DNS names that were ordered',
+    'RFC 6125 sections 2.3 and 6.4.4, R-3',
+    'the common name may be taken for a host, and is not one of the DNS names that were ordered',
     ({ subject }, { dnsNames }) =>
-      subject.attributes.every((attribute) => attribute.oid !== oid.commonName || dnsNames.includes(attribute.value)),
+      subject.attributes.every(({ oid: type, value }) => type !== oid.commonName || !mayBeTakenForHost(value) || dnsNames.includes(value)),
   ),
 
   // Time
@@ -484,6 +507,7 @@ function isWithin(constraints: NameConstraints, certificate: Certificate): boole
 
 const noneOf = (keyUsage: KeyUsage | undefined, names: readonly KeyUsageName[]): boolean => !names.some((name) => keyUsage?.[name])
 const whole = (moment: Instant): Instant => Math.floor(moment / seconds(1)) * seconds(1)
+const isSameAttribute = (a: NameAttribute, b: NameAttribute): boolean => a.oid === b.oid && a.value === b.value
 const sameList = (a: readonly string[], b: readonly string[]): boolean => a.length === b.length && a.every((one, index) => one === b[index])
 
 function readable(spki: Uint8Array): PublicKeyInfo | undefined {
@@ -505,7 +529,15 @@ function isSpiffeId(text: string): boolean {
 const rootExtensions = [oid.basicConstraints, oid.keyUsage, oid.subjectKeyIdentifier, oid.subjectAltName]
 const signedAuthorityExtensions = [...rootExtensions, oid.authorityKeyIdentifier]
 const leafExtensions = [...signedAuthorityExtensions, oid.extKeyUsage]
-const subjectOids = new Set<string>([oid.organizationName, oid.commonName, oid.serialNumber])
+const authoritySubjectOids = new Set<string>([oid.organizationName, oid.serialNumber])
+const leafSubjectOids = new Set<string>([
+  oid.countryName,
+  oid.stateOrProvinceName,
+  oid.localityName,
+  oid.organizationName,
+  oid.organizationalUnitName,
+  oid.commonName,
+])
 const signatureOids = new Set(Object.values(keyTypes).map(({ keyType }) => signatureAlgorithmOf(keyType).oid))
 /** RFC 5280 section 4.2.1.12: anyExtendedKeyUsage. */
 const anyPurpose = '2.5.29.37.0'

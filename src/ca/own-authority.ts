@@ -9,8 +9,10 @@ import type { Random } from '../kernel/random.ts'
 import type { Watched } from '../kernel/watched.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import { demandAdditions } from './additions.ts'
 import type { Authorities } from './authorities.ts'
 import type {
+  Additions,
   CertificateAuthority,
   IssuedJwtSvid,
   IssuedWitSvid,
@@ -79,6 +81,7 @@ class OwnAuthority implements CertificateAuthority {
   readonly #x509: X509Ports
   readonly #jwt: JwtPorts
   readonly #wit: WitPorts | undefined
+  readonly #profile: IssuanceProfile
   readonly #audit: AuditTrail
   readonly #intents: Intents
   /** Those who may have something to say of themselves. */
@@ -88,6 +91,7 @@ class OwnAuthority implements CertificateAuthority {
     this.#others = [ports.upstream, ports.keys]
     this.trustDomain = ports.trustDomain
     this.#rotation = rotation
+    this.#profile = ports.profile
     const keyUse = ports.profile.oneKeyOneIdentity ? new KeyUse() : undefined
     this.#x509 = { ...ports, office, keyUse, serials, signing: () => rotation.x509(), authorityKeys: () => rotation.authorityKeys() }
     this.#jwt = { ...ports, signing: () => rotation.jwt() }
@@ -116,6 +120,10 @@ class OwnAuthority implements CertificateAuthority {
     const ports = this.#wit
     if (!ports) return Promise.reject(witOff())
     return this.#recorded(request, () => issueWitSvid(request, ports, signal))
+  }
+
+  demandAllowed(additions: Additions): void {
+    demandAdditions(additions, this.#profile)
   }
 
   keepFresh(signal: AbortSignal): Promise<void> {

@@ -1,7 +1,9 @@
 /** How long what we issue may live, and with which keys: from limits as written to limits as meant. */
 import { formatDuration, hours, minutes, seconds, type Duration } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
+import { demandName } from '../spiffe/claims.ts'
 import type { KeyType } from '../x509/key-type.ts'
+import type { SubjectField } from '../x509/subject.ts'
 import type { SvidKind } from './certificate-authority.ts'
 
 /** Limits as an operator writes them; whatever is left out has a safe default. */
@@ -15,6 +17,8 @@ export interface ProfileAsWritten {
     readonly jwtLongest?: Duration
     readonly agent?: Duration
     readonly server?: Duration
+    /** What registration entries may add to their SVIDs: nothing when left out. */
+    readonly additions?: { readonly subject?: readonly SubjectField[]; readonly claims?: readonly string[] }
   }
   readonly backdate?: Duration
   /** Refuse a key that is certified for another identity (C-12). */
@@ -42,9 +46,11 @@ export interface IssuanceProfile {
   /** How long before its making a certificate begins to be valid, for those whose clocks are late (C-2). */
   readonly backdate: Duration
   readonly oneKeyOneIdentity: boolean
+  /** What entries may add. */
+  readonly additions: { readonly subject: ReadonlySet<SubjectField>; readonly claims: ReadonlySet<string> }
 }
 
-/** @throws Failure `profile.out-of-range`, `profile.standard-above-longest` */
+/** @throws Failure `profile.out-of-range`, `profile.standard-above-longest`, `claims.reserved`, `claims.name` */
 export function issuanceProfile({
   ca = {},
   svid = {},
@@ -62,7 +68,9 @@ export function issuanceProfile({
     ca: { lifetime: ca.lifetime ?? hours(24), keyType: ca.keyType ?? 'ec-p256', jwtKeyType: ca.jwtKeyType ?? 'ec-p256', pathLength: 0 },
     backdate,
     oneKeyOneIdentity,
+    additions: { subject: new Set(svid.additions?.subject), claims: new Set(svid.additions?.claims) },
   }
+  for (const name of profile.additions.claims) demandName(name)
   for (const [name, limits] of [...Object.entries(profile.x509), ['jwt', profile.jwt] as const]) demandLimits(name, limits)
   demandRange('ca.lifetime', profile.ca.lifetime, seconds(10))
   if (backdate < 0 || backdate > longestBackdate) throw outOfRange('backdate', backdate, `at most ${formatDuration(longestBackdate)}`)

@@ -4,10 +4,13 @@ import type { AuditTrail } from '../audit/trail.ts'
 import type { Clock, Instant } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
 import { uuid, type Random } from '../kernel/random.ts'
+import { isDeepStrictEqual } from 'node:util'
 import { bundleSet } from '../spiffe/bundle-set.ts'
+import type { AddedClaims } from '../spiffe/claims.ts'
 import { isAlgorithm } from '../spiffe/jws.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { makeWitSvid, verifyWitSvid } from '../spiffe/wit-svid.ts'
+import { demandAdditions } from './additions.ts'
 import type { IssuedWitSvid, WitSvidRequest } from './certificate-authority.ts'
 import type { Intents } from './intents.ts'
 import { purposeIn, recordedSigner } from './issuance.ts'
@@ -34,16 +37,17 @@ export interface WitPorts {
 /**
  * Issues one WIT-SVID, which lives as long as a JWT-SVID may. It was verified with the published key, and is in the audit trail,
  * before it is handed out.
- * @throws Failure `ca.foreign-trust-domain`, `ca.no-path`, `ca.authority-key`, `ca.proof-key`, `ca.lifetime-too-short`, `ca.lifetime-too-long`,
+ * @throws Failure `ca.foreign-trust-domain`, `ca.no-path`, `ca.authority-key`, `ca.proof-key`, `ca.claim-not-allowed`, `ca.lifetime-too-short`, `ca.lifetime-too-long`,
  *   `ca.entry-expired`, `ca.no-authority`, `ca.ending`, `issuance.bad-token`, `intents.*`, `audit.*`
  */
 export async function issueWitSvid(request: WitSvidRequest, ports: WitPorts, signal: AbortSignal): Promise<IssuedWitSvid> {
-  const { spiffeId, proofKey, proofAlgorithm, context } = request
+  const { spiffeId, proofKey, proofAlgorithm, claims: added, context } = request
   const { audit, clock, random, profile, trustDomain } = ports
   demandOurs(spiffeId, trustDomain)
   demandStranger(proofKey, ports.authorityKeys())
   if (proofAlgorithm !== undefined && !isAlgorithm(proofAlgorithm))
     throw refusedKey(`proofs cannot be signed with \`${proofAlgorithm.slice(0, 40)}\``)
+  if (added) demandAdditions({ claims: added }, profile)
   const lifetime = lifetimeFor(profile.jwt, request.lifetime)
   const { authority, key } = ports.signing()
   const now = clock.now()
@@ -57,8 +61,9 @@ export async function issueWitSvid(request: WitSvidRequest, ports: WitPorts, sig
   const intent = { kind: 'wit', name: jti, id: spiffeId, ...purposeIn(context), until: expiresAt } as const
   const { signer, settle } = recordedSigner(key, intent, ports.intents)
   try {
-    const token = await makeWitSvid(signer, kid, { spiffeId, proofKey, proofAlgorithm, issuedAt, expiresAt, jti }, signal).catch(refuseKey)
-    await demandValid(token, { at: issuedAt, trustDomain, kid, publicKey })
+    const content = { spiffeId, proofKey, proofAlgorithm, issuedAt, expiresAt, jti, added }
+    const token = await makeWitSvid(signer, kid, content, signal).catch(refuseKey)
+    await demandValid(token, { at: issuedAt, trustDomain, kid, publicKey, added })
     await audit.append(witSvidIssued({ spiffeId, jti, expiresAt, keyId: kid }, context))
     settle('issued')
     return { spiffeId, token, issuedAt, expiresAt }
@@ -71,12 +76,21 @@ export async function issueWitSvid(request: WitSvidRequest, ports: WitPorts, sig
 /** C-21: read and verified as a stranger would. */
 async function demandValid(
   token: string,
-  told: { readonly at: Instant; readonly trustDomain: TrustDomain; readonly kid: string; readonly publicKey: Uint8Array },
+  told: {
+    readonly at: Instant
+    readonly trustDomain: TrustDomain
+    readonly kid: string
+    readonly publicKey: Uint8Array
+    readonly added: AddedClaims | undefined
+  },
 ): Promise<void> {
-  const { at, trustDomain, kid, publicKey } = told
+  const { at, trustDomain, kid, publicKey, added = {} } = told
   const witAuthorities = [{ keyId: kid, publicKey, tainted: false }]
   try {
-    await verifyWitSvid(token, bundleSet([{ trustDomain, x509Authorities: [], jwtAuthorities: [], witAuthorities, sequence: 0n }]), at)
+    const bundles = bundleSet([{ trustDomain, x509Authorities: [], jwtAuthorities: [], witAuthorities, sequence: 0n }])
+    const { claims } = await verifyWitSvid(token, bundles, at)
+    const { sub: _sub, cnf: _cnf, iat: _iat, exp: _exp, jti: _jti, ...others } = claims
+    if (!isDeepStrictEqual(JSON.parse(JSON.stringify(others)), added)) throw new Error('a token says something else than was ordered')
   } catch (cause) {
     throw new Failure('internal', 'issuance.bad-token', { public: 'nothing was issued: a token does not verify', cause })
   }

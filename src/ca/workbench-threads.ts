@@ -7,6 +7,7 @@ import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { provenElsewhere } from '../x509/certificate-request.ts'
 import type { KeyType, PublicKeyType } from '../x509/key-type.ts'
+import type { SubjectAttributes } from '../x509/subject.ts'
 import { complete, draftLeaf, type Issuing, type LeafOrder, type Workbench } from './workbench.ts'
 
 export type WorkbenchThreads = Threads<Question, Answer>
@@ -15,9 +16,9 @@ export type WorkbenchThreads = Threads<Question, Answer>
 export function overThreads(threads: WorkbenchThreads): Workbench {
   return {
     async draftLeaf(order) {
-      const { applicant, serial, issuer, spiffeId, dnsNames, trustDomain, at, notBefore, notAfter, longest } = order
+      const { applicant, serial, issuer, spiffeId, dnsNames, subject, trustDomain, at, notBefore, notAfter, longest } = order
       const { tbs, spki } = await threads.ask({
-        draft: { spiffeId, dnsNames, trustDomain, at, notBefore, notAfter, longest },
+        draft: { spiffeId, dnsNames, subject, trustDomain, at, notBefore, notAfter, longest },
         applicant: text(applicant instanceof Uint8Array ? applicant : applicant.spki),
         proven: applicant instanceof Uint8Array ? undefined : applicant.keyType,
         serial: text(serial),
@@ -61,6 +62,7 @@ interface DraftQuestion {
     readonly trustDomain: TrustDomain
     readonly spiffeId: SpiffeId
     readonly dnsNames: readonly string[]
+    readonly subject: SubjectAttributes | undefined
     readonly at: Instant
     readonly notBefore: Instant
     readonly notAfter: Instant

@@ -8,6 +8,7 @@ import { base64url, fromBase64url, fromUtf8, hex, sameBytes, utf8 } from '../ker
 import type { Instant } from '../kernel/clock.ts'
 import type { Duration } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
+import type { AddedClaims } from '../spiffe/claims.ts'
 import { idOfTrustDomain, type SpiffeId } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { parseCertificateRequest, provenSync, type ProvenKey } from '../x509/certificate-request.ts'
@@ -16,6 +17,7 @@ import type { KeyType } from '../x509/key-type.ts'
 import { readByLibrary } from '../x509/library.ts'
 import { encodeName, type NameAttribute } from '../x509/name.ts'
 import { oid } from '../x509/oid.ts'
+import { subjectAttributes, type SubjectAttributes } from '../x509/subject.ts'
 import { fromJoseSignature, importPublicKey, signatureAlgorithmOf, verifySignature, type Signer } from '../x509/signature.ts'
 import { assemble, keyIdentifier, toBeSigned, type CertificateTemplate } from '../x509/template.ts'
 import { lint, type Expected } from './lint.ts'
@@ -45,6 +47,8 @@ export interface LeafOrder extends Order {
   /** A PKCS #10 request, of which the key is used and nothing else (R-3), or a key that was proven before. */
   readonly applicant: Uint8Array | ProvenKey
   readonly dnsNames: readonly string[]
+  /** Laid over the subject that every leaf has. */
+  readonly subject?: SubjectAttributes | undefined
   readonly issuer: Issuing
 }
 
@@ -81,7 +85,7 @@ export interface Completion {
 export interface TokenCheck {
   readonly token: string
   readonly header: Readonly<Record<string, string>>
-  readonly claims: Readonly<Record<string, string | number | readonly string[]>>
+  readonly claims: AddedClaims
   readonly signer: Pick<Signer, 'keyType' | 'publicKey'>
 }
 
@@ -93,19 +97,18 @@ export const onThisThread: Workbench = {
 
 /** Shapes and checks a leaf. */
 export function draftLeaf(order: LeafOrder): Draft {
-  const { issuer, spiffeId, applicant, dnsNames, trustDomain, at, longest, serial, notBefore, notAfter } = order
+  const { issuer, spiffeId, applicant, dnsNames, subject: chosen, trustDomain, at, longest, serial, notBefore, notAfter } = order
   const key = applicant instanceof Uint8Array ? provenSync(parseCertificateRequest(applicant)) : applicant
   demandStranger(key.spki, [...issuer.authorityKeys, issuer.certificate.spki])
   const [firstName] = dnsNames
+  const commonName = firstName !== undefined && firstName.length <= maxCommonName ? { commonName: firstName } : {}
+  const subject = subjectAttributes({ organization, ...commonName, ...chosen })
   const template: CertificateTemplate = {
     serial,
     notBefore,
     notAfter,
     issuer: issuer.certificate.subject,
-    subject: [
-      organization,
-      ...(firstName !== undefined && firstName.length <= maxCommonName ? [{ oid: oid.commonName, value: firstName }] : []),
-    ],
+    subject,
     spki: key.spki,
     ca: false,
     keyUsage: key.keyType.startsWith('rsa') ? ['digitalSignature', 'keyEncipherment'] : ['digitalSignature'],
@@ -120,6 +123,7 @@ export function draftLeaf(order: LeafOrder): Draft {
     what: 'leaf',
     trustDomain,
     id: spiffeId,
+    subject,
     dnsNames,
     spki: key.spki,
     issuer: issuer.certificate,
@@ -160,6 +164,7 @@ export function draftAuthority(order: AuthorityDraftOrder): Draft {
     what: 'authority',
     trustDomain,
     id,
+    subject,
     dnsNames: [],
     spki: key.publicKey,
     issuer: issuer?.certificate,
@@ -230,7 +235,7 @@ function says(part: string, values: Readonly<Record<string, unknown>>): boolean 
 
 /** Unlike any other authority's: some verifiers give up on many issuers of one name (golang/go 65142). */
 export function authoritySubject(serial: Uint8Array): NameAttribute[] {
-  return [organization, { oid: oid.serialNumber, value: hex(serial) }]
+  return [...subjectAttributes({ organization }), { oid: oid.serialNumber, value: hex(serial) }]
 }
 
 export function broken(what: string, problem: string): Failure {
@@ -250,7 +255,7 @@ export function demandStranger(spki: Uint8Array, authorityKeys: readonly Uint8Ar
   throw new Failure('invalid_argument', 'ca.authority-key', { public: 'the key of the request is one of our authorities' })
 }
 
-const organization: NameAttribute = { oid: oid.organizationName, value: 'Vidimus' }
+const organization = 'Vidimus'
 /** RFC 5280 appendix A.1: ub-common-name. */
 const maxCommonName = 64
 /** Stands where the signature will, while the rest is read. */

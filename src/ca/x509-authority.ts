@@ -9,6 +9,7 @@ import { pathOf, trustDomainOf, type SpiffeId } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { parseCertificate, signedBy, type Certificate } from '../x509/certificate.ts'
 import { keyIdentifier } from '../x509/template.ts'
+import { demandAdditions } from './additions.ts'
 import type { IssuedX509Svid, X509SvidRequest } from './certificate-authority.ts'
 import { checkDnsNames } from './dns-name.ts'
 import { prepareLeaf, purposeIn, redeem, validity, type Office } from './issuance.ts'
@@ -45,14 +46,15 @@ export interface X509Ports {
 /**
  * Issues one X509-SVID. It is in the audit trail before it is handed out.
  * @throws Failure `ca.foreign-trust-domain`, `ca.no-path`, `ca.authority-key`, `ca.key-reused`, `ca.entry-expired`, `ca.lifetime-too-short`,
- *   `ca.lifetime-too-long`, `ca.dns-name`, `ca.too-many-dns-names`, `ca.no-authority`, `ca.ending`, `lint.*`, `issuance.*`, `intents.*`, `audit.*`;
+ *   `ca.lifetime-too-long`, `ca.dns-name`, `ca.too-many-dns-names`, `ca.subject-not-allowed`, `ca.no-authority`, `ca.ending`, `lint.*`, `issuance.*`, `intents.*`, `audit.*`;
  *   of a bad request `der.*`, `x509.*`
  */
 export async function issueX509Svid(request: X509SvidRequest, ports: X509Ports, signal: AbortSignal): Promise<IssuedX509Svid> {
-  const { spiffeId, key: applicant, dnsNames = [], kind, context } = request
+  const { spiffeId, key: applicant, dnsNames = [], subject, kind, context } = request
   const { clock, serials, profile, trustDomain, office } = ports
   demandOurs(spiffeId, trustDomain)
   checkDnsNames(dnsNames)
+  if (subject) demandAdditions({ subject }, profile)
   const lifetime = lifetimeFor(profile.x509[kind], request.lifetime)
   const signing = ports.signing()
   const { authority, key: issuerKey } = signing
@@ -70,7 +72,7 @@ export async function issueX509Svid(request: X509SvidRequest, ports: X509Ports, 
   }
   const { notBefore, notAfter } = validity(granted)
   const serial = serials.next()
-  const order = { trustDomain, spiffeId, applicant, dnsNames, serial, at, notBefore, notAfter, longest: lifetime, issuer }
+  const order = { trustDomain, spiffeId, applicant, dnsNames, subject, serial, at, notBefore, notAfter, longest: lifetime, issuer }
   const token = await prepareLeaf(order, issuerKey, purposeIn(context), office.workbench)
   ports.keyUse?.demand(token.spki, spiffeId, notAfter, at)
   const { certificate, intent } = await redeem(token, issuerKey, office, signal)

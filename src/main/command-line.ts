@@ -16,7 +16,7 @@ import { bundleShow } from '../cli/commands/bundle.ts'
 import { completionOf } from '../cli/commands/completion.ts'
 import { conformance } from '../cli/commands/conformance.ts'
 import { configPrint, configValidate } from '../cli/commands/config.ts'
-import { entryCreate, entryDelete, entryShow } from '../cli/commands/entry.ts'
+import { entryCreate, entryDelete, entryImport, entryShow, entryUpdate } from '../cli/commands/entry.ts'
 import { explainWorkload } from '../cli/commands/explain.ts'
 import { fetchBundles, fetchJwt, fetchWit, fetchX509, validateJwt } from '../cli/commands/fetch.ts'
 import { health } from '../cli/commands/health.ts'
@@ -55,6 +55,8 @@ const operations: readonly AnyCommand[] = [
   tokenGenerate,
   entryCreate,
   entryShow,
+  entryUpdate,
+  entryImport,
   entryDelete,
   agentList,
   agentShow,

@@ -2,8 +2,10 @@ import type { Instant } from '../kernel/clock.ts'
 import type { Duration } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import { pathOf, trustDomainOf, type SpiffeId } from '../spiffe/id.ts'
+import type { AddedClaims } from '../spiffe/claims.ts'
 import { uniqueSelectors, type Selector } from '../spiffe/selector.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import { mayBeTakenForHost, type SubjectAttributes } from '../x509/subject.ts'
 
 /** Who may hold which identity: workloads under `parentId` that satisfy every selector get `spiffeId`. */
 export interface RegistrationEntry {
@@ -21,6 +23,10 @@ export interface RegistrationEntry {
   readonly storeSvid: boolean
   readonly expiresAt?: Instant
   readonly dnsNames: readonly string[]
+  /** Laid over the subject of its certificates. */
+  readonly subject?: SubjectAttributes | undefined
+  /** Added to its tokens. */
+  readonly claims?: AddedClaims | undefined
   /** Tells the workload which of several identities this is. */
   readonly hint: string
   readonly disableX509SvidPrefetch: boolean
@@ -87,7 +93,7 @@ export interface EntryStore {
 /**
  * The draft as it may be stored: every invariant of an entry holds, selectors and trust domains are sorted and unique.
  * @throws Failure `entry.id-malformed`, `entry.foreign-spiffe-id`, `entry.reserved-spiffe-id`, `entry.no-path`, `entry.foreign-parent`, `entry.no-selectors`,
- *   `entry.too-many`, `entry.ttl-negative`, `entry.hint-too-long`, `entry.dns-name-malformed`
+ *   `entry.too-many`, `entry.ttl-negative`, `entry.hint-too-long`, `entry.dns-name-malformed`, `entry.common-name`
  */
 export function checkEntry(draft: EntryDraft, trustDomain: TrustDomain): EntryDraft {
   if (draft.id !== undefined) checkId(draft.id)
@@ -106,6 +112,7 @@ export function checkEntry(draft: EntryDraft, trustDomain: TrustDomain): EntryDr
     throw refused('hint-too-long', `field \`hint\` has ${draft.hint.length} characters: expected at most ${maxHint}`)
   }
   for (const name of draft.dnsNames) checkDnsName(name)
+  checkCommonName(draft)
   return { ...draft, selectors, federatesWith: [...new Set(draft.federatesWith)].sort() }
 }
 
@@ -157,6 +164,16 @@ function checkDnsName(name: string): void {
   throw refused(
     'dns-name-malformed',
     `field \`dns_names\` holds \`${name.slice(0, 80)}\`: expected a DNS name, for example \`web.example.org\``,
+  )
+}
+
+/** Some verifiers take a common name for the host where no DNS name is there, and not one of the entry's is to say so (RFC 6125 section 6.4.4). */
+function checkCommonName({ subject, dnsNames }: EntryDraft): void {
+  const name = subject?.commonName
+  if (name === undefined || dnsNames.includes(name) || !mayBeTakenForHost(name)) return
+  throw refused(
+    'common-name',
+    `field \`subject\` holds the common name \`${name}\`, which may be taken for a host: expected one of \`dns_names\`, or a name with a space`,
   )
 }
 

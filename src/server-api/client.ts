@@ -25,6 +25,7 @@ import { Entry, type EntryRevision } from '../rpc/gen/spire/api/server/entry/v1/
 import { LocalAuthority } from '../rpc/gen/spire/api/server/localauthority/v1/localauthority_pb.ts'
 import { SVID } from '../rpc/gen/spire/api/server/svid/v1/svid_pb.ts'
 import type { Entry as EntryMessage } from '../rpc/gen/spire/api/types/types_pb.ts'
+import { AmendedEntries, type AmendedEntry } from '../rpc/gen/vidimus/api/entry/v1/entry_pb.ts'
 import { FrozenNodes } from '../rpc/gen/vidimus/api/node/v1/node_pb.ts'
 import {
   PolicyAdministration,
@@ -50,13 +51,14 @@ import {
   readAuthority,
   readAuthorityState,
   readBundle,
+  fromAdditions,
   readEntry,
   readFrozenNode,
   readJwtSvid,
   readStatus,
   readWitSvid,
   readX509Svid,
-  toEntry,
+  toAmended,
   toSpiffeId,
   understood,
   type AgentSummary,
@@ -528,8 +530,9 @@ export function connectAdmin(socketPath: string): AdminClient {
 
 /** An admin client on any channel; closing it closes the channel. */
 export function adminClient(channel: Channel): AdminClient {
-  const [entry, agent, frozen, bundle, policies, history, shadow, health] = [
+  const [entry, amended, agent, frozen, bundle, policies, history, shadow, health] = [
     clientOf(Entry, channel),
+    clientOf(AmendedEntries, channel),
     clientOf(Agent, channel),
     clientOf(FrozenNodes, channel),
     clientOf(Bundle, channel),
@@ -540,28 +543,39 @@ export function adminClient(channel: Channel): AdminClient {
   ]
   const ask = <T>(call: (options: CallOptions) => Promise<T>, signal: AbortSignal): Promise<T> =>
     translated(() => call({ signal, timeout: callTimeout }), signal)
+  /** SPIRE's messages have no place for them. */
+  const withAdditions = async (messages: readonly EntryMessage[], signal: AbortSignal): Promise<readonly RegistrationEntry[]> => {
+    if (messages.length === 0) return []
+    const ids = messages.map(({ id }) => id)
+    const { additions } = await ask((options) => amended.listAdditions({ ids }, options), signal)
+    return messages.map((message) => ({ ...readEntry(message), ...fromAdditions(additions[message.id]) }))
+  }
   return {
     entries: {
       async create(drafts, signal) {
-        const { results } = await ask((options) => entry.batchCreateEntry({ entries: drafts.map(draftMessage) }, options), signal)
+        const { results } = await ask((options) => amended.batchCreateAmended({ entries: drafts.map(draftMessage) }, options), signal)
         return results.map(({ status, entry: message }) => {
           const failure = readStatus(status)
-          if (message && (!failure || failure.category === 'already_exists')) return { created: !failure, entry: readEntry(message) }
+          if (message && (!failure || failure.category === 'already_exists')) return { created: !failure, entry: readAmended(message) }
           return failure ?? new Failure('internal', 'server.bad-answer', { public: 'the server created an entry and did not send it' })
         })
       },
-      find: async (id, signal) => readEntry(await ask((options) => entry.getEntry({ id }, options), signal)),
+      async find(id, signal) {
+        const [found] = await withAdditions([await ask((options) => entry.getEntry({ id }, options), signal)], signal)
+        if (!found) throw missingAnswer()
+        return found
+      },
       list: (filter, signal) =>
         allPages(async (pageToken) => {
           const answer = await ask(
             (options) => entry.listEntries({ filter: filterMessage(filter), pageSize: adminPage, pageToken }, options),
             signal,
           )
-          return { items: answer.entries.map(readEntry), next: answer.nextPageToken }
+          return { items: await withAdditions(answer.entries, signal), next: answer.nextPageToken }
         }),
       async update(entries, signal) {
-        const { results } = await ask((options) => entry.batchUpdateEntry({ entries: entries.map(draftMessage) }, options), signal)
-        return results.map(({ status, entry: message }) => readStatus(status) ?? (message ? readEntry(message) : missingAnswer()))
+        const { results } = await ask((options) => amended.batchUpdateAmended({ entries: entries.map(draftMessage) }, options), signal)
+        return results.map(({ status, entry: message }) => readStatus(status) ?? (message ? readAmended(message) : missingAnswer()))
       },
       async remove(ids, signal) {
         const { results } = await ask((options) => entry.batchDeleteEntry({ ids: [...ids] }, options), signal)
@@ -654,7 +668,7 @@ function authoritiesOver(client: Client<typeof LocalAuthority>, ask: Ask): Admin
 const wireNames = { x509: 'X509', jwt: 'JWT', wit: 'WIT' } as const
 
 function draftMessage(draft: EntryDraft) {
-  return toEntry({ ...draft, id: draft.id ?? '', revision: 0n, createdAt: 0 })
+  return toAmended({ ...draft, id: draft.id ?? '', revision: 0n, createdAt: 0 })
 }
 
 function filterMessage({ spiffeId: id, parentId, hint, downstream }: AdminEntryFilter) {
@@ -677,6 +691,11 @@ async function allPages<T>(
     token = next
   }
   throw new Failure('resource_exhausted', 'server.too-many-pages', { public: `there are more than ${maxPages * adminPage} items` })
+}
+
+function readAmended({ entry, additions }: AmendedEntry): RegistrationEntry {
+  if (!entry) throw missingAnswer()
+  return { ...readEntry(entry), ...fromAdditions(additions) }
 }
 
 function missingAnswer(): Failure {

@@ -8,7 +8,7 @@ import { entitledEntries } from '../server/entitled-entries.ts'
 import { countEntries, createEntry, deleteEntry, findEntry, listEntries, updateEntry } from '../server/manage-entries.ts'
 import type { Server } from '../server/server.ts'
 import { agentOf } from './agent-caller.ts'
-import { failedItem } from './batch.ts'
+import { checkBatch, failedItem, similar } from './batch.ts'
 import { changedBy, fromEntry, fromEntryFilter, okStatus, toEntry, toRevision } from './messages.ts'
 
 /** `spire.api.server.entry.v1.Entry` */
@@ -117,16 +117,9 @@ function* pages(entries: readonly RegistrationEntry[]): Generator<{ readonly pag
   } while (from < entries.length)
 }
 
-function checkBatch(count: number): void {
-  if (count > maxBatch) throw bad('api.batch-too-large', `the batch has ${count} items: at most ${maxBatch}`)
-}
-
 function bad(reason: string, text: string): Failure {
   return new Failure('invalid_argument', reason, { public: text })
 }
 
-/** ALREADY_EXISTS, with the entry that is there. */
-const similar = { code: 6, message: 'similar entry already exists' } as const
 /** SPIRE's agents take the size of the first page for the size of all. */
 const syncPage = 500
-const maxBatch = 5000

@@ -59,6 +59,15 @@ import {
   type X509SVIDSchema,
 } from '../rpc/gen/spire/api/types/types_pb.ts'
 import {
+  BatchCreateAmendedRequestSchema,
+  BatchUpdateAmendedRequestSchema,
+  ListAdditionsRequestSchema,
+  type Additions,
+  type AdditionsSchema,
+  type AmendedEntry,
+  type AmendedEntrySchema,
+} from '../rpc/gen/vidimus/api/entry/v1/entry_pb.ts'
+import {
   ReleaseNodeRequestSchema,
   type CertificateSeen as SeenMessage,
   type FrozenNode,
@@ -66,10 +75,12 @@ import {
 } from '../rpc/gen/vidimus/api/node/v1/node_pb.ts'
 import { categoryOf, codeOf, detailsOf } from '../rpc/status.ts'
 import type { TokenAuthority, TrustBundle } from '../spiffe/bundle.ts'
+import { readClaims } from '../spiffe/claims.ts'
 import { pathOf, spiffeId, trustDomainOf, type SpiffeId } from '../spiffe/id.ts'
 import { selector, type Selector } from '../spiffe/selector.ts'
 import { parseTrustDomain } from '../spiffe/trust-domain.ts'
 import { parseCertificate, type Certificate } from '../x509/certificate.ts'
+import { parseSubject } from '../x509/subject.ts'
 
 type Fields<S extends DescMessage> = MessageInitShape<S>
 
@@ -120,13 +131,39 @@ export function fromEntry(message: Entry): EntryDraft {
 
 /** The entry with the fields that the mask names taken from the message; without a mask, all of them. @throws Failure naming the field */
 export function changedBy(message: Entry, mask: EntryMask | undefined): (entry: RegistrationEntry) => EntryDraft {
-  // The registry's own fields stay what they are, whatever a mask says.
-  return (entry) => fromEntry({ ...message, ...unmaskedFields(entry, mask), id: entry.id })
+  // The registry's own fields, and those that the message has no place for, stay what they are, whatever a mask says.
+  return (entry) => ({ ...fromEntry({ ...message, ...unmaskedFields(entry, mask), id: entry.id }), ...additionsOf(entry) })
 }
 
 export function toEntry(entry: RegistrationEntry, mask?: EntryMask): Fields<typeof EntrySchema> {
   return masked(EntryMaskSchema, mask, entryFields(entry), ['id'])
 }
+
+/** @throws Failure `api.missing-field`, `subject.*`, `claims.*`, `json.*`, and those of {@link fromEntry} */
+export function fromAmended({ entry, additions }: AmendedEntry): EntryDraft {
+  if (!entry) throw new Failure('invalid_argument', 'api.missing-field', { public: 'field `entry` is missing' })
+  return { ...fromEntry(entry), ...fromAdditions(additions) }
+}
+
+export function toAmended(entry: RegistrationEntry): Fields<typeof AmendedEntrySchema> {
+  return { entry: toEntry(entry), additions: toAdditions(entry) }
+}
+
+export function toAdditions({ subject, claims }: Pick<EntryDraft, 'subject' | 'claims'>): Fields<typeof AdditionsSchema> {
+  return { ...(subject && { subject }), ...(claims && { claims: JSON.stringify(claims) }) }
+}
+
+/** @throws Failure `subject.*`, `claims.*`, `json.*` */
+export function fromAdditions(message: Additions | undefined): Pick<EntryDraft, 'subject' | 'claims'> {
+  const subject = message && parseSubject(message.subject)
+  const claims = message && message.claims !== '' ? readClaims(message.claims) : undefined
+  return additionsOf({ subject, claims })
+}
+
+const additionsOf = ({ subject, claims }: Pick<EntryDraft, 'subject' | 'claims'>) => ({
+  ...(subject && { subject }),
+  ...(claims && { claims }),
+})
 
 /** An entry as the server sent it. @throws Failure naming the field */
 export function readEntry(message: Entry): RegistrationEntry {
@@ -485,6 +522,16 @@ export function subjectOf(request: unknown): Subject {
       entries: entries.map((one) => ({ id: one.id, change: (entry) => ifReadable(() => changedBy(one, inputMask)(entry)) })),
     }
   }
+  if (isMessage(request, BatchCreateAmendedRequestSchema)) {
+    return { kind: 'drafts', drafts: request.entries.map(({ entry }) => (entry ? factsOf(entry) : {})) }
+  }
+  if (isMessage(request, BatchUpdateAmendedRequestSchema)) {
+    return {
+      kind: 'entries',
+      entries: request.entries.map((one) => ({ id: one.entry?.id ?? '', change: () => ifReadable(() => fromAmended(one)) })),
+    }
+  }
+  if (isMessage(request, ListAdditionsRequestSchema)) return { kind: 'entries', entries: request.ids.map((id) => ({ id })) }
   if (isMessage(request, BatchDeleteEntryRequestSchema)) return { kind: 'entries', entries: request.ids.map((id) => ({ id })) }
   if (isMessage(request, GetEntryRequestSchema)) return { kind: 'entries', entries: [{ id: request.id }] }
   if (isMessage(request, CreateJoinTokenRequestSchema)) return aboutAgent(request.agentId)

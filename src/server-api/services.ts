@@ -6,6 +6,7 @@ import type { Caller, Peer } from '../server/caller.ts'
 import type { ServerHealth } from '../server/health.ts'
 import type { Server } from '../server/server.ts'
 import { agentService } from './agent-service.ts'
+import { amendedEntries } from './amended-entries-service.ts'
 import { authorityService } from './authority-service.ts'
 import { bundleService } from './bundle-service.ts'
 import { entryService } from './entry-service.ts'
@@ -23,6 +24,7 @@ export function serverApi(server: Server): readonly Mounted<Peer>[] {
     authorityService,
     bundleService,
     entryService,
+    amendedEntries,
     svidService,
     policyAdministration,
     policyHistory,

@@ -21,7 +21,8 @@ export async function issueJwtSvid(
   if (!entry) throw await notEntitled(server, agent, entryId)
   const context = { caller: agent.id, entry: entry.id, revision: String(entry.revision) }
   const until = entry.expiresAt === undefined ? {} : { until: entry.expiresAt }
-  const svid = await server.ca.issueJwtSvid({ spiffeId: entry.spiffeId, audience, lifetime: entry.jwtSvidTtl, ...until, context }, signal)
+  const { spiffeId, jwtSvidTtl: lifetime, claims } = entry
+  const svid = await server.ca.issueJwtSvid({ spiffeId, audience, lifetime, claims, ...until, context }, signal)
   return { entry, svid }
 }
 

@@ -40,7 +40,8 @@ export async function issueWitSvids(
       if (!entry) return notEntitled(server, agent, entryId)
       const context = { caller: agent.id, entry: entry.id, revision: String(entry.revision) }
       const until = entry.expiresAt === undefined ? {} : { until: entry.expiresAt }
-      return issue(server, { spiffeId: entry.spiffeId, lifetime: entry.jwtSvidTtl, ...until, ...key }, context, signal).then(
+      const { spiffeId, jwtSvidTtl: lifetime, claims } = entry
+      return issue(server, { spiffeId, lifetime, claims, ...until, ...key }, context, signal).then(
         (svid) => ({ entry, svid }),
         (error: unknown) => Failure.from(error),
       )
@@ -71,7 +72,7 @@ function demandWit({ ca }: Pick<Server, 'ca'>): void {
 
 function issue(
   { ca }: Pick<Server, 'ca'>,
-  { publicKey, signingAlgorithm, ...wish }: WitKey & Pick<WitSvidRequest, 'spiffeId' | 'lifetime' | 'until'>,
+  { publicKey, signingAlgorithm, ...wish }: WitKey & Pick<WitSvidRequest, 'spiffeId' | 'lifetime' | 'claims' | 'until'>,
   context: Readonly<Record<string, string>>,
   signal: AbortSignal,
 ): Promise<IssuedWitSvid> {

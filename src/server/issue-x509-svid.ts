@@ -52,9 +52,12 @@ async function issue(
   csr: Uint8Array,
   signal: AbortSignal,
 ): Promise<Issued> {
-  const { id, spiffeId, dnsNames, x509SvidTtl: lifetime, expiresAt } = entry
+  const { id, spiffeId, dnsNames, subject, x509SvidTtl: lifetime, expiresAt } = entry
   const context = { caller: agent.id, entry: id, revision: String(entry.revision) }
   const until = expiresAt === undefined ? {} : { until: expiresAt }
-  const svid = await server.ca.issueX509Svid({ kind: 'workload', spiffeId, key: csr, lifetime, dnsNames, ...until, context }, signal)
+  const svid = await server.ca.issueX509Svid(
+    { kind: 'workload', spiffeId, key: csr, lifetime, dnsNames, subject, ...until, context },
+    signal,
+  )
   return { entry, svid }
 }

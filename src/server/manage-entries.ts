@@ -6,18 +6,18 @@ import { callerName, type Caller } from './caller.ts'
 import { nextToken, readPage, type PageRequest } from './paging.ts'
 import type { Server } from './server.ts'
 
-type Needs = Pick<Server, 'trustDomain' | 'clock' | 'random' | 'audit' | 'entries'>
+type Needs = Pick<Server, 'trustDomain' | 'clock' | 'random' | 'audit' | 'entries' | 'ca'>
 
 /**
  * Stores an entry, or tells which similar one there is.
- * @throws Failure those of `checkEntry`, `entry.id-taken`
+ * @throws Failure those of `checkEntry`, `entry.id-taken`, `ca.subject-not-allowed`, `ca.claim-not-allowed`
  */
 export async function createEntry(
   server: Needs,
   draft: EntryDraft,
   caller: Caller,
 ): Promise<{ readonly created: boolean; readonly entry: RegistrationEntry }> {
-  const checked = checkEntry(draft, server.trustDomain)
+  const checked = checkDraft(server, draft)
   const outcome = await server.entries.create({
     ...checked,
     id: checked.id ?? uuid(server.random),
@@ -40,7 +40,7 @@ export async function updateEntry(
 ): Promise<RegistrationEntry> {
   for (let tries = 1; ; tries++) {
     const before = await findEntry(server, id)
-    const after = { ...checkEntry(change(before), server.trustDomain), id, revision: before.revision + 1n, createdAt: before.createdAt }
+    const after = { ...checkDraft(server, change(before)), id, revision: before.revision + 1n, createdAt: before.createdAt }
     try {
       await server.entries.update(after, before.revision)
       await tell(server, 'entry.updated', after, caller)
@@ -63,6 +63,16 @@ export async function findEntry(server: Pick<Server, 'entries'>, id: string): Pr
   const entry = await server.entries.find(id)
   if (!entry) throw notFound(id)
   return entry
+}
+
+/** Those of these entries that add something to their SVIDs. */
+export async function findAdditions(server: Pick<Server, 'entries'>, ids: readonly string[]): Promise<readonly RegistrationEntry[]> {
+  const found: RegistrationEntry[] = []
+  for (const id of new Set(ids)) {
+    const entry = await server.entries.find(id)
+    if (entry?.subject || entry?.claims) found.push(entry)
+  }
+  return found
 }
 
 /** @throws Failure `paging.bad-size`, `paging.bad-token`, `entry.empty-filter` */
@@ -92,8 +102,21 @@ function checkFilter({ selectors, federatesWith }: EntryFilter): void {
     throw new Failure('invalid_argument', 'entry.empty-filter', { public: `the filter \`${empty}\` is empty: expected at least one` })
 }
 
-function tell({ audit }: Needs, what: string, { id, spiffeId, parentId, revision }: RegistrationEntry, caller: Caller): Promise<void> {
-  return audit.append(administered({ what, subject: id, caller: callerName(caller) }, { spiffeId, parentId, revision: String(revision) }))
+/** An entry that nothing would be issued for is refused here, where somebody reads why. */
+function checkDraft({ ca, trustDomain }: Needs, draft: EntryDraft): EntryDraft {
+  ca.demandAllowed(draft)
+  return checkEntry(draft, trustDomain)
+}
+
+function tell({ audit }: Needs, what: string, entry: RegistrationEntry, caller: Caller): Promise<void> {
+  const { id, spiffeId, parentId, revision, subject, claims } = entry
+  const added = {
+    ...(subject && { addsSubject: JSON.stringify(subject) }),
+    ...(claims && { addsClaims: Object.keys(claims).join(' ') }),
+  }
+  return audit.append(
+    administered({ what, subject: id, caller: callerName(caller) }, { spiffeId, parentId, revision: String(revision), ...added }),
+  )
 }
 
 function notFound(id: string): Failure {

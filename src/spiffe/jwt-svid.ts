@@ -3,6 +3,7 @@ import type { Instant } from '../kernel/clock.ts'
 import type { Failure } from '../kernel/failure.ts'
 import type { Signer } from '../x509/signature.ts'
 import type { BundleSet } from './bundle-set.ts'
+import type { AddedClaims } from './claims.ts'
 import { demandNone, type Flaws } from './flaws.ts'
 import { trustDomainOf, type SpiffeId } from './id.ts'
 import type { JsonObject } from './json.ts'
@@ -27,6 +28,8 @@ export interface JwtSvidContent {
   readonly expiresAt: Instant
   readonly jti: string
   readonly issuer?: string | undefined
+  /** Whatever they are called, those above are said as they are above. */
+  readonly added?: AddedClaims | undefined
 }
 
 /** A token whose signature, audience and time were checked. Only {@link verifyJwtSvid} makes one. */
@@ -45,6 +48,7 @@ export interface VerifiedJwtSvid {
 export async function makeJwtSvid(signer: Signer, keyId: string, content: JwtSvidContent, signal?: AbortSignal): Promise<string> {
   if (content.audience.length === 0) throw refused('no-audience', 'a token needs at least one audience')
   const claims = {
+    ...content.added,
     ...(content.issuer === undefined ? {} : { iss: content.issuer }),
     sub: content.spiffeId,
     aud: content.audience,

@@ -6,6 +6,7 @@ import { minutes, type Duration } from '../kernel/duration.ts'
 import type { Failure } from '../kernel/failure.ts'
 import { importStrangersKey, type Signer } from '../x509/signature.ts'
 import type { BundleSet } from './bundle-set.ts'
+import type { AddedClaims } from './claims.ts'
 import { demandNone, type Flaws } from './flaws.ts'
 import { trustDomainOf, type SpiffeId } from './id.ts'
 import { formatJwk, readJwk } from './jwk.ts'
@@ -38,6 +39,8 @@ export interface WitSvidContent {
   readonly jti: string
   /** Nothing that OpenID Connect Discovery would find (W-12). */
   readonly issuer?: string | undefined
+  /** Whatever they are called, those above are said as they are above. */
+  readonly added?: AddedClaims | undefined
 }
 
 /**
@@ -68,6 +71,7 @@ export interface VerifiedWitSvid {
  */
 export async function makeWitSvid(signer: Signer, keyId: string, content: WitSvidContent, signal?: AbortSignal): Promise<string> {
   const claims = {
+    ...content.added,
     ...(content.issuer === undefined ? {} : { iss: content.issuer }),
     sub: content.spiffeId,
     cnf: { jwk: proofJwk(content) },

@@ -4,6 +4,7 @@ import { up as registry } from './migrations/0001-registry.ts'
 import { up as policyReleases } from './migrations/0002-policy-releases.ts'
 import { up as issuances } from './migrations/0003-issuances.ts'
 import { up as nodeLineage } from './migrations/0004-node-lineage.ts'
+import { up as additions } from './migrations/0005-additions.ts'
 import type { Tables } from './schema.ts'
 
 /**
@@ -34,4 +35,4 @@ export async function migrate(db: Kysely<Tables>): Promise<void> {
 }
 
 /** In order; a migration that was released is never changed. */
-const migrations = [registry, policyReleases, issuances, nodeLineage] as const
+const migrations = [registry, policyReleases, issuances, nodeLineage, additions] as const

@@ -50,6 +50,9 @@ export interface EntryRow {
   expires_at: number | null
   /** JSON list, in the order given. */
   dns_names: string
+  /** JSON object, or none. */
+  subject: string | null
+  claims: string | null
   hint: string
   disable_x509_svid_prefetch: number
   jwt_svid_include_jti: number

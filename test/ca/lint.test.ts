@@ -74,6 +74,7 @@ const expectedLeaf = (changes: Partial<Expected> = {}): Expected => ({
   what: 'leaf',
   trustDomain,
   id: workload,
+  subject: organization,
   dnsNames: [],
   spki: leafKey,
   issuer: root.certificate,
@@ -186,6 +187,12 @@ const fixtures: readonly Fixture[] = [
     what: 'a common name that nobody ordered',
     certificate: () => leaf({ subject: [{ oid: oid.commonName, value: 'bank.example.org' }] }),
   },
+  ...['bank', '*.example.org', '10.0.0.1', '::1'].map((value) => ({
+    rule: 'common-name',
+    what: `\`${value}\` as a common name that was ordered, and is no DNS name of the entry`,
+    certificate: () => leaf({ subject: [{ oid: oid.commonName, value }] }),
+    expected: () => expectedLeaf({ subject: [{ oid: oid.commonName, value }] }),
+  })),
   { rule: 'begins-late', what: 'a beginning in the future', certificate: () => leaf({ notBefore: at + seconds(1) }) },
   {
     rule: 'begins-early',
@@ -442,8 +449,41 @@ const fixtures: readonly Fixture[] = [
   { rule: 'subject-once', what: 'two organizations', certificate: () => leaf({ subject: [...organization, ...organization] }) },
   {
     rule: 'subject-known',
-    what: 'an organizational unit',
+    what: 'a serial number in the subject of a leaf',
+    certificate: () => leaf({ subject: [...organization, { oid: oid.serialNumber, value: '01' }] }),
+    expected: () => expectedLeaf({ subject: [...organization, { oid: oid.serialNumber, value: '01' }] }),
+  },
+  {
+    rule: 'subject-of-authority',
+    what: 'an organizational unit in the subject of an authority',
+    certificate: () => authority({ subject: [...organization, { oid: oid.organizationalUnitName, value: 'CAs' }] }),
+    expected: () => expectedAuthority({ subject: [...organization, { oid: oid.organizationalUnitName, value: 'CAs' }] }),
+  },
+  {
+    rule: 'subject',
+    what: 'an organizational unit that nobody ordered',
     certificate: () => leaf({ subject: [...organization, { oid: oid.organizationalUnitName, value: 'admins' }] }),
+  },
+  {
+    rule: 'subject',
+    what: 'another organization than was ordered',
+    certificate: () => leaf({ subject: [{ oid: oid.organizationName, value: 'Bank' }] }),
+  },
+  {
+    rule: 'subject',
+    what: 'attributes in another order',
+    certificate: () => leaf({ subject: [...organization, { oid: oid.countryName, value: 'DE' }] }),
+    expected: () => expectedLeaf({ subject: [{ oid: oid.countryName, value: 'DE' }, ...organization] }),
+  },
+  {
+    rule: 'subject-country',
+    what: 'a country in small letters',
+    certificate: () => leaf({ subject: [{ oid: oid.countryName, value: 'de' }] }),
+  },
+  {
+    rule: 'subject-characters',
+    what: 'a character that turns the text around',
+    certificate: () => leaf({ subject: [{ oid: oid.organizationName, value: 'a\u202eb' }] }),
   },
   {
     rule: 'subject-of-root',
@@ -624,7 +664,7 @@ describe('what ought to be signed', () => {
   })
 
   test('a leaf without a subject', async () => {
-    expect(brokenRules(await leaf({ subject: [] }), expectedLeaf())).toEqual([])
+    expect(brokenRules(await leaf({ subject: [] }), expectedLeaf({ subject: [] }))).toEqual([])
   })
 
   test('an authority', async () => {

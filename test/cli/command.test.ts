@@ -13,7 +13,7 @@ describe('what is typed wrongly ends with exit code 2 and says what to type', ()
   const cases: readonly [typed: string, says: string, next: string][] = [
     ['entyr', 'unknown command `entyr`: did you mean `entry`?', 'vidimus --help'],
     ['entry craete', 'unknown command `craete`: did you mean `create`?', 'vidimus entry --help'],
-    ['entry', '`vidimus entry` needs a command: expected one of `create`, `show`, `delete`', 'vidimus entry --help'],
+    ['entry', '`vidimus entry` needs a command: expected one of `create`, `show`, `update`, `import`, `delete`', 'vidimus entry --help'],
     ['fetch x509 --outptu json', 'unknown option `--outptu`: did you mean `--output`?', 'vidimus fetch x509 --help'],
     ['health --output yaml', 'option `--output <form>` argument `yaml`: expected one of `text`, `json`', 'vidimus health --help'],
     ['token generate --ttl', 'option `--ttl <duration>` argument missing', 'vidimus token generate --help'],
@@ -155,7 +155,7 @@ describe('completion', () => {
           .split(' ')
       expect(complete('vidimus', 'ent')).toEqual(['entry'])
       expect(complete('vidimus', '')).toEqual(expect.arrayContaining(['server', 'agent', 'health', 'completion']))
-      expect(complete('vidimus', 'entry', '')).toEqual(['create', 'show', 'delete'])
+      expect(complete('vidimus', 'entry', '')).toEqual(['create', 'show', 'update', 'import', 'delete'])
       expect(complete('vidimus', 'entry', 'create', '--sp')).toEqual(['--spiffe-id'])
       expect(complete('vidimus', 'entry', 'create', '--spiffe-id', 'spiffe://a/b', '--x5')).toEqual(['--x509-ttl'])
       expect(complete('vidimus', 'health', '--a')).toEqual(expect.arrayContaining(['--agent', '--agent-admin-socket']))

@@ -92,6 +92,83 @@ describe('entries', () => {
   })
 })
 
+describe('what entries add to their SVIDs', () => {
+  const store = ['--spiffe-id', 'spiffe://example.org/store', '--id', 'store-1']
+
+  test.for([
+    ['a subject that is no JSON', ['--subject', 'OU=Storage'], 'not valid JSON'],
+    ['an attribute that is no text', ['--subject', '{"organization":1}'], '`organization` is not a text'],
+    ['an attribute that may not be chosen', ['--subject', '{"title":"Dr"}'], 'expected country, '],
+    ['a reserved claim', ['--claims', '{"aud":"x"}'], '`aud` is reserved'],
+    ['a claim that the server does not allow', ['--claims', '{"role":"x"}'], '`svid.additions.claims` of the server allows tier, groups'],
+  ] as const)('%s is refused, and the text says why', async ([, flags, text]) => {
+    const { code, thrown } = await created(...store, ...flags)
+    expect(code).not.toBe(0)
+    expect((thrown as Failure).message).toContain(text)
+  })
+
+  test('is created, shown, changed and taken away', async () => {
+    const made = await created(...store, '--subject', '{"organizationalUnit":"Storage"}', '--claims', '{"tier":"gold","groups":["a"]}')
+    expect([made.code, made.out]).toEqual([
+      0,
+      expect.stringContaining('subject:   {"organizationalUnit":"Storage"}\nclaims:    {"tier":"gold"'),
+    ])
+    const changed = await rig.vidimus('entry', 'update', 'store-1', '--claims', '{"tier":"silver"}', '--x509-ttl', '5m', '--output', 'json')
+    expect(changed.json()).toMatchObject({
+      entry: { revision: 1, x509SvidTtlSeconds: 300, subject: { organizationalUnit: 'Storage' }, claims: { tier: 'silver' } },
+    })
+    expect((await rig.vidimus('entry', 'update', 'store-1', '--subject', '{}', '--claims', '{}')).code).toBe(0)
+    const shown = await rig.vidimus('entry', 'show', '--id', 'store-1')
+    expect(shown.out).not.toMatch(/subject|claims/)
+    expect(shown.out).toContain('revision:  2')
+    expect(reasonOf((await rig.vidimus('entry', 'update', 'nope', '--hint', 'x')).thrown)).toBe('entry.not-found')
+  })
+})
+
+describe('a file of entries', () => {
+  const importing = (content: string) => {
+    const file = join(directory, 'entries.json')
+    writeFileSync(file, content)
+    return rig.vidimus('entry', 'import', file, '--output', 'json')
+  }
+  const one = (more: object) =>
+    JSON.stringify({ entries: [{ spiffeId: 'spiffe://example.org/imported', parentId: agentId, selectors: ['unix:uid:7'], ...more }] })
+
+  test.for([
+    ['something else than entries', '{"entries":[],"more":1}', '`more` is not expected'],
+    ['a name twice', '{"entries":[],"entries":[]}', 'occurs twice'],
+    ['a field that is none', one({ tll: 5 }), 'tll'],
+    ['a selector that is none', one({ selectors: ['unix'] }), '`entries[0].selectors[0]`'],
+    ['a reserved claim', one({ claims: { exp: 1 } }), '`entries[0].claims`: the claim `exp` is reserved'],
+    ['a moment that is none', one({ expiresAt: 'tomorrow' }), '`entries[0].expiresAt`'],
+  ] as const)('with %s is refused as a whole', async ([, content, text]) => {
+    const { code, thrown } = await importing(content)
+    expect(code).not.toBe(0)
+    expect((thrown as Failure).message).toContain(text)
+  })
+
+  test('gives back what `entry show` printed, and says of each entry what became of it', async () => {
+    const { code, json } = await importing(
+      one({ claims: { tier: 'gold' }, subject: { organization: 'Team A' }, x509SvidTtlSeconds: 60, expiresAt: '2027-01-01T00:00:00Z' }),
+    )
+    expect(code).toBe(0)
+    const [{ id }] = (json() as { results: [{ id: string }] }).results
+    const shown = (await rig.vidimus('entry', 'show', '--id', id, '--output', 'json')).out
+    expect(JSON.parse(shown)).toMatchObject({
+      entries: [{ claims: { tier: 'gold' }, subject: { organization: 'Team A' }, x509SvidTtlSeconds: 60 }],
+    })
+    await rig.vidimus('entry', 'delete', id)
+    expect((await importing(shown)).json()).toMatchObject({ results: [{ id, created: true }] })
+    expect((await rig.vidimus('entry', 'show', '--id', id, '--output', 'json')).out).toBe(shown)
+    expect((await importing(shown)).json()).toMatchObject({ results: [{ id, created: false }] })
+    const failed = await importing(one({ claims: { role: 'x' }, selectors: ['unix:uid:8'] }))
+    expect([failed.code, failed.json()]).toMatchObject([
+      1,
+      { results: [{ created: false, why: expect.stringContaining('`role`') as string }] },
+    ])
+  })
+})
+
 describe('join tokens', () => {
   test('that would live for ever are refused', async () => {
     const { code, thrown } = await rig.vidimus('token', 'generate', '--ttl', '3650d')

@@ -107,6 +107,8 @@ describe.each(drivers)('a store of kind $kind', ({ open }) => {
         storeSvid: true,
         expiresAt: 1_800_000_000_000,
         dnsNames: ['b.example.org', 'a.example.org'],
+        subject: { country: 'DE', organizationalUnit: 'ünïcode' },
+        claims: { tier: 'gold', groups: ['a', { b: null }], __proto: 1.5 },
         hint: 'ünïcode \u0000 hint',
         disableX509SvidPrefetch: true,
         jwtSvidIncludeJti: true,

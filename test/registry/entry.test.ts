@@ -31,6 +31,11 @@ describe('an entry', () => {
     ['with a hint of 1025 characters', 'entry.hint-too-long', { hint: 'h'.repeat(1025) }],
     ['with an empty DNS name', 'entry.dns-name-malformed', { dnsNames: [''] }],
     ['with a wildcard inside a DNS name', 'entry.dns-name-malformed', { dnsNames: ['a.*.example.org'] }],
+    [
+      'with a common name that may be taken for a host',
+      'entry.common-name',
+      { subject: { commonName: 'bank' }, dnsNames: ['web.example.org'] },
+    ],
     ['with a space in a DNS name', 'entry.dns-name-malformed', { dnsNames: ['a b.example.org'] }],
     ['with a DNS name of 254 characters', 'entry.dns-name-malformed', { dnsNames: [`${'a.'.repeat(126)}aa`] }],
     ['with an id of 256 characters', 'entry.id-malformed', { id: 'i'.repeat(256) }],

@@ -37,6 +37,25 @@ test('Q-9 an entry that is made, changed and removed shows in the stream of its 
   expect(() => web.identity()).toThrow(expect.objectContaining({ reason: 'workload-client.no-identity' }) as Error)
 })
 
+test('Q-9 what an entry adds to its SVIDs, and adds no more, reaches its workload within one sync', async () => {
+  const profile = { svid: { additions: { subject: ['organizationalUnit'], claims: ['tier'] } } } as const
+  await using world = await World.open({ profile })
+  const agent = await world.agent('one')
+  const id = await world.create(agent.id, '/web', ['test:name:web'])
+  await world.pass(world.syncInterval)
+  const web = await agent.workload('test:name:web')
+  const subject = () => web.identity().chain[0]!.subject.text
+  expect(subject()).toBe('O=Vidimus')
+
+  await world.update(id, { subject: { organizationalUnit: 'Storage' }, claims: { tier: 'gold' } })
+  await world.pass(world.syncInterval)
+  await until(() => subject() === 'OU=Storage,O=Vidimus', 'the subject that the entry adds')
+
+  await world.update(id, { subject: undefined, claims: undefined })
+  await world.pass(world.syncInterval)
+  await until(() => subject() === 'O=Vidimus', 'the usual subject')
+})
+
 test('an entry for another agent, or for selectors that only partly hold, gives nothing', async () => {
   await using world = await World.open()
   const [one, two] = [await world.agent('one'), await world.agent('two')]

@@ -226,6 +226,10 @@ describe('an operator', () => {
     expect(await admin.entries.list({ hint: '' }, never)).toHaveLength(1)
     const [changed] = await admin.entries.update([{ ...made.entry, hint: 'h' }], never)
     expect(changed).toMatchObject({ hint: 'h', revision: 1n })
+    const additions = { subject: { organization: 'Team A' }, claims: { tier: 'gold' } }
+    expect(await admin.entries.update([{ ...made.entry, ...additions }], never)).toMatchObject([{ ...additions, revision: 2n }])
+    expect(await admin.entries.find(made.entry.id, never)).toMatchObject(additions)
+    expect(await admin.entries.list({}, never)).toMatchObject([additions])
     expect(await admin.entries.remove([made.entry.id, 'nowhere'], never)).toEqual([
       undefined,
       expect.objectContaining({ category: 'not_found' }),

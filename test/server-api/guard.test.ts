@@ -4,6 +4,7 @@ import { silentLog } from '../../src/kernel/log.ts'
 import { WatchedValue } from '../../src/kernel/watched.ts'
 import { clientOf } from '../../src/rpc/client.ts'
 import { PolicyAdministration, PolicyDistribution } from '../../src/rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
+import { AmendedEntries } from '../../src/rpc/gen/vidimus/api/entry/v1/entry_pb.ts'
 import { Entry } from '../../src/rpc/gen/spire/api/server/entry/v1/entry_pb.ts'
 import { connectInMemory } from '../../src/rpc/in-memory.ts'
 import { pathOf } from '../../src/rpc/handler.ts'
@@ -92,6 +93,17 @@ spec:
     ).rejects.toMatchObject({ category: 'permission_denied' })
     expect(await rig.store.entries.count({})).toBe(0)
     expect((await entries.batchCreateEntry({ entries: [toEntry(entry({ id: 'a' }))] })).results[0]?.status?.code).toBe(0)
+  })
+
+  test('about creating and changing entries bind the methods of ours that do more than that', async () => {
+    const amended = clientOf(AmendedEntries, channelAs(local, rig.server))
+    const boss = { entry: toEntry(entry({ id: 'b', admin: true })) }
+    await expect(amended.batchCreateAmended({ entries: [boss] })).rejects.toMatchObject({ category: 'permission_denied' })
+    await rig.store.entries.create(entry({ id: 'b' }))
+    await expect(amended.batchUpdateAmended({ entries: [boss] })).rejects.toMatchObject({ category: 'permission_denied' })
+    expect(
+      (await amended.batchUpdateAmended({ entries: [{ entry: toEntry(entry({ id: 'b', hint: 'h' })) }] })).results[0]?.status?.code,
+    ).toBe(0)
   })
 
   test('refuse a change into what is forbidden, and a change of what is, whatever the mask says', async () => {

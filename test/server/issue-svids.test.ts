@@ -121,6 +121,13 @@ describe('certificates for workloads', () => {
     expect(outcome.entry.hint).toBe('h')
   })
 
+  test('carry the subject that the entry adds', async () => {
+    await rig.give(agent, { id: 'web', subject: { organizationalUnit: 'Storage' } })
+    const [outcome] = await sign({ entryId: 'web', csr: await newKey().csr() })
+    if (!outcome || outcome instanceof Failure) throw new Error('refused')
+    expect(outcome.svid.chain[0]!.subject.text).toBe('OU=Storage,O=Vidimus')
+  })
+
   test('R-37 are not handed out when the audit trail cannot be written', async () => {
     await rig.give(agent, { id: 'web' })
     rig.breakAudit()
@@ -146,11 +153,11 @@ describe('tokens for workloads', () => {
     await expect(sign('nowhere', ['a'])).rejects.toMatchObject({ reason: 'server.not-entitled' })
   })
 
-  test('carry the identity of the entry and its lifetime', async () => {
-    await rig.give(agent, { id: 'web', jwtSvidTtl: minutes(3) })
+  test('carry the identity of the entry, its lifetime and its claims', async () => {
+    await rig.give(agent, { id: 'web', jwtSvidTtl: minutes(3), claims: { tier: 'gold' } })
     const { svid } = await sign('web', ['orders', 'payments'])
     const claims = JSON.parse(Buffer.from(svid.token.split('.')[1]!, 'base64url').toString()) as Record<string, unknown>
-    expect(claims).toMatchObject({ sub: 'spiffe://example.org/web', aud: ['orders', 'payments'] })
+    expect(claims).toMatchObject({ sub: 'spiffe://example.org/web', aud: ['orders', 'payments'], tier: 'gold' })
     expect(svid.expiresAt - svid.issuedAt).toBe(minutes(3))
   })
 })
@@ -209,12 +216,16 @@ describe('WIT-SVIDs', () => {
     })
 
     test('W-19 are signed by a key that is announced for them alone, and live as an entry says', async () => {
-      await rig.give(agent, { id: 'web', jwtSvidTtl: minutes(2) })
+      await rig.give(agent, { id: 'web', jwtSvidTtl: minutes(2), claims: { tier: 'gold' } })
       const [outcome] = await issueWitSvids(rig.server, agent.node, [{ entryId: 'web', publicKey: spki }], never)
       if (!outcome || outcome instanceof Failure) throw new Error('refused')
       const bundle = rig.server.ca.bundle.current
       const verified = await verifyWitSvid(outcome.svid.token, bundleSet([bundle]), rig.clock.now())
-      expect(verified).toMatchObject({ spiffeId: 'spiffe://example.org/web', expiresAt: rig.clock.now() + minutes(2) })
+      expect(verified).toMatchObject({
+        spiffeId: 'spiffe://example.org/web',
+        expiresAt: rig.clock.now() + minutes(2),
+        claims: { tier: 'gold' },
+      })
       expect(bundle.witAuthorities.map(({ keyId }) => keyId)).not.toEqual(bundle.jwtAuthorities.map(({ keyId }) => keyId))
       expect(rig.audited()).toContain('wit-svid.issued')
     })

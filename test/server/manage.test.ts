@@ -35,6 +35,20 @@ describe('entries', () => {
     expect(await rig.store.entries.find(made.id)).toEqual(made)
   })
 
+  test('C-8 what no SVID would be issued with is refused while somebody reads why', async () => {
+    const refusals = [
+      [{ subject: { country: 'DE' } }, 'ca.subject-not-allowed'],
+      [{ claims: { role: 'admin' } }, 'ca.claim-not-allowed'],
+      [{ subject: { commonName: 'bank' } }, 'entry.common-name'],
+    ] as const
+    const { entry: made } = await createEntry(rig.server, draft(), operator)
+    for (const [fields, reason] of refusals) {
+      await expect(createEntry(rig.server, draft({ ...fields, selectors: ['x:1'] }), operator)).rejects.toMatchObject({ reason })
+      await expect(updateEntry(rig.server, made.id, (one) => ({ ...one, ...fields }), operator)).rejects.toMatchObject({ reason })
+    }
+    expect(await rig.store.entries.list({}, { limit: 9 })).toEqual({ items: [made] })
+  })
+
   test('what is not there cannot be changed or deleted', async () => {
     await expect(updateEntry(rig.server, 'x', (one) => one, operator)).rejects.toMatchObject({ reason: 'entry.not-found' })
     await expect(deleteEntry(rig.server, 'x', operator)).rejects.toMatchObject({ reason: 'entry.not-found' })

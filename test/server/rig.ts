@@ -89,7 +89,9 @@ export async function openRig({ agentTtl = hours(1), witSvid = false } = {}): Pr
     journal: store.journal,
     intents: new FakeIntents(),
     serverId: 'one',
-    profile: issuanceProfile({ svid: { agent: agentTtl } }),
+    profile: issuanceProfile({
+      svid: { agent: agentTtl, additions: { subject: ['organization', 'organizationalUnit', 'commonName'], claims: ['tier', 'groups'] } },
+    }),
     refreshHint: minutes(5),
     witSvid,
   })

@@ -75,6 +75,21 @@ describe('a store in an SQLite file', () => {
     expect(await store.nodes.find(node().id)).toEqual(node({ expiresAt: 9, pending: [{ serial: 'bb', expiresAt: 11 }] }))
   })
 
+  test('Q-25 goes on with the entries of before, which add nothing', async () => {
+    {
+      await using store = await sqlite.open({ path }, world)
+      await store.entries.create(entry())
+    }
+    const raw = new DatabaseSync(path)
+    raw.exec('alter table entries drop column subject; alter table entries drop column claims; update schema_version set version = 4')
+    raw.close()
+    await using store = await sqlite.open({ path }, world)
+    expect(await store.entries.find('entry-1')).toEqual(entry())
+    const more = entry({ subject: { organization: 'Team A' }, claims: { tier: 'gold' }, revision: 1n })
+    await store.entries.update(more, 0n)
+    expect(await store.entries.find('entry-1')).toEqual(more)
+  })
+
   test('R-40 only its owner can read the file and what SQLite keeps beside it', async () => {
     await using store = await sqlite.open({ path }, world)
     await store.entries.create(entry())

@@ -1,15 +1,34 @@
 import { z } from 'zod'
 import { formatInstant } from '../../kernel/clock.ts'
-import { formatDuration, parseDuration, seconds } from '../../kernel/duration.ts'
+import { formatDuration, parseDuration } from '../../kernel/duration.ts'
 import { Failure } from '../../kernel/failure.ts'
 import type { RegistrationEntry } from '../../registry/entry.ts'
 import { connectAdmin } from '../../server-api/client.ts'
+import { readClaims, type AddedClaims } from '../../spiffe/claims.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import { formatSelector, parseSelector } from '../../spiffe/selector.ts'
 import { parseTrustDomain } from '../../spiffe/trust-domain.ts'
+import type { SubjectAttributes } from '../../x509/subject.ts'
 import { command } from '../command.ts'
+import { readEntryFile, readSubject, toldEntry } from '../entry-file.ts'
 import { parsed, positional, serverSocket, within } from '../flags.ts'
 import { facts } from '../output.ts'
+
+/** `{}`: what was there is taken away. */
+const none = null
+
+const draftFlags = {
+  x509Ttl: parsed(parseDuration).optional().describe("lifetime of its X509-SVIDs; by default the server's").meta({ value: 'duration' }),
+  jwtTtl: parsed(parseDuration).optional().describe("lifetime of its tokens; by default the server's").meta({ value: 'duration' }),
+  subject: parsed((text) => readSubject(text) ?? none)
+    .optional()
+    .describe('attributes for the subject of its certificates, JSON: country, organization, commonName, …; `{}` for none')
+    .meta({ value: 'json' }),
+  claims: parsed((text) => readClaims(text) ?? none)
+    .optional()
+    .describe('claims to add to its tokens, JSON; `{}` for none')
+    .meta({ value: 'json' }),
+}
 
 export const entryCreate = command({
   name: 'entry create',
@@ -23,8 +42,7 @@ export const entryCreate = command({
       .min(1)
       .describe('what must be true of the workload; all of them')
       .meta({ value: 'type:value' }),
-    x509Ttl: parsed(parseDuration).optional().describe("lifetime of its X509-SVIDs; by default the server's").meta({ value: 'duration' }),
-    jwtTtl: parsed(parseDuration).optional().describe("lifetime of its JWT-SVIDs; by default the server's").meta({ value: 'duration' }),
+    ...draftFlags,
     dnsName: z.array(z.string().min(1)).default([]).describe('a DNS name for its certificate').meta({ value: 'name' }),
     federatesWith: z
       .array(parsed(parseTrustDomain))
@@ -38,8 +56,9 @@ export const entryCreate = command({
   }),
   examples: [
     'vidimus entry create --spiffe-id spiffe://example.org/web --parent-id spiffe://example.org/spire/agent/join_token/TOKEN --selector unix:path:/usr/bin/web --selector unix:uid:1000',
+    'vidimus entry create --spiffe-id spiffe://example.org/db --parent-id spiffe://example.org/node --selector unix:user:db --dns-name db.example.org --subject \'{"organizationalUnit":"Storage"}\' --claims \'{"tier":"gold"}\'',
   ],
-  async run({ serverSocket, selector, x509Ttl, jwtTtl, dnsName, id, ...rest }, { stop }) {
+  async run({ serverSocket, selector, x509Ttl, jwtTtl, dnsName, id, subject, claims, ...rest }, { stop }) {
     await using server = connectAdmin(serverSocket)
     const draft = {
       ...rest,
@@ -48,6 +67,7 @@ export const entryCreate = command({
       x509SvidTtl: x509Ttl ?? 0,
       jwtSvidTtl: jwtTtl ?? 0,
       dnsNames: dnsName,
+      ...additions({ subject, claims }),
       ...plain,
     }
     const [outcome] = await server.entries.create([draft], within(stop))
@@ -55,9 +75,73 @@ export const entryCreate = command({
     if (outcome instanceof Failure) throw outcome
     const { created, entry } = outcome
     return {
-      value: { created, entry: told(entry) },
+      value: { created, entry: toldEntry(entry) },
       text: `${created ? 'created' : 'exists already, unchanged'}\n${describe(entry)}`,
       ok: created,
+    }
+  },
+})
+
+export const entryUpdate = command({
+  name: 'entry update',
+  summary: 'change a registration entry; agents have its SVIDs issued anew',
+  flags: z.strictObject({
+    ...serverSocket,
+    id: positional(z.string().min(1)),
+    spiffeId: parsed(parseSpiffeId).optional().describe('another identity').meta({ value: 'id' }),
+    parentId: parsed(parseSpiffeId).optional().describe('another parent').meta({ value: 'id' }),
+    selector: z.array(parsed(parseSelector)).optional().describe('selectors, instead of all that it has').meta({ value: 'type:value' }),
+    ...draftFlags,
+    dnsName: z.array(z.string().min(1)).optional().describe('DNS names, instead of all that it has').meta({ value: 'name' }),
+    federatesWith: z
+      .array(parsed(parseTrustDomain))
+      .optional()
+      .describe('trust domains, instead of all that it has')
+      .meta({ value: 'trust-domain' }),
+    hint: z.string().optional().describe('another hint').meta({ value: 'text' }),
+  }),
+  positional: [{ name: 'id', help: 'id of an entry, as `vidimus entry show` prints it' }],
+  examples: [`vidimus entry update 8f3c… --claims '{"tier":"silver"}'`, `vidimus entry update 8f3c… --subject '{}'`],
+  async run({ serverSocket, id, selector, x509Ttl, jwtTtl, dnsName, subject, claims, ...wishes }, { stop }) {
+    await using server = connectAdmin(serverSocket)
+    const changes = {
+      ...given({ ...wishes, selectors: selector, x509SvidTtl: x509Ttl, jwtSvidTtl: jwtTtl, dnsNames: dnsName }),
+      ...additions({ subject, claims }),
+    }
+    const [outcome] = await server.entries.update([{ ...(await server.entries.find(id, within(stop))), ...changes }], within(stop))
+    if (outcome === undefined) throw new Error('bug: one entry has one outcome')
+    if (outcome instanceof Failure) throw outcome
+    return { value: { entry: toldEntry(outcome) }, text: `updated\n${describe(outcome)}` }
+  },
+})
+
+export const entryImport = command({
+  name: 'entry import',
+  summary: 'create the registration entries of a file',
+  flags: z.strictObject({ ...serverSocket, file: positional(z.string().min(1)) }),
+  positional: [{ name: 'file', help: 'JSON as `vidimus entry show --output json` prints it; `-` for standard input' }],
+  examples: ['vidimus entry import entries.json'],
+  async run({ serverSocket, file }, { disk, stop }) {
+    const drafts = readEntryFile(await disk.read(file))
+    await using server = connectAdmin(serverSocket)
+    const results: { spiffeId: string; id?: string; created: boolean; why?: string }[] = []
+    for (let from = 0; from < drafts.length; from += importBatch) {
+      const outcomes = await server.entries.create(drafts.slice(from, from + importBatch), within(stop))
+      results.push(
+        ...outcomes.map((outcome, index) =>
+          outcome instanceof Failure
+            ? { spiffeId: drafts[from + index]!.spiffeId, created: false, why: outcome.message }
+            : { spiffeId: outcome.entry.spiffeId, id: outcome.entry.id, created: outcome.created },
+        ),
+      )
+    }
+    const text = results.map(({ spiffeId, id, created, why }) =>
+      why === undefined ? `${created ? 'created' : 'exists already'} ${spiffeId} ${id}` : `not created ${spiffeId}: ${why}`,
+    )
+    return {
+      value: { results },
+      text: text.length === 0 ? 'no entries' : text.join('\n'),
+      ok: results.every(({ why }) => why === undefined),
     }
   },
 })
@@ -76,7 +160,7 @@ export const entryShow = command({
     await using server = connectAdmin(serverSocket)
     const entries =
       id === undefined ? await server.entries.list(given(filter), within(stop)) : [await server.entries.find(id, within(stop))]
-    return { value: { entries: entries.map(told) }, text: entries.length === 0 ? 'no entries' : entries.map(describe).join('\n\n') }
+    return { value: { entries: entries.map(toldEntry) }, text: entries.length === 0 ? 'no entries' : entries.map(describe).join('\n\n') }
   },
 })
 
@@ -104,6 +188,8 @@ function describe(entry: RegistrationEntry): string {
     ['x509 ttl', ttl(entry.x509SvidTtl)],
     ['jwt ttl', ttl(entry.jwtSvidTtl)],
     ['dns names', entry.dnsNames.join(' ')],
+    ['subject', entry.subject ? JSON.stringify(entry.subject) : ''],
+    ['claims', entry.claims ? JSON.stringify(entry.claims) : ''],
     ['federates with', entry.federatesWith.join(' ')],
     ['hint', entry.hint],
     ['admin', entry.admin ? 'yes' : ''],
@@ -113,16 +199,17 @@ function describe(entry: RegistrationEntry): string {
   ])
 }
 
-/** TTLs in whole seconds, moments in RFC 3339, selectors as text. */
-function told({ x509SvidTtl, jwtSvidTtl, createdAt, expiresAt, selectors, revision, ...entry }: RegistrationEntry) {
+/** What was said about additions; those that were taken away are undefined. */
+function additions({
+  subject,
+  claims,
+}: {
+  readonly subject: SubjectAttributes | typeof none | undefined
+  readonly claims: AddedClaims | typeof none | undefined
+}): Pick<RegistrationEntry, 'subject' | 'claims'> {
   return {
-    ...entry,
-    selectors: selectors.map(formatSelector),
-    x509SvidTtlSeconds: x509SvidTtl / seconds(1),
-    jwtSvidTtlSeconds: jwtSvidTtl / seconds(1),
-    revision: Number(revision),
-    createdAt: formatInstant(createdAt),
-    ...(expiresAt === undefined ? {} : { expiresAt: formatInstant(expiresAt) }),
+    ...(subject === undefined ? {} : { subject: subject === none ? undefined : subject }),
+    ...(claims === undefined ? {} : { claims: claims === none ? undefined : claims }),
   }
 }
 
@@ -135,3 +222,5 @@ function given<T extends object>(filter: T): { [Key in keyof T]?: Exclude<T[Key]
 
 /** What has no flag yet because nothing acts on it here. */
 const plain = { storeSvid: false, disableX509SvidPrefetch: false, jwtSvidIncludeJti: false }
+/** So few that a message stays small, whatever the entries add. */
+const importBatch = 100

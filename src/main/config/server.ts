@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { expected } from '../../cli/wording.ts'
 import { days, minutes, seconds, type Duration } from '../../kernel/duration.ts'
+import { subjectFields } from '../../x509/subject.ts'
 import { auditSinks, keyManagers, nodeAttestors, stores, upstreamAuthorities } from '../builtins.ts'
 import type { ConfigSource } from './load.ts'
 import { loadConfig } from './load.ts'
@@ -43,6 +44,13 @@ export const serverConfigSchema = z.strictObject({
       agent: durationBetween(seconds(5), days(30)).prefault('1h'),
       backdate: durationBetween(0, minutes(5)).prefault('30s'),
       oneKeyOneIdentity: z.boolean().default(false),
+      /** What registration entries may add to their SVIDs, by name. */
+      additions: z
+        .strictObject({
+          subject: z.array(z.enum(subjectFields)).max(subjectFields.length).default([]),
+          claims: z.array(z.string().min(1)).max(64).default([]),
+        })
+        .prefault({}),
     })
     .prefault({}),
   refreshHint: durationBetween(seconds(1), days(1)).prefault('5m'),
