@@ -19,6 +19,7 @@ import type { World } from '../src/kernel/driver.ts'
 import { hours, minutes } from '../src/kernel/duration.ts'
 import { systemFiles } from '../src/kernel/files.ts'
 import { silentLog } from '../src/kernel/log.ts'
+import { silentMeter } from '../src/kernel/meter.ts'
 import { systemRandom } from '../src/kernel/random.ts'
 import { openWorkbenchThreads } from '../src/main/threads.ts'
 import { bundleSet } from '../src/spiffe/bundle-set.ts'
@@ -131,6 +132,7 @@ async function openOffice(keyType: 'ec-p256' | 'rsa-2048'): Promise<{ readonly c
     random: systemRandom,
     files: systemFiles,
     log: silentLog,
+    meter: silentMeter,
     secrets: { read: () => Promise.reject(new Error('bug: nothing here is secret')) },
   }
   const store = opened.use(await storeInMemory.open({}, world))

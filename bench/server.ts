@@ -5,6 +5,7 @@ import { deadline, systemClock } from '../src/kernel/clock.ts'
 import { minutes, seconds } from '../src/kernel/duration.ts'
 import { Failure } from '../src/kernel/failure.ts'
 import { Secret, silentLog } from '../src/kernel/log.ts'
+import { silentMeter } from '../src/kernel/meter.ts'
 import { systemFiles } from '../src/kernel/files.ts'
 import { systemRandom } from '../src/kernel/random.ts'
 import { makeSvidKey } from '../src/agent/svid-key.ts'
@@ -32,7 +33,9 @@ async function signBatches(effort: Effort, size: number, concurrency: number): P
   await using owned = new AsyncDisposableStack()
   const installation = owned.use(await Installation.open())
   const { admin, pid } = await installation.startServer()
-  const upstream = owned.use(connectServer({ host: '127.0.0.1', port: installation.port }, { clock: systemClock, log: silentLog }))
+  const upstream = owned.use(
+    connectServer({ host: '127.0.0.1', port: installation.port }, { clock: systemClock, log: silentLog, meter: silentMeter }),
+  )
   const entryId = await joinAndRegister(admin, upstream, effort.stop)
   const requests: { readonly entryId: string; readonly csr: Uint8Array }[] = []
   for (let index = 0; index < 2048; index++)
@@ -65,7 +68,7 @@ async function joinAndRegister(admin: AdminClient, upstream: UpstreamServer, sto
   const secrets = { read: async () => new Secret(token.reveal()) }
   await using prover = await joinToken.openProver(
     { token: { env: 'TOKEN' } },
-    { clock: systemClock, random: systemRandom, files: systemFiles, log: silentLog, secrets },
+    { clock: systemClock, random: systemRandom, files: systemFiles, log: silentLog, meter: silentMeter, secrets },
   )
   const key = await makeSvidKey()
   const bundle = await admin.bundle.find(deadline(seconds(10)))

@@ -1,6 +1,7 @@
 import type { Peer } from '../attestation/peer.ts'
 import type { Clock } from '../kernel/clock.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter } from '../kernel/meter.ts'
 import type { Watched } from '../kernel/watched.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
@@ -18,6 +19,7 @@ export interface Agent {
   readonly trustDomain: TrustDomain
   readonly clock: Clock
   readonly log: Log
+  readonly meter: Meter
   readonly bundle: Watched<TrustBundle>
   /** Counts a request that was decided by the policies in force and by a set that is tried. */
   noteShadow(verdict: ShadowVerdict): void

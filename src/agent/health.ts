@@ -1,7 +1,9 @@
 import type { Clock, Instant } from '../kernel/clock.ts'
 import { type Duration, formatDuration, minutes } from '../kernel/duration.ts'
+import type { Meter } from '../kernel/meter.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import type { IdentityCache } from './identity-cache.ts'
+import { agentMetrics } from './metrics.ts'
 import type { OwnIdentity } from './own-identity.ts'
 import type { PolicyFeed } from './policies.ts'
 import type { Sync } from './sync.ts'
@@ -54,4 +56,22 @@ export function agentStatus({ own, sync, cache, policies, clock }: HealthParts):
   }
 }
 
+/** Shows how the agent is to whoever looks, for as long as the process lives. */
+export function showStatus(meter: Meter, status: () => AgentStatus, cache: Pick<IdentityCache, 'firstEnd'>): void {
+  const show = (metric: (typeof agentMetrics)['ready'], value: () => number | undefined) => {
+    meter.gauge(metric, () => {
+      const shown = value()
+      return shown === undefined ? [] : [{ labels: {}, value: shown }]
+    })
+  }
+  show(agentMetrics.ready, () => Number(status().ready))
+  show(agentMetrics.complaints, () => status().reasons.length)
+  show(agentMetrics.entries, () => status().entries)
+  show(agentMetrics.svids, () => status().svids)
+  show(agentMetrics.ownExpiry, () => toSeconds(status().svidExpiresAt))
+  show(agentMetrics.lastSync, () => toSeconds(status().lastSyncAt))
+  show(agentMetrics.svidExpiry, () => toSeconds(cache.firstEnd))
+}
+
+const toSeconds = (at: Instant | undefined): number | undefined => at && at / 1000
 const longestSilence: Duration = minutes(2)

@@ -5,6 +5,7 @@ import { deadline } from '../kernel/clock.ts'
 import { type Duration, seconds } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter } from '../kernel/meter.ts'
 import { fraction, type Random } from '../kernel/random.ts'
 import { firstOf, WatchedValue } from '../kernel/watched.ts'
 import type { RegistrationEntry } from '../registry/entry.ts'
@@ -16,6 +17,7 @@ import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { Bell } from './bell.ts'
 import { EntryIndex, isInForce, isSameEntry, uniqueHints } from './entry-index.ts'
 import type { ConsideredEntry, HeldIdentity, WorkloadIdentities } from './identities.ts'
+import { agentMetrics } from './metrics.ts'
 import { isRejection } from './rejection.ts'
 import { retryDelay } from './retry.ts'
 import { SelectorGroup } from './selector-group.ts'
@@ -36,6 +38,7 @@ export interface IdentityCacheParts {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  readonly meter: Meter
 }
 
 /** What is known of one entry's SVID, for `explain`. */
@@ -85,6 +88,11 @@ export class IdentityCache {
 
   get counts(): { readonly entries: number; readonly svids: number; readonly groups: number } {
     return { entries: this.#index.entries.length, svids: this.#held.size, groups: this.#groups.size }
+  }
+
+  /** When the first of the SVIDs that are held ends; undefined while there is none. */
+  get firstEnd(): Instant | undefined {
+    return this.#held.size === 0 ? undefined : this.#held.values().reduce((first, { notAfter }) => Math.min(first, notAfter), Infinity)
   }
 
   /** Until the first SVID that is held runs out; short as well while one is missing. */
@@ -169,7 +177,9 @@ export class IdentityCache {
         delays = this.#delays()
       } catch (error) {
         signal.throwIfAborted()
-        if (isRejection(Failure.from(error))) throw error
+        const failure = Failure.from(error)
+        this.#parts.meter.counter(agentMetrics.unsigned, { reason: failure.reason }).add()
+        if (isRejection(failure)) throw error
         const delay = retryDelay(delays.next().value ?? 0, this.timeLeft)
         this.#parts.log.warn('the server does not sign SVIDs; trying again', {
           error: tellChain(error),
@@ -232,8 +242,10 @@ export class IdentityCache {
       const due = renewalDue(now, notAfter, fraction(this.#parts.random))
       this.#held.set(entry.id, { entry, identity, notAfter, due, isTainted: false })
       this.#failed.delete(entry.id)
+      this.#parts.meter.counter(agentMetrics.signed, {}).add()
     } catch (error) {
       const failure = Failure.from(error)
+      this.#parts.meter.counter(agentMetrics.unsigned, { reason: failure.reason }).add()
       const delays = this.#failed.get(entry.id)?.delays ?? this.#delays()
       const left = (this.#held.get(entry.id)?.notAfter ?? Infinity) - now
       this.#failed.set(entry.id, { failure, delays, retryAt: now + retryDelay(delays.next().value ?? 0, left) })

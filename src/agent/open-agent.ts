@@ -16,7 +16,7 @@ import { parseBundle } from '../spiffe/bundle-document.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Agent } from './agent.ts'
 import { explain, type Explanation } from './explain.ts'
-import { agentStatus, type AgentStatus } from './health.ts'
+import { agentStatus, showStatus, type AgentStatus } from './health.ts'
 import { identifier } from './identify.ts'
 import { IdentityCache } from './identity-cache.ts'
 import { JwtCache } from './jwt-cache.ts'
@@ -32,7 +32,7 @@ import type { UpstreamServer } from './upstream-server.ts'
 import { WitCache, type WitCacheParts } from './wit-cache.ts'
 import { witSvidsOf } from './wit-svids.ts'
 
-export interface AgentParts extends Pick<World, 'clock' | 'random' | 'files' | 'log'> {
+export interface AgentParts extends Pick<World, 'clock' | 'random' | 'files' | 'log' | 'meter'> {
   readonly trustDomain: TrustDomain
   readonly upstream: UpstreamServer
   /** What this node proves itself with at its first start; without it, only a kept identity will do. */
@@ -74,11 +74,11 @@ export interface OpenAgent extends Agent {
  *   `directory.*`, and whatever the server refuses the evidence with
  */
 export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise<OpenAgent> {
-  const { trustDomain, upstream, prover, dataDirectory: directory, files, clock, random, log } = parts
+  const { trustDomain, upstream, prover, dataDirectory: directory, files, clock, random, log, meter } = parts
   const kept = await openKeptState(directory, trustDomain, files)
   const own = await OwnIdentity.open({ kept, upstream, prover, firstBundle: () => firstBundle(parts), clock, random, log }, signal)
-  const policies = await PolicyFeed.open({ upstream, directory, trusted: parts.policySigners ?? [], files, clock, random, log })
-  const cache = new IdentityCache({ upstream, bundle: own.bundle.current, clock, random, log })
+  const policies = await PolicyFeed.open({ upstream, directory, trusted: parts.policySigners ?? [], files, clock, random, log, meter })
+  const cache = new IdentityCache({ upstream, bundle: own.bundle.current, clock, random, log, meter })
   const jwts = new JwtCache({ upstream, bundle: own.bundle, clock, random, log })
   const sync = new Sync({
     upstream,
@@ -97,10 +97,11 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
     clock,
     random,
     log,
+    meter,
   })
   const collection: Collection = { attestors: parts.attestors, log, timeout: attestationTimeout }
 
-  const shadow = new ShadowVerdicts({ upstream, clock, random, log })
+  const shadow = new ShadowVerdicts({ upstream, clock, random, log, meter })
 
   const work = async (stop: AbortSignal): Promise<void> => {
     await using scope = new Scope(stop)
@@ -116,11 +117,13 @@ export async function openAgent(parts: AgentParts, signal: AbortSignal): Promise
 
   const status = () => agentStatus({ own, sync, cache, policies, clock })
   const serving = () => ({ serving: status().ready })
+  showStatus(meter, status, cache)
 
   return {
     trustDomain,
     clock,
     log,
+    meter,
     bundle: own.bundle,
     noteShadow: (verdict) => shadow.note(verdict),
     identify: identifier({ collection, cache, documents: policies.documents, clock }),

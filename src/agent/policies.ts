@@ -9,6 +9,7 @@ import { minutes, seconds } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Files } from '../kernel/files.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter } from '../kernel/meter.ts'
 import type { Random } from '../kernel/random.ts'
 import { type Watched, WatchedValue } from '../kernel/watched.ts'
 import { parseLanguageOptions } from '../policy/options.ts'
@@ -18,6 +19,7 @@ import type { SpiffeId } from '../spiffe/id.ts'
 import { formatSelector } from '../spiffe/selector.ts'
 import { Bell } from './bell.ts'
 import type { WorkloadPolicies } from './identities.ts'
+import { agentMetrics } from './metrics.ts'
 import { isRejection } from './rejection.ts'
 import type { SelectorGroup } from './selector-group.ts'
 import type { PolicyDocuments, UpstreamServer } from './upstream-server.ts'
@@ -31,6 +33,7 @@ export interface PolicyFeedParts {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  readonly meter: Meter
 }
 
 /** The policies of the whole trust domain as this agent knows them. */
@@ -134,6 +137,8 @@ export class PolicyFeed {
     } catch (error) {
       const failure = Failure.from(error)
       this.#refusal = failure.message
+      this.#parts.meter.counter(agentMetrics.policies, { outcome: 'refused' }).add()
+      this.#parts.meter.counter(agentMetrics.policyRefusals, { reason: failure.reason }).add()
       this.#parts.log.error('policies were refused; what is known stays in force', {
         version: documents.version,
         reason: failure.reason,
@@ -142,6 +147,7 @@ export class PolicyFeed {
       return
     }
     this.#documents.set(documents)
+    this.#parts.meter.counter(agentMetrics.policies, { outcome: 'applied' }).add()
     this.#parts.log.info('policies are in force', { version: documents.version, documents: documents.documents.length })
   }
 

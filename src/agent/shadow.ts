@@ -4,8 +4,10 @@ import { deadline, type Clock } from '../kernel/clock.ts'
 import { seconds } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter } from '../kernel/meter.ts'
 import type { Random } from '../kernel/random.ts'
 import { WatchedValue } from '../kernel/watched.ts'
+import { agentMetrics } from './metrics.ts'
 import { isRejection } from './rejection.ts'
 import type { ShadowCount, ShadowObservations } from '../policy/shadow.ts'
 import type { UpstreamServer } from './upstream-server.ts'
@@ -18,6 +20,7 @@ interface Parts {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  readonly meter: Meter
 }
 
 export class ShadowVerdicts {
@@ -41,6 +44,9 @@ export class ShadowVerdicts {
       this.#rows = new Map()
       this.#unlisted = 0
     }
+    const { allowed, candidateAllows } = verdict
+    const told = allowed === candidateAllows ? 'same' : candidateAllows ? 'newly-allowed' : 'newly-denied'
+    this.#parts.meter.counter(agentMetrics.shadow, { verdict: told }).add()
     this.#news.set(this.#news.current + 1)
     const key = JSON.stringify([verdict.workload, verdict.allowed, verdict.candidateAllows, verdict.rule])
     const known = this.#rows.get(key)

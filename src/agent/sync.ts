@@ -5,11 +5,13 @@ import { deadline } from '../kernel/clock.ts'
 import { type Duration, seconds } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter } from '../kernel/meter.ts'
 import type { Random } from '../kernel/random.ts'
 import { type Watched, WatchedValue } from '../kernel/watched.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import type { Entitlements } from './identity-cache.ts'
+import { agentMetrics } from './metrics.ts'
 import type { OwnIdentity } from './own-identity.ts'
 import { isRejection } from './rejection.ts'
 import { retryDelay } from './retry.ts'
@@ -24,6 +26,7 @@ export interface SyncParts {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  readonly meter: Meter
 }
 
 /** How the last syncs went. */
@@ -48,7 +51,7 @@ export class Sync {
 
   /** Syncs until the signal aborts. @throws Failure the server's rejection of this agent */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, log, interval } = this.#parts
+    const { clock, log, meter, interval } = this.#parts
     let delays = this.#delays()
     let isFirst = true
     for (;;) {
@@ -56,12 +59,15 @@ export class Sync {
       try {
         await this.#once(deadline(longestSync, signal))
         this.#status.set({ lastSuccess: clock.now() })
+        meter.counter(agentMetrics.syncs, { outcome: 'done' }).add()
         delays = this.#delays()
         if (isFirst) await this.#tellStatus(signal)
         isFirst = false
       } catch (error) {
         signal.throwIfAborted()
         const failure = Failure.from(error)
+        meter.counter(agentMetrics.syncs, { outcome: 'failed' }).add()
+        meter.counter(agentMetrics.syncFailures, { reason: failure.reason }).add()
         if (isRejection(failure)) throw failure
         this.#status.set({ ...this.#status.current, failure })
         wait = retryDelay(delays.next().value ?? interval, this.#parts.into.timeLeft)

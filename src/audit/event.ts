@@ -97,6 +97,13 @@ export const upstreamTtlCapped = (cap: { serial: string; until: Instant; lifetim
   fields: { serial: cap.serial, until: cap.until, lifetime: cap.lifetime, got: cap.got },
 })
 
+/** The upstream did not make us an authority, or not one that may be used: ours goes on. */
+export const upstreamRefused = ({ reason }: { reason: string }): AuditEvent => ({
+  what: 'upstream.refused',
+  outcome: 'refused',
+  fields: { reason },
+})
+
 /** `evidence` is the SHA-256 of what the node showed. */
 export const nodeAttested = (node: { id: string; type: string; evidence: string; serial: string; address: string }): AuditEvent => ({
   what: 'node.attested',

@@ -4,7 +4,9 @@ import { formatInstant, type Clock, type Instant } from '../kernel/clock.ts'
 import type { Driver } from '../kernel/driver.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter, Tally } from '../kernel/meter.ts'
 import { trailRepaired, type AuditEvent } from './event.ts'
+import { auditMetrics } from './metrics.ts'
 
 /** PORT: where audit lines go. They are safe (on the disk, out of this process) when `append` resolves. */
 export interface AuditSink extends AsyncDisposable {
@@ -32,6 +34,7 @@ export interface AuditTrail extends AsyncDisposable {
 export interface TrailWorld {
   readonly clock: Clock
   readonly log: Log
+  readonly meter: Meter
   /** Goes on without a record where none can be written (R-37); said at every start and in the health. */
   readonly dangerouslyGoOnWithout?: boolean
 }
@@ -67,14 +70,18 @@ class ChainedTrail implements AuditTrail {
   #hash: string
   #waiting: { readonly event: AuditEvent; readonly at: Instant; readonly done: PromiseWithResolvers<void> }[] = []
   #writing: Promise<void> | undefined
+  readonly #counted = new Map<string, Tally>()
+  readonly #gauge: Disposable
 
   constructor(sink: AuditSink, world: TrailWorld, hash: string) {
     this.#sink = sink
     this.#world = world
     this.#hash = hash
+    this.#gauge = world.meter.gauge(auditMetrics.waiting, () => [{ labels: {}, value: this.#waiting.length }])
   }
 
   append(event: AuditEvent): Promise<void> {
+    this.#count(event)
     if (this.#waiting.length >= maxWaiting) {
       return Promise.reject(
         new Failure('resource_exhausted', 'audit.sink-too-slow', { public: 'too many audit records are waiting to be written' }),
@@ -93,8 +100,18 @@ class ChainedTrail implements AuditTrail {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#gauge[Symbol.dispose]()
     await this.#writing
     await this.#sink[Symbol.asyncDispose]()
+  }
+
+  /** What happened has happened, whether it can be recorded or not. */
+  #count({ what, fields: { reason } }: AuditEvent): void {
+    const { meter } = this.#world
+    let counted = this.#counted.get(what)
+    if (!counted) this.#counted.set(what, (counted = meter.counter(auditMetrics.events, { event: what })))
+    counted.add()
+    if (typeof reason === 'string') meter.counter(auditMetrics.refusals, { event: what, reason }).add()
   }
 
   async #writeAll(): Promise<void> {
@@ -128,6 +145,7 @@ class ChainedTrail implements AuditTrail {
 
   #failed(cause: unknown): void {
     const problem = tellChain(cause)
+    this.#world.meter.counter(auditMetrics.failures, {}).add()
     if (this.#problem === undefined)
       this.#world.log.error('the audit trail cannot be written', { reason: 'audit.sink-failed', error: problem })
     this.#problem = problem

@@ -45,6 +45,7 @@ export function extensionConfigDiscovery({
         clock: agent.clock,
         random,
         log,
+        meter: agent.meter,
       }
       yield* serveStream(requests, { ...options, ...(report && { report }) }, call.signal)
     },

@@ -9,6 +9,8 @@ import { minutes, seconds } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { AppendFile, Files } from '../kernel/files.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter, Tally } from '../kernel/meter.ts'
+import { caMetrics } from './metrics.ts'
 
 /** A signature that is to be made. */
 export interface Intent {
@@ -59,6 +61,7 @@ export interface IntentsPorts {
   readonly clock: Clock
   readonly files: Files
   readonly log: Log
+  readonly meter: Meter
   /** A directory of its own. */
   readonly directory: string
   readonly records: IssuanceRecords
@@ -129,6 +132,8 @@ class IntentLog implements Intents {
   #problem: string | undefined
   #copyFailed = false
   #disposed = false
+  readonly #counted: Readonly<Record<Outcome | 'intended', Tally>>
+  readonly #gauge: Disposable
 
   constructor(
     ports: IntentsPorts,
@@ -145,6 +150,9 @@ class IntentLog implements Intents {
     this.#current = current
     this.#file = file
     this.#begun = ports.clock.now()
+    const counted = (outcome: Outcome | 'intended') => ports.meter.counter(caMetrics.intents, { outcome })
+    this.#counted = { intended: counted('intended'), issued: counted('issued'), withheld: counted('withheld'), unknown: counted('unknown') }
+    this.#gauge = ports.meter.gauge(caMetrics.intentBytes, () => [{ labels: {}, value: this.#bytes() }])
     this.unresolved = unresolved.map(({ intent }) => intent)
     for (const { intent, segment } of unresolved) {
       this.#segmentOf.set(intent.name, segment)
@@ -163,9 +171,11 @@ class IntentLog implements Intents {
     const done = Promise.withResolvers<void>()
     this.#write({ said: { intent }, done })
     await done.promise
+    this.#counted.intended.add()
   }
 
   settle({ name }: Intent, outcome: Outcome): void {
+    this.#counted[outcome].add()
     if (!this.#disposed) this.#write({ said: { name, outcome }, done: undefined })
   }
 
@@ -190,6 +200,7 @@ class IntentLog implements Intents {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposed = true
+    this.#gauge[Symbol.dispose]()
     await this.#writing
     await this.#file[Symbol.asyncDispose]()
   }
@@ -248,6 +259,7 @@ class IntentLog implements Intents {
   }
 
   #failed(cause: unknown): void {
+    this.#ports.meter.counter(caMetrics.intentFailures, {}).add()
     const problem = `the intents cannot be written: ${tellChain(cause)}`
     if (this.#problem === undefined) this.#ports.log.error('nothing can be issued', { reason: 'intents.not-written', error: problem })
     this.#problem = problem
@@ -270,6 +282,7 @@ class IntentLog implements Intents {
 
   /** Nobody is hindered by a store that is away: the files wait. */
   #copyProblem(error: unknown): void {
+    this.#ports.meter.counter(caMetrics.intentCopyFailures, {}).add()
     if (!this.#copyFailed) {
       this.#ports.log.warn('what was issued is not copied to the store', { reason: Failure.from(error).reason, error: tellChain(error) })
     }

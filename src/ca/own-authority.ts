@@ -5,6 +5,7 @@ import { deadline, type Clock } from '../kernel/clock.ts'
 import { minutes, type Duration } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter, Timing } from '../kernel/meter.ts'
 import type { Random } from '../kernel/random.ts'
 import type { Watched } from '../kernel/watched.ts'
 import type { TrustBundle } from '../spiffe/bundle.ts'
@@ -18,6 +19,7 @@ import type {
   IssuedWitSvid,
   IssuedX509Svid,
   JwtSvidRequest,
+  SvidKind,
   WitSvidRequest,
   X509SvidRequest,
 } from './certificate-authority.ts'
@@ -28,6 +30,7 @@ import type { CaJournal } from './journal.ts'
 import { issueJwtSvid, type JwtPorts } from './jwt-authority.ts'
 import { checked as checkedKeys, type KeyManager } from './key-manager.ts'
 import { KeyUse } from './key-use.ts'
+import { caMetrics } from './metrics.ts'
 import type { IssuanceProfile } from './profile.ts'
 import { openRotation, type Rotation } from './rotation.ts'
 import { Serials } from './serial.ts'
@@ -41,6 +44,7 @@ export interface CertificateAuthorityPorts {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  readonly meter: Meter
   readonly keys: KeyManager
   readonly upstream: UpstreamAuthority
   readonly audit: AuditTrail
@@ -84,6 +88,8 @@ class OwnAuthority implements CertificateAuthority {
   readonly #profile: IssuanceProfile
   readonly #audit: AuditTrail
   readonly #intents: Intents
+  readonly #clock: Clock
+  readonly #issuing: Readonly<Record<IssuedKind, Issuing>>
   /** Those who may have something to say of themselves. */
   readonly #others: readonly { complaints?(): readonly string[] }[]
 
@@ -98,6 +104,8 @@ class OwnAuthority implements CertificateAuthority {
     this.#wit = ports.witSvid ? { ...ports, signing: () => rotation.wit(), authorityKeys: () => rotation.authorityKeys() } : undefined
     this.#audit = ports.audit
     this.#intents = ports.intents
+    this.#clock = ports.clock
+    this.#issuing = issuingBy(ports.meter)
   }
 
   get bundle(): Watched<TrustBundle> {
@@ -109,17 +117,17 @@ class OwnAuthority implements CertificateAuthority {
   }
 
   issueX509Svid(request: X509SvidRequest, signal: AbortSignal): Promise<IssuedX509Svid> {
-    return this.#recorded(request, () => issueX509Svid(request, this.#x509, signal))
+    return this.#recorded(request.kind, request, () => issueX509Svid(request, this.#x509, signal))
   }
 
   issueJwtSvid(request: JwtSvidRequest, signal: AbortSignal): Promise<IssuedJwtSvid> {
-    return this.#recorded(request, () => issueJwtSvid(request, this.#jwt, signal))
+    return this.#recorded('jwt', request, () => issueJwtSvid(request, this.#jwt, signal))
   }
 
   issueWitSvid(request: WitSvidRequest, signal: AbortSignal): Promise<IssuedWitSvid> {
     const ports = this.#wit
     if (!ports) return Promise.reject(witOff())
-    return this.#recorded(request, () => issueWitSvid(request, ports, signal))
+    return this.#recorded('wit', request, () => issueWitSvid(request, ports, signal))
   }
 
   demandAllowed(additions: Additions): void {
@@ -144,13 +152,29 @@ class OwnAuthority implements CertificateAuthority {
   }
 
   /** A refusal is recorded too; where even that fails, the refusal is what the caller hears of. */
-  async #recorded<T>(request: X509SvidRequest | JwtSvidRequest | WitSvidRequest, issue: () => Promise<T>): Promise<T> {
+  async #recorded<T>(kind: IssuedKind, request: X509SvidRequest | JwtSvidRequest | WitSvidRequest, issue: () => Promise<T>): Promise<T> {
+    const from = this.#clock.now()
     try {
-      return await issue()
+      const issued = await issue()
+      this.#issuing[kind].done.record(this.#clock.now() - from)
+      return issued
     } catch (error) {
+      this.#issuing[kind].refused.record(this.#clock.now() - from)
       const { reason } = Failure.from(error)
       await this.#audit.append(issuanceRefused({ spiffeId: request.spiffeId, reason }, request.context)).catch(() => {})
       throw error
     }
   }
+}
+
+type IssuedKind = SvidKind | 'jwt' | 'wit'
+type Issuing = Readonly<Record<'done' | 'refused', Timing>>
+
+/** Looked up once: what is counted for each SVID costs an addition. */
+function issuingBy(meter: Meter): Readonly<Record<IssuedKind, Issuing>> {
+  const of = (kind: IssuedKind): Issuing => ({
+    done: meter.timing(caMetrics.issuing, { kind, outcome: 'done' }),
+    refused: meter.timing(caMetrics.issuing, { kind, outcome: 'refused' }),
+  })
+  return { workload: of('workload'), agent: of('agent'), server: of('server'), jwt: of('jwt'), wit: of('wit') }
 }

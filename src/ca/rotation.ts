@@ -7,6 +7,7 @@ import { deadline, formatInstant, type Clock, type Instant } from '../kernel/clo
 import { days, formatDuration, hours, minutes, seconds, type Duration } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter } from '../kernel/meter.ts'
 import type { Random } from '../kernel/random.ts'
 import { WatchedValue, type Watched } from '../kernel/watched.ts'
 import type { TokenAuthority, TrustBundle, X509Authority } from '../spiffe/bundle.ts'
@@ -29,6 +30,7 @@ import {
 import { keyIdOf } from './jwt-authority.ts'
 import type { Line } from './line.ts'
 import { isKeyOf, type KeyManager, type ManagedKey } from './key-manager.ts'
+import { caMetrics } from './metrics.ts'
 import type { IssuanceProfile } from './profile.ts'
 import type { Serials } from './serial.ts'
 import * as slots from './slots.ts'
@@ -40,6 +42,7 @@ export interface RotationPorts {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  readonly meter: Meter
   /** Checked: see `key-manager.ts`. */
   readonly keys: KeyManager
   readonly upstream: CheckedUpstream
@@ -87,6 +90,7 @@ export class Rotation implements AsyncDisposable {
   /** What was told last: of which authority, and which share of its life. */
   readonly #alarms: Partial<Record<AuthorityKind, { readonly keyId: string; readonly share: number }>> = {}
   #upstreamComplaints: readonly string[] = []
+  readonly #gauges = new DisposableStack()
 
   constructor(ports: RotationPorts, record: JournalRecord, revision: bigint) {
     this.#ports = ports
@@ -96,6 +100,7 @@ export class Rotation implements AsyncDisposable {
     this.#authorityKeys = authorityKeysOf(record)
     this.#revision = revision
     this.#bundle = new WatchedValue(bundleOf(record, ports))
+    this.#show(ports.meter)
     this.authorities = forcedRotation({
       now: () => ports.clock.now(),
       record: () => this.#record,
@@ -183,6 +188,7 @@ export class Rotation implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#gauges[Symbol.dispose]()
     this.#bundle.close()
   }
 
@@ -289,6 +295,7 @@ export class Rotation implements AsyncDisposable {
     const since = step === 'revoked' ? 0 : this.#ports.clock.now()
     const isSpent = keyIdsOf(record).every((keyId) => keyId !== authority.keyId)
     await this.#commit(isSpent ? { ...record, spent: [...record.spent, { keyId: authority.keyId, since }] } : record)
+    this.#ports.meter.counter(caMetrics.steps, { kind: line.kind, step }).add()
     this.#ports.log.info(`authority ${step}`, { ...event, until: formatInstant(authority.until), ...asked })
     if (!isSpent) return
     const due = Math.max(this.#ports.clock.now(), since + this.#keepSpent)
@@ -400,6 +407,7 @@ export class Rotation implements AsyncDisposable {
   #failed(kind: AuthorityKind, error: unknown): void {
     const { active } = this.#record[kind]
     this.#problems[kind] = tellChain(error)
+    this.#ports.meter.counter(caMetrics.rotationFailures, { kind, reason: Failure.from(error).reason }).add()
     this.#ports.log.error('an authority could not be kept fresh', {
       kind,
       reason: Failure.from(error).reason,
@@ -427,6 +435,28 @@ export class Rotation implements AsyncDisposable {
     await audit.append(authorityEnding({ ...ending, until: active.until })).catch((error: unknown) => {
       log.error('an alarm could not be recorded', { error: tellChain(error) })
     })
+  }
+
+  #show(meter: Meter): void {
+    const ofEach = <T>(read: (kind: AuthorityKind, held: Slots<unknown>) => readonly T[]) =>
+      authorityKinds.filter((kind) => !this.#rules[kind].closing).flatMap((kind) => read(kind, this.#record[kind]))
+    this.#gauges.use(
+      meter.gauge(caMetrics.expiry, () => ofEach((kind, { active }) => (active ? [{ labels: { kind }, value: active.until / 1000 }] : []))),
+    )
+    this.#gauges.use(
+      meter.gauge(caMetrics.alarm, () =>
+        ofEach((kind, held) => [{ labels: { kind }, value: alarmShare(held, this.#ports.clock.now(), this.#rules[kind]) ?? 0 }]),
+      ),
+    )
+    this.#gauges.use(
+      meter.gauge(caMetrics.authorities, () =>
+        ofEach((kind, { active, next, old }) => [
+          { labels: { kind, state: 'active' }, value: active ? 1 : 0 },
+          { labels: { kind, state: 'next' }, value: next ? 1 : 0 },
+          { labels: { kind, state: 'old' }, value: old.length },
+        ]),
+      ),
+    )
   }
 
   #untilNextMoment(): Duration {

@@ -1,5 +1,5 @@
 /** Whoever stands above our CA. */
-import { upstreamTtlCapped } from '../audit/event.ts'
+import { upstreamRefused, upstreamTtlCapped } from '../audit/event.ts'
 import type { AuditTrail } from '../audit/trail.ts'
 import { hex, sameBytes } from '../kernel/bytes.ts'
 import { formatInstant, type Clock, type Instant } from '../kernel/clock.ts'
@@ -7,12 +7,14 @@ import type { Driver } from '../kernel/driver.ts'
 import { formatDuration, minutes, seconds, type Duration } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter } from '../kernel/meter.ts'
 import type { Watched } from '../kernel/watched.ts'
 import { idOfTrustDomain } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { fingerprint, signedBy, type Certificate } from '../x509/certificate.ts'
 import { buildChain } from '../x509/chain.ts'
 import type { AuthorityIssuer } from './issuance.ts'
+import { caMetrics } from './metrics.ts'
 
 /** What an upstream needs to know to make us an authority. */
 export interface MintRequest {
@@ -72,6 +74,7 @@ export interface CheckedUpstream extends AsyncDisposable {
 export interface UpstreamChecks {
   readonly clock: Clock
   readonly log: Log
+  readonly meter: Meter
   readonly audit?: AuditTrail
 }
 
@@ -80,16 +83,32 @@ export interface UpstreamChecks {
  * @throws Failure `upstream.empty-chain`, `upstream.wrong-key`, `upstream.not-a-ca`, `upstream.path-length`, `upstream.wrong-name`,
  *   `upstream.no-path`, `upstream.too-many-certificates`, `upstream.serial-again`, `upstream.lifetime-too-short`, `audit.*`
  */
-export function checked(upstream: UpstreamAuthority, { clock, log, audit }: UpstreamChecks): CheckedUpstream {
+export function checked(upstream: UpstreamAuthority, { clock, log, meter, audit }: UpstreamChecks): CheckedUpstream {
   const serials = new Serials()
+  const mint = async (request: MintRequest, signal: AbortSignal): Promise<CheckedAuthority> => {
+    const from = clock.now()
+    try {
+      const good = demand(await upstream.mint(request, signal), request, clock.now())
+      serials.demandNew(good.chain[0])
+      meter.timing(caMetrics.minting, { outcome: 'done' }).record(clock.now() - from)
+      return good
+    } catch (error) {
+      signal.throwIfAborted()
+      const { reason } = Failure.from(error)
+      meter.timing(caMetrics.minting, { outcome: 'refused' }).record(clock.now() - from)
+      meter.counter(caMetrics.mintRefusals, { reason }).add()
+      // The refusal is what the caller hears of, also where it cannot be recorded.
+      await audit?.append(upstreamRefused({ reason })).catch(() => {})
+      throw error
+    }
+  }
   return {
     ...(upstream.roots && { roots: upstream.roots }),
     async mint(request, signal) {
-      const minted = await upstream.mint(request, signal)
-      const good = demand(minted, request, clock.now())
-      serials.demandNew(good.chain[0])
+      const good = await mint(request, signal)
       const asked = { lifetime: request.lifetime, got: good.until - clock.now() }
       if (good.complaints.length > 0) {
+        meter.counter(caMetrics.ttlCapped, {}).add()
         log.warn('the lifetime of our CA was capped', { reason: 'upstream.ttl-capped', ...asked, why: good.complaints.join('; ') })
         await audit?.append(upstreamTtlCapped({ serial: good.chain[0].serial, until: good.until, ...asked }))
       }

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import type { Clock } from './clock.ts'
 import type { Files } from './files.ts'
 import type { Log, Secret } from './log.ts'
+import type { Meter } from './meter.ts'
 import type { Random } from './random.ts'
 
 /** The ports to the physical world that every driver is opened with. */
@@ -10,6 +11,7 @@ export interface World {
   readonly random: Random
   readonly files: Files
   readonly log: Log
+  readonly meter: Meter
   readonly secrets: Secrets
 }
 

@@ -19,6 +19,7 @@ import { WorkloadPolicies } from '../rpc/gen/vidimus/api/policy/v1/policy_pb.ts'
 import { mount } from '../rpc/handler.ts'
 import { health } from '../rpc/health.ts'
 import { listenUnix } from '../rpc/listen.ts'
+import { measured } from '../rpc/measure.ts'
 import { reflection } from '../rpc/reflection.ts'
 import { secretDiscovery } from '../sds/service.ts'
 import { connectServer } from '../server-api/client.ts'
@@ -28,6 +29,7 @@ import { requireSecurityHeader } from '../workload-api/security-header.ts'
 import { workloadApi } from '../workload-api/service.ts'
 import { nodeAttestors } from './builtins.ts'
 import type { AgentConfig } from './config/agent.ts'
+import { Metrics } from './metrics.ts'
 import { trustedPolicyKeys } from './policies.ts'
 import { version } from './version.ts'
 import { systemWorld } from './world.ts'
@@ -36,7 +38,8 @@ import { systemWorld } from './world.ts'
 export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<void> {
   await using owned = new AsyncDisposableStack()
   const { trustDomain } = config
-  const world = systemWorld(config.log)
+  const metrics = new Metrics('agent', config)
+  const world = systemWorld(config.log, metrics.meter)
   await world.files.privateDirectory(config.dataDirectory)
   owned.use(holdDirectory(config.dataDirectory))
   await world.files.privateDirectory(dirname(config.adminSocket))
@@ -89,13 +92,14 @@ export async function runAgent(config: AgentConfig, stop: AbortSignal): Promise<
       path: config.socket,
       mode: 0o666,
       services: [...services, ...reflection(services)],
-      wrap: requireSecurityHeader,
+      wrap: measured<Peer>(world, requireSecurityHeader),
       peerOf: (socket) => peers.of(socket),
     }),
   )
   const operators = owned.use(
     await listenUnix({ ...world, path: config.adminSocket, mode: 0o600, services: [operatorService(agent)], peerOf: () => 'operator' }),
   )
+  owned.use(await metrics.show(world))
   world.log.info('agent ready', {
     version,
     trustDomain,

@@ -9,9 +9,10 @@ import { openCertificateAuthority } from '../ca/own-authority.ts'
 import { overThreads } from '../ca/workbench-threads.ts'
 import { Scope } from '../kernel/scope.ts'
 import { listenTls, listenUnix } from '../rpc/listen.ts'
+import { measured } from '../rpc/measure.ts'
 import { detailsFor } from '../server-api/messages.ts'
 import { privateServerApi, serverApi } from '../server-api/services.ts'
-import { remotePeer, type LocalPeer } from '../server/caller.ts'
+import { remotePeer, type LocalPeer, type Peer } from '../server/caller.ts'
 import { EntryCache } from '../server/entry-cache.ts'
 import { WatchedHealth } from '../server/health.ts'
 import { OwnIdentity } from '../server/own-identity.ts'
@@ -21,8 +22,10 @@ import { consumeJoinToken } from '../server/manage-tokens.ts'
 import { Shadow } from '../server/shadow.ts'
 import type { Server } from '../server/server.ts'
 import { holdDirectory } from '../store/hold.ts'
+import { measured as measuredStore } from '../store/measure.ts'
 import { nodeAttestors } from './builtins.ts'
 import type { ServerConfig } from './config/server.ts'
+import { Metrics } from './metrics.ts'
 import { ownApiPolicies, trustedPolicyKeys } from './policies.ts'
 import { openWorkbenchThreads } from './threads.ts'
 import { version } from './version.ts'
@@ -32,7 +35,8 @@ import { systemWorld } from './world.ts'
 export async function runServer(config: ServerConfig, stop: AbortSignal): Promise<void> {
   await using owned = new AsyncDisposableStack()
   const { trustDomain } = config
-  const world = systemWorld(config.log)
+  const metrics = new Metrics('server', config)
+  const world = systemWorld(config.log, metrics.meter)
   // They load while the rest is opened.
   const workbenches = openWorkbenchThreads()
   workbenches.catch(() => {})
@@ -48,7 +52,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
 
   const keys = owned.use(await config.keyManager.open(world))
   const upstream = owned.use(await config.upstreamAuthority.open(world))
-  const store = owned.use(await config.store.open(world))
+  const store = measuredStore(owned.use(await config.store.open(world)), world.meter)
   const audit = owned.use(
     await openTrail(await config.audit.open(world), { ...world, dangerouslyGoOnWithout: config.dangerouslySignWithoutAudit }),
   )
@@ -103,6 +107,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
   scope.run('health', (signal) => health.keepWatching(signal))
   scope.run('pruning', (signal) => keepPruned(server, signal))
 
+  const wrap = measured<Peer>(world)
   const kernel = process.platform === 'linux' ? await openPeerCredentials() : undefined
   const local = owned.use(
     await listenUnix({
@@ -110,6 +115,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
       path: config.adminSocket,
       mode: 0o600,
       services: privateServerApi(server, health.state),
+      wrap,
       detailsOf: detailsFor,
       peerOf: (socket): LocalPeer => {
         using peer = kernel?.of(socket)
@@ -130,11 +136,13 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
       ...config.tls,
       identity: identity.identity,
       services: serverApi(server),
+      wrap,
       detailsOf: detailsFor,
       limits: { connectionAge: config.listen.maxConnectionAge },
       peerOf: ({ chain, remoteAddress }) => remotePeer(server, chain, remoteAddress),
     }),
   )
+  owned.use(await metrics.show(world))
   world.log.info('server ready', { version, trustDomain, address: remote.address, port: remote.port, adminSocket: local.address })
   await scope.finished
   world.log.info('server stopped')

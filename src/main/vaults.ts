@@ -6,6 +6,7 @@ import { openVaultSession } from '../ca/vault/session.ts'
 import type { VaultPkiSettings, VaultSettings, VaultTransitSettings } from '../ca/vault/settings.ts'
 import { Failure } from '../kernel/failure.ts'
 import { silentLog } from '../kernel/log.ts'
+import { silentMeter } from '../kernel/meter.ts'
 import { sourceOf } from './programs.ts'
 import { systemWorld } from './world.ts'
 
@@ -18,10 +19,10 @@ export const vaults: Vaults = {
 
   async check(choice, signal) {
     const reports: VaultReport[] = []
-    for (const { role, settings, target } of await usesOf(choice)) {
+    for (const { role, use, settings, target } of await usesOf(choice)) {
       // What goes wrong is in the report; a log would tell it twice.
-      const world = { ...systemWorld({ level: 'error', format: 'text' }), log: silentLog }
-      await using session = openVaultSession(settings, world)
+      const world = { ...systemWorld({ level: 'error', format: 'text' }, silentMeter), log: silentLog }
+      await using session = openVaultSession(settings, world, use)
       const findings = await checkVault(session, { ...target, rights: [...target.rights, ...sessionRights] }, world.clock, signal)
       reports.push({ role, address: settings.address, findings })
     }
@@ -32,6 +33,7 @@ export const vaults: Vaults = {
 /** One way in which a server uses a vault. */
 interface Use {
   readonly role: string
+  readonly use: 'pki' | 'transit'
   readonly settings: VaultSettings
   readonly target: CheckTarget
 }
@@ -47,13 +49,14 @@ async function usesOf(choice: ConfigChoice): Promise<readonly Use[]> {
     const { mount, issuer } = settings
     uses.push({
       role: 'upstream authority',
+      use: 'pki',
       settings,
       target: { rights: pkiRights(settings), pki: { mount, issuer, lifetime: ca.lifetime } },
     })
   }
   if (keyManager.kind === 'vault-transit') {
     const settings = keyManager.settings as VaultTransitSettings
-    uses.push({ role: 'key manager', settings, target: { rights: transitRights(settings) } })
+    uses.push({ role: 'key manager', use: 'transit', settings, target: { rights: transitRights(settings) } })
   }
   if (uses.length > 0) return uses
   throw new Failure('invalid_argument', 'usage.no-vault', {

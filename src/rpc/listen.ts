@@ -345,7 +345,8 @@ function somebodyListens(path: string): Promise<boolean> {
   })
 }
 
-function bind(server: NetServer, where: ListenOptions, named: string): Promise<void> {
+/** Resolves when the server listens; `named` is what a refusal calls the address. @throws Failure `listen.*` */
+export function bind(server: NetServer, where: ListenOptions, named: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const onError = (error: Error) => reject(listenFailure(error, named))
     server.once('error', onError)

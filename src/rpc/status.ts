@@ -52,6 +52,11 @@ export function codeOf(category: Category): number {
   return codes[category]
 }
 
+/** What gRPC calls that code: `permission-denied`. */
+export function codeNameOf(category: Category): string {
+  return names[codes[category]] ?? 'unknown'
+}
+
 /** The category of a status code that came over the wire; an unknown code is `internal`. */
 export function categoryOf(code: number): Category {
   const exact = (Object.keys(codes) as Category[]).find((category) => codes[category] === code)

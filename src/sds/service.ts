@@ -34,6 +34,7 @@ export function secretDiscovery({ agent, random, report }: SecretDiscoveryOption
           clock: agent.clock,
           random,
           log,
+          meter: agent.meter,
           ...(report && { report }),
         },
         call.signal,

@@ -11,9 +11,11 @@ import type {
 import type { NodeProver } from '../attestation/node-attestor.ts'
 import type { AuthorityKind, AuthorityState, AuthorityStatus } from '../ca/authorities.ts'
 import { deadline, type Clock, type Instant } from '../kernel/clock.ts'
+import type { World } from '../kernel/driver.ts'
 import { seconds, type Duration } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import { Secret, type Log } from '../kernel/log.ts'
+import type { Meter } from '../kernel/meter.ts'
 import type { LanguageOptions } from '../policy/language.ts'
 import { formatLanguageOptions, parseLanguageOptions } from '../policy/options.ts'
 import type { EntryDraft, RegistrationEntry } from '../registry/entry.ts'
@@ -64,8 +66,11 @@ import {
   type AgentSummary,
   type FrozenAgent,
 } from './messages.ts'
+import { clientMetrics } from './metrics.ts'
 
 export type { AgentSummary, FrozenAgent, AuthorityKind, AuthorityState, AuthorityStatus }
+
+type ClientWorld = Pick<World, 'clock' | 'log' | 'meter'>
 
 export interface ServerAddress {
   readonly host: string
@@ -78,7 +83,7 @@ export interface ServerAddress {
  * The server as an agent sees it. The server must prove to be `spiffe://<trust domain>/spire/server` against the bundle of the moment,
  * at every connection; nothing is sent before it did.
  */
-export function connectServer(address: ServerAddress, world: { readonly clock: Clock; readonly log: Log }): UpstreamServer {
+export function connectServer(address: ServerAddress, world: ClientWorld): UpstreamServer {
   return new ServerOverTls(address, world)
 }
 
@@ -86,15 +91,17 @@ class ServerOverTls implements UpstreamServer {
   readonly #address: ServerAddress
   readonly #clock: Clock
   readonly #log: Log
+  readonly #meter: Meter
   #link: Link | undefined
   /** Entries by id as they were last sent, so that only what changed is asked for. */
   #entries: ReadonlyMap<string, RegistrationEntry> = new Map()
   readonly #closing = new Set<Promise<void>>()
 
-  constructor(address: ServerAddress, { clock, log }: { readonly clock: Clock; readonly log: Log }) {
+  constructor(address: ServerAddress, { clock, log, meter }: ClientWorld) {
     this.#address = address
     this.#clock = clock
     this.#log = log
+    this.#meter = meter
   }
 
   async attest(prover: NodeProver, csr: Uint8Array, bundle: TrustBundle, signal: AbortSignal) {
@@ -202,7 +209,10 @@ class ServerOverTls implements UpstreamServer {
       ...this.#address,
       verify: (chain) => verifyServer(chain, bundle(), this.#clock.now()),
       identity: () => identity,
-      connected: (secured) => this.#log.info('connected to the server', secured),
+      connected: (secured) => {
+        this.#log.info('connected to the server', secured)
+        this.#meter.counter(clientMetrics.connections, { key_exchange: secured.keyExchange }).add()
+      },
     })
   }
 

@@ -1,7 +1,9 @@
 import { seconds } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter } from '../kernel/meter.ts'
 import { WatchedValue, type Watched } from '../kernel/watched.ts'
+import { complaintSources, serverMetrics } from './metrics.ts'
 import type { OwnIdentity } from './own-identity.ts'
 import type { Server } from './server.ts'
 
@@ -14,14 +16,30 @@ export interface ServerHealth {
 
 type Needs = Pick<Server, 'ca' | 'entries' | 'nodes' | 'clock' | 'policies'> & { readonly identity: Pick<OwnIdentity, 'isGood'> }
 
-type Watching = Needs & Pick<Server, 'log'>
+type Watching = Needs & Pick<Server, 'log' | 'meter'>
 
 /** Healthy means: the CA can sign, the store answers, and those who connect can verify us. */
 export async function healthOf(server: Needs): Promise<ServerHealth> {
-  const complaints = [...server.ca.complaints(), ...server.policies.complaints(server.clock.now()), ...(await storeComplaints(server))]
-  if (!server.identity.isGood) complaints.push('the server certificate is not valid')
-  // Somebody who copied one agent must not bring down the server for all others.
-  return { serving: complaints.length === 0, complaints: [...complaints, ...(await cloneComplaints(server))] }
+  return judged(await examined(server))
+}
+
+/** What there is to complain about, by who says so. */
+type Findings = Readonly<Record<(typeof complaintSources)[number], readonly string[]>>
+
+async function examined(server: Needs): Promise<Findings> {
+  return {
+    ca: server.ca.complaints(),
+    policies: server.policies.complaints(server.clock.now()),
+    store: await storeComplaints(server),
+    identity: server.identity.isGood ? [] : ['the server certificate is not valid'],
+    clones: await cloneComplaints(server),
+  }
+}
+
+/** Somebody who copied one agent must not bring down the server for all others. */
+function judged({ clones, ...grave }: Findings): ServerHealth {
+  const complaints = Object.values(grave).flat()
+  return { serving: complaints.length === 0, complaints: [...complaints, ...clones] }
 }
 
 /** The server's health, looked at every few seconds; the log says what changes. */
@@ -29,14 +47,18 @@ export class WatchedHealth {
   readonly #server: Watching
   readonly #state: WatchedValue<ServerHealth>
 
-  private constructor(server: Watching, first: ServerHealth) {
+  #findings: Findings
+
+  private constructor(server: Watching, first: Findings) {
     this.#server = server
-    this.#state = new WatchedValue(first)
+    this.#findings = first
+    this.#state = new WatchedValue(judged(first))
+    this.#show(server.meter)
   }
 
   static async open(server: Watching): Promise<WatchedHealth> {
-    const first = await healthOf(server)
-    tell(server.log, [], first)
+    const first = await examined(server)
+    tell(server.log, [], judged(first))
     return new WatchedHealth(server, first)
   }
 
@@ -49,10 +71,19 @@ export class WatchedHealth {
     while (!signal.aborted) {
       await this.#server.clock.sleep(interval, signal).catch(() => {})
       if (signal.aborted) return
-      const now = await healthOf(this.#server)
+      this.#findings = await examined(this.#server)
+      const now = judged(this.#findings)
       tell(this.#server.log, this.#state.current.complaints, now)
       this.#state.set(now)
     }
+  }
+
+  /** For as long as the process lives. */
+  #show(meter: Meter): void {
+    meter.gauge(serverMetrics.serving, () => [{ labels: {}, value: Number(this.#state.current.serving) }])
+    meter.gauge(serverMetrics.complaints, () =>
+      complaintSources.map((source) => ({ labels: { source }, value: this.#findings[source].length })),
+    )
   }
 }
 

@@ -3,6 +3,7 @@ import type { AuditTrail } from '../audit/trail.ts'
 import type { CertificateAuthority } from '../ca/certificate-authority.ts'
 import type { Clock } from '../kernel/clock.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter } from '../kernel/meter.ts'
 import type { Random } from '../kernel/random.ts'
 import type { EntryStore } from '../registry/entry.ts'
 import type { TokenStore } from '../registry/join-token.ts'
@@ -19,6 +20,7 @@ export interface Server {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  readonly meter: Meter
   readonly ca: CertificateAuthority
   readonly audit: AuditTrail
   readonly entries: EntryStore

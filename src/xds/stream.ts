@@ -4,8 +4,10 @@ import { type Duration, minutes } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import { hex } from '../kernel/bytes.ts'
 import type { Log } from '../kernel/log.ts'
+import type { Meter } from '../kernel/meter.ts'
 import type { Random } from '../kernel/random.ts'
 import type { Watched } from '../kernel/watched.ts'
+import { xdsMetrics } from './metrics.ts'
 import type { Resources } from './resources.ts'
 import { type Answer, newSubscription, receive, refresh, repeat, type Step, type Subscription } from './subscription.ts'
 
@@ -51,6 +53,7 @@ export interface StreamOptions {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  readonly meter: Meter
   /** Told after every request and every response. */
   report?(state: StreamState): void
   /** How often everything subscribed is sent once more: a proxy whose new watcher asked for nothing recovers by it. */
@@ -107,6 +110,7 @@ class Stream {
     const first = await untilAborted(asking.next(), signal)
     if (!first || first.done) return
     const watched = this.#open(first.value)
+    const sent = this.#options.meter.counter(xdsMetrics.responses, { type: this.#options.typeUrl })
     const changing = watched.changes(signal)
     const beating = this.#beats(signal)
 
@@ -127,7 +131,9 @@ class Stream {
         answer = this.#take(repeat(this.#subscription, watched.current, this.#nonce()))
         beat = next('beat', beating)
       }
-      if (answer) yield toResponse(answer, this.#options.typeUrl)
+      if (!answer) continue
+      sent.add()
+      yield toResponse(answer, this.#options.typeUrl)
     }
   }
 
@@ -162,6 +168,7 @@ class Stream {
 
   #rejected(text: string): void {
     const rejection = text.slice(0, maxRejection)
+    this.#options.meter.counter(xdsMetrics.rejections, { type: this.#options.typeUrl }).add()
     this.#state = { ...this.#state, rejection }
     this.#log.warn('a proxy refused what it was sent', {
       reason: 'xds.rejected',

@@ -6,6 +6,7 @@ import type { Peer } from '../../src/attestation/peer.ts'
 import { hours, seconds } from '../../src/kernel/duration.ts'
 import { Failure } from '../../src/kernel/failure.ts'
 import { silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { WatchedValue } from '../../src/kernel/watched.ts'
 import { parseSelector } from '../../src/spiffe/selector.ts'
 import { FakeClock } from '../fakes/clock.ts'
@@ -17,7 +18,14 @@ import { fakeProcess, never, startAgent, until } from './rig.ts'
 async function counting(attest: (peer: Peer) => readonly string[] = () => ['test:name:web']) {
   const clock = new FakeClock()
   const server = await FakeUpstreamServer.start({ clock })
-  const cache = new IdentityCache({ upstream: server, bundle: server.currentBundle, clock, random: seededRandom(1), log: silentLog })
+  const cache = new IdentityCache({
+    upstream: server,
+    bundle: server.currentBundle,
+    clock,
+    random: seededRandom(1),
+    log: silentLog,
+    meter: silentMeter,
+  })
   cache.update({ entries: [], bundle: server.currentBundle, federated: new Map() })
   let attested = 0
   const attestors = new Map([

@@ -6,6 +6,7 @@ import type { Workload, WorkloadIdentities } from '../../src/agent/identities.ts
 import { IdentityCache } from '../../src/agent/identity-cache.ts'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { firstOf } from '../../src/kernel/watched.ts'
 import { bundleSet } from '../../src/spiffe/bundle-set.ts'
 import { parseSelector } from '../../src/spiffe/selector.ts'
@@ -59,7 +60,14 @@ describe('a workload never gets', () => {
     const clock = new FakeClock()
     const [server, stranger] = [await FakeUpstreamServer.start({ clock }), await FakeUpstreamServer.start({ clock })]
     server.add('/web', ['test:name:web'])
-    const cache = new IdentityCache({ upstream: stranger, bundle: server.currentBundle, clock, random: seededRandom(1), log: silentLog })
+    const cache = new IdentityCache({
+      upstream: stranger,
+      bundle: server.currentBundle,
+      clock,
+      random: seededRandom(1),
+      log: silentLog,
+      meter: silentMeter,
+    })
     stranger.add('/web', ['test:name:web'])
     const stop = new AbortController()
     const running = cache.run(stop.signal).catch(() => {})
@@ -347,7 +355,14 @@ describe('one object for the same selectors', () => {
     const collect = runInNewContext('gc') as () => void
     const clock = new FakeClock()
     const server = await FakeUpstreamServer.start({ clock })
-    const cache = new IdentityCache({ upstream: server, bundle: server.currentBundle, clock, random: seededRandom(1), log: silentLog })
+    const cache = new IdentityCache({
+      upstream: server,
+      bundle: server.currentBundle,
+      clock,
+      random: seededRandom(1),
+      log: silentLog,
+      meter: silentMeter,
+    })
     const stop = new AbortController()
     for (let at = 0; at < 50; at++) cache.group([parseSelector(`test:name:w${at}`)])
     const watching = (async () => {

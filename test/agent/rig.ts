@@ -16,6 +16,7 @@ import { parseSelector } from '../../src/spiffe/selector.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { seededRandom } from '../fakes/random.ts'
 import { type FakeServerOptions, FakeUpstreamServer } from '../fakes/upstream-server.ts'
+import { TestMeter } from '../support/counted.ts'
 
 /** A process that says of itself, through the attestor below, which selectors it has. */
 export interface FakeProcess extends Peer {
@@ -102,12 +103,14 @@ export async function agentParts({
   token?: string
 }): Promise<AgentParts> {
   const random = seededRandom(directory)
-  const world = { clock, random, files, log, secrets: { read: async () => new Secret(token) } }
+  const meter = new TestMeter()
+  const world = { clock, random, files, log, meter, secrets: { read: async () => new Secret(token) } }
   return {
     clock,
     random,
     files,
     log,
+    meter,
     trustDomain: server.trustDomain,
     upstream: server,
     prover: await joinToken.openProver({ token: { env: 'X' } }, world),

@@ -4,6 +4,7 @@ import type { ShadowObservations } from '../../src/policy/shadow.ts'
 import { seconds } from '../../src/kernel/duration.ts'
 import { Failure } from '../../src/kernel/failure.ts'
 import { silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { seededRandom } from '../fakes/random.ts'
 import { until } from './rig.ts'
@@ -64,7 +65,7 @@ function start() {
       told.push(seen)
     },
   }
-  const verdicts = new ShadowVerdicts({ upstream, clock, random: seededRandom('shadow'), log: silentLog })
+  const verdicts = new ShadowVerdicts({ upstream, clock, random: seededRandom('shadow'), log: silentLog, meter: silentMeter })
   const stop = new AbortController()
   const telling = verdicts.keepTelling(stop.signal).catch(() => {})
   return {

@@ -5,6 +5,7 @@ import type { VerifierWorld } from '../../src/attestation/node-attestor.ts'
 import { fromUtf8, utf8 } from '../../src/kernel/bytes.ts'
 import { systemFiles } from '../../src/kernel/files.ts'
 import { Secret, silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
 import { FakeClock } from '../fakes/clock.ts'
@@ -20,6 +21,7 @@ function world(tokens: string[], secret = 'unused') {
     random: seededRandom(1),
     files: systemFiles,
     log: silentLog,
+    meter: silentMeter,
     secrets: { read: async () => new Secret(secret) },
     trustDomain: parseTrustDomain('example.org'),
     async consumeJoinToken(token) {

@@ -10,6 +10,7 @@ import { openPeerCredentials } from '../../src/attestation/peer/linux.ts'
 import { unix, type UnixConfig } from '../../src/attestation/workload/unix.ts'
 import { systemFiles } from '../../src/kernel/files.ts'
 import { silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { formatSelector } from '../../src/spiffe/selector.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { seededRandom } from '../fakes/random.ts'
@@ -20,6 +21,7 @@ const world = {
   random: seededRandom(1),
   files: systemFiles,
   log: silentLog,
+  meter: silentMeter,
   secrets: { read: () => Promise.reject(new Error('bug: unix needs no secret')) },
 }
 const sleep = realpathSync('/bin/sleep')

@@ -13,14 +13,17 @@ import { KeptLog, testWorld } from '../ca/support.ts'
 import { vidimus } from '../cli/rig.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { FakeFiles } from '../fakes/files.ts'
+import { TestMeter } from '../support/counted.ts'
 
 let directory: string
 let clock: FakeClock
 let log: KeptLog
+let meter: TestMeter
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'vidimus-audit-'))
   clock = new FakeClock()
   log = new KeptLog()
+  meter = new TestMeter()
 })
 afterEach(() => rm(directory, { recursive: true }))
 
@@ -29,13 +32,13 @@ const path = () => join(directory, 'audit.log')
 const settings = () => ({ path: path(), maxMebibytes: 1, maxAge: days(1) })
 const testWorldWith = (files: Files) => ({ ...testWorld({ clock }), files })
 const open = async (files: Files = systemFiles): Promise<AuditTrail> =>
-  openTrail(await file.open(settings(), testWorldWith(files)), { clock, log })
+  openTrail(await file.open(settings(), testWorldWith(files)), { clock, log, meter })
 const lines = async () => (await readFile(path(), 'utf8')).split('\n').filter((line) => line !== '')
 const failing: AuditSink = { append: () => Promise.reject(new Error('disk full')), [Symbol.asyncDispose]: () => Promise.resolve() }
 
 describe('the audit trail', () => {
   test('R-37 an event that cannot be written is refused to whoever wanted it', async () => {
-    await using trail = await openTrail(failing, { clock, log })
+    await using trail = await openTrail(failing, { clock, log, meter })
     await expect(trail.append(event('a'))).rejects.toMatchObject({ reason: 'audit.sink-failed' })
     await expect(trail.append(event('b'))).rejects.toMatchObject({ reason: 'audit.sink-failed' })
     expect(trail.complaints()).toEqual(['nothing can be issued: the audit trail cannot be written: disk full'])
@@ -43,7 +46,7 @@ describe('the audit trail', () => {
   })
 
   test('R-37 whoever dares may go on without a record, and hears of it', async () => {
-    await using trail = await openTrail(failing, { clock, log, dangerouslyGoOnWithout: true })
+    await using trail = await openTrail(failing, { clock, log, meter, dangerouslyGoOnWithout: true })
     await trail.append(event('a'))
     expect(trail.complaints()).toEqual(['what happens is not recorded: the audit trail cannot be written: disk full'])
     expect(log.lines[0]).toMatch(/^warn certificates are issued even where/)
@@ -100,7 +103,7 @@ describe('the audit trail', () => {
   test('events of one moment share a write and keep their order', async () => {
     const batches: (readonly string[])[] = []
     const sink: AuditSink = { append: async (batch) => void batches.push(batch), [Symbol.asyncDispose]: () => Promise.resolve() }
-    await using trail = await openTrail(sink, { clock, log })
+    await using trail = await openTrail(sink, { clock, log, meter })
     await Promise.all(Array.from({ length: 100 }, (_, index) => trail.append(event(String(index)))))
     expect(batches.length).toBeLessThan(5)
     expect(verifyTrail(batches.flat())).toMatchObject({ whole: true, lines: 100 })

@@ -4,11 +4,13 @@ import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { fromUtf8, utf8 } from '../../src/kernel/bytes.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { FakeFiles } from '../fakes/files.ts'
+import { TestMeter } from '../support/counted.ts'
 import { KeptLog } from './support.ts'
 
 let clock: FakeClock
 let files: FakeFiles
 let log: KeptLog
+let meter: TestMeter
 /** What the store holds, by name. */
 let stored: Map<string, IssuanceRecord>
 let isAway: boolean
@@ -17,6 +19,7 @@ beforeEach(() => {
   clock = new FakeClock()
   files = new FakeFiles()
   log = new KeptLog()
+  meter = new TestMeter()
   stored = new Map()
   isAway = false
 })
@@ -31,7 +34,7 @@ const records = {
   async prune() {},
 }
 const open = (maxBytes?: number): Promise<Intents> =>
-  openIntents({ clock, files, log, directory, records, ...(maxBytes === undefined ? {} : { maxBytes }) })
+  openIntents({ clock, files, log, meter, directory, records, ...(maxBytes === undefined ? {} : { maxBytes }) })
 const intent = (name: string): Intent => ({
   kind: 'x509',
   name,

@@ -20,6 +20,7 @@ import { signerOf } from '../../src/x509/signature.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { FakeIntents } from '../fakes/intents.ts'
 import { FakeJournal } from '../fakes/journal.ts'
+import { TestMeter } from '../support/counted.ts'
 
 export const trustDomain = parseTrustDomain('example.org')
 export const workload = parseSpiffeId('spiffe://example.org/workload')
@@ -61,12 +62,13 @@ export class KeptLog implements Log {
 export interface TestWorld extends World {
   readonly clock: FakeClock
   readonly log: KeptLog
+  readonly meter: TestMeter
 }
 
 /** A world with a clock of its own; secrets are what they are called. */
 export function testWorld({ clock = new FakeClock(), random = systemRandom }: { clock?: FakeClock; random?: Random } = {}): TestWorld {
   const secrets = { read: (reference: object) => Promise.resolve(new Secret(Object.values(reference).join())) }
-  return { clock, random, files: systemFiles, log: new KeptLog(), secrets }
+  return { clock, random, files: systemFiles, log: new KeptLog(), meter: new TestMeter(), secrets }
 }
 
 export interface CaWishes {

@@ -513,7 +513,7 @@ test.for([
   const settings = z
     .strictObject(vaultSettings)
     .parse({ address: fake.address, namespace: 'team', auth: { method: 'token', token: { env: fake.token } } })
-  await using session = openVaultSession(settings, world)
+  await using session = openVaultSession(settings, world, 'pki')
   expect(await healthOf(session, never)).toEqual({ state, serves })
   expect(fake.besides.find(({ path }) => path === '/v1/sys/health')?.headers).not.toHaveProperty('x-vault-namespace')
 })

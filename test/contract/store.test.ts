@@ -7,6 +7,7 @@ import type { IssuanceRecord } from '../../src/ca/intents.ts'
 import type { World } from '../../src/kernel/driver.ts'
 import { systemFiles } from '../../src/kernel/files.ts'
 import { silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import type { EntryFilter, ListMatch } from '../../src/registry/entry.ts'
 import { activated, renewed } from '../../src/registry/node.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
@@ -24,6 +25,7 @@ const world: World = {
   random: seededRandom('store'),
   files: systemFiles,
   log: silentLog,
+  meter: silentMeter,
   secrets: { read: () => Promise.reject(new Error('bug: a store needs no secret')) },
 }
 

@@ -4,6 +4,7 @@ import { openPeerCredentials } from '../../src/attestation/peer/linux.ts'
 import { unix } from '../../src/attestation/workload/unix.ts'
 import { systemFiles } from '../../src/kernel/files.ts'
 import { silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { seededRandom } from '../fakes/random.ts'
 
@@ -14,6 +15,7 @@ const world = {
   random: seededRandom(1),
   files: systemFiles,
   log: silentLog,
+  meter: silentMeter,
   secrets: { read: () => Promise.reject(new Error('bug: no secret is configured')) },
 }
 

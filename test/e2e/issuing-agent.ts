@@ -6,6 +6,7 @@ import { utf8 } from '../../src/kernel/bytes.ts'
 import { systemClock } from '../../src/kernel/clock.ts'
 import { type Category, Failure } from '../../src/kernel/failure.ts'
 import { silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { connectServer } from '../../src/server-api/client.ts'
 import { createCertificateRequest } from '../../src/x509/certificate-request.ts'
 import { idOf, type ServerProgram } from '../support/programs.ts'
@@ -34,7 +35,7 @@ export class IssuingAgent implements AsyncDisposable {
 
   /** Joins with a fresh token, and has one workload. */
   static async join(server: ServerProgram): Promise<IssuingAgent> {
-    const upstream = connectServer({ host: '127.0.0.1', port: server.port }, { clock: systemClock, log: silentLog })
+    const upstream = connectServer({ host: '127.0.0.1', port: server.port }, { clock: systemClock, log: silentLog, meter: silentMeter })
     const key = await makeSvidKey()
     const agent = new IssuingAgent(upstream, key, await createCertificateRequest({ signer: key.signer }))
     const token = await server.joinToken()

@@ -5,6 +5,7 @@ import { systemClock } from '../../src/kernel/clock.ts'
 import { systemFiles } from '../../src/kernel/files.ts'
 import { Failure } from '../../src/kernel/failure.ts'
 import { Secret, silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { systemRandom } from '../../src/kernel/random.ts'
 import { connectServer } from '../../src/server-api/client.ts'
 import { parseBundle } from '../../src/spiffe/bundle-document.ts'
@@ -22,7 +23,7 @@ beforeAll(async () => {
 })
 afterAll(() => installation[Symbol.asyncDispose]())
 
-const world = { clock: systemClock, random: systemRandom, files: systemFiles, log: silentLog }
+const world = { clock: systemClock, random: systemRandom, files: systemFiles, log: silentLog, meter: silentMeter }
 const proverOf = (token: string): Promise<NodeProver> =>
   joinToken.openProver({ token: { env: 'TOKEN' } }, { ...world, secrets: { read: async () => new Secret(token) } })
 

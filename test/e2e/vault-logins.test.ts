@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openVaultSession, type VaultSession } from '../../src/ca/vault/session.ts'
 import { vaultSettings } from '../../src/ca/vault/settings.ts'
 import { systemClock } from '../../src/kernel/clock.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { systemFiles } from '../../src/kernel/files.ts'
 import { systemRandom } from '../../src/kernel/random.ts'
 import { systemSecrets } from '../../src/main/config/secrets.ts'
@@ -358,7 +359,11 @@ describeWithPeer('openbao', 'logins at an OpenBao server', (found) => {
     const log = new KeptLog()
     let token = ''
     const parsed = z.strictObject(vaultSettings).parse({ address: bao.address, auth, ...settings })
-    const session = openVaultSession(parsed, { clock: systemClock, random: systemRandom, files: systemFiles, secrets: systemSecrets, log })
+    const session = openVaultSession(
+      parsed,
+      { clock: systemClock, random: systemRandom, files: systemFiles, secrets: systemSecrets, log, meter: silentMeter },
+      'pki',
+    )
     return {
       settings: session.settings,
       log,

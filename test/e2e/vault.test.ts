@@ -11,6 +11,7 @@ import { authorityRequest } from '../../src/ca/issuance.ts'
 import { hours, minutes } from '../../src/kernel/duration.ts'
 import { systemClock } from '../../src/kernel/clock.ts'
 import { silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { tellChain } from '../../src/kernel/failure.ts'
 import { bundleSet } from '../../src/spiffe/bundle-set.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
@@ -66,7 +67,7 @@ describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
   })
 
   test('V-6 a certificate for another trust domain is refused', async () => {
-    const upstream = checked(await upstreamOf({}), { clock: systemClock, log: silentLog })
+    const upstream = checked(await upstreamOf({}), { clock: systemClock, log: silentLog, meter: silentMeter })
     const request = await mintRequest()
     await expect(upstream.mint({ ...request, trustDomain: parseTrustDomain('other.test') }, never)).rejects.toMatchObject({
       reason: 'upstream.wrong-name',
@@ -74,7 +75,7 @@ describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
   })
 
   test('V-6 a certificate for another key is refused', async () => {
-    const upstream = checked(await upstreamOf({}), { clock: systemClock, log: silentLog })
+    const upstream = checked(await upstreamOf({}), { clock: systemClock, log: silentLog, meter: silentMeter })
     const request = await mintRequest()
     const { publicKey } = signerOf((await generateKeyPair('ec-p256')).privateKey)
     await expect(upstream.mint({ ...request, publicKey }, never)).rejects.toMatchObject({ reason: 'upstream.wrong-key' })
@@ -82,7 +83,7 @@ describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
 
   test('V-4 a lifetime that the mount caps is told, and refused where it is too short to be of use', async () => {
     await bao.mountRoot('pki-short', { max: '1h' })
-    const upstream = checked(await upstreamOf({ mount: 'pki-short' }), { clock: systemClock, log: silentLog })
+    const upstream = checked(await upstreamOf({ mount: 'pki-short' }), { clock: systemClock, log: silentLog, meter: silentMeter })
     const minted = await upstream.mint({ ...(await mintRequest()), leastLifetime: minutes(30) }, never)
     expect(minted.complaints.join('\n')).toMatch(/capped the lifetime of our CA: asked for 1d, got (1h|59m)/)
     expect(minted.until - systemClock.now()).toBeLessThanOrEqual(hours(1) + 1000)
@@ -115,7 +116,7 @@ describeWithPeer('openbao', 'an OpenBao server as upstream', (found) => {
   })
 
   test('V-3 an issuer that is named signs, whatever the default of the mount is', async () => {
-    const upstream = checked(await upstreamOf({ issuer: 'first' }), { clock: systemClock, log: silentLog })
+    const upstream = checked(await upstreamOf({ issuer: 'first' }), { clock: systemClock, log: silentLog, meter: silentMeter })
     const { roots } = await upstream.mint(await mintRequest(), never)
     expect(roots[0]!.subject.text).toContain('CN=root of pki')
   })

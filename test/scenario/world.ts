@@ -50,6 +50,7 @@ import { openX509Source, type X509Source } from '../../src/workload-client/sourc
 import { KeptLog } from '../ca/support.ts'
 import { FakeIntents } from '../fakes/intents.ts'
 import { FakeClock } from '../fakes/clock.ts'
+import { TestMeter } from '../support/counted.ts'
 
 export const operator: Caller = { kind: 'local', uid: 0, gid: 0, pid: 1 }
 const trustDomain = parseTrustDomain('example.org')
@@ -426,6 +427,7 @@ const portsWith = (clock: Clock, log: KeptLog, token = ''): Ports => ({
   random: systemRandom,
   files: systemFiles,
   log,
+  meter: new TestMeter(),
   secrets: { read: async () => new Secret(token) },
 })
 

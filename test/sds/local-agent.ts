@@ -7,6 +7,7 @@ import type { Peer } from '../../src/attestation/peer.ts'
 import { type Clock, systemClock } from '../../src/kernel/clock.ts'
 import { Failure } from '../../src/kernel/failure.ts'
 import { type Log, silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { WatchedValue } from '../../src/kernel/watched.ts'
 import type { TrustBundle } from '../../src/spiffe/bundle.ts'
 import { parseSpiffeId, type SpiffeId } from '../../src/spiffe/id.ts'
@@ -52,6 +53,7 @@ export async function localAgent(options: { readonly clock?: Clock } = {}): Prom
     trustDomain: bundle.trustDomain,
     clock,
     log: recordingLog(warnings),
+    meter: silentMeter,
     bundle: new WatchedValue(bundle),
     async identify(peer) {
       const workload = workloads.get(peer.pid)

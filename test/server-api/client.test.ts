@@ -8,6 +8,7 @@ import type { UpstreamServer } from '../../src/agent/upstream-server.ts'
 import { Failure } from '../../src/kernel/failure.ts'
 import { minutes } from '../../src/kernel/duration.ts'
 import { Secret, silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { listenTls, listenUnix, type Listener } from '../../src/rpc/listen.ts'
 import { adminClient, connectAdmin, connectServer, verifyServer } from '../../src/server-api/client.ts'
 import { detailsFor } from '../../src/server-api/messages.ts'
@@ -42,7 +43,7 @@ beforeEach(async () => {
     detailsOf: detailsFor,
     peerOf: ({ chain, remoteAddress }) => remotePeer(rig.server, chain, remoteAddress),
   })
-  upstream = connectServer({ host: '127.0.0.1', port: listener.port }, { clock: rig.clock, log: silentLog })
+  upstream = connectServer({ host: '127.0.0.1', port: listener.port }, { clock: rig.clock, log: silentLog, meter: silentMeter })
 })
 afterEach(async () => {
   await upstream[Symbol.asyncDispose]()
@@ -55,7 +56,7 @@ async function prover(token: string): Promise<NodeProver> {
   const secrets = { read: async () => new Secret(token) }
   return joinToken.openProver(
     { token: { env: 'T' } },
-    { clock: rig.clock, random: seededRandom('x'), files: systemFiles, log: silentLog, secrets },
+    { clock: rig.clock, random: seededRandom('x'), files: systemFiles, log: silentLog, meter: silentMeter, secrets },
   )
 }
 async function joined(): Promise<{ id: ReturnType<typeof parseSpiffeId>; privateKeyPem: string }> {
@@ -104,7 +105,7 @@ describe('an agent', () => {
   })
 
   test('finds nobody where no server listens, and may try again', async () => {
-    await using lost = connectServer({ host: '127.0.0.1', port: 1 }, { clock: rig.clock, log: silentLog })
+    await using lost = connectServer({ host: '127.0.0.1', port: 1 }, { clock: rig.clock, log: silentLog, meter: silentMeter })
     await expect(lost.attest(await prover('x'), await newKey().csr(), bundle(), AbortSignal.timeout(3000))).rejects.toMatchObject({
       category: expect.stringMatching(/unavailable|deadline/) as string,
     })

@@ -30,6 +30,7 @@ import { signerOf } from '../../src/x509/signature.ts'
 import { FakeIntents } from '../fakes/intents.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { seededRandom } from '../fakes/random.ts'
+import { TestMeter } from '../support/counted.ts'
 import { entry } from '../store/sample.ts'
 
 export const operator: Caller = { kind: 'local', uid: 0, pid: 1, gid: 0 }
@@ -60,6 +61,7 @@ export interface Rig extends AsyncDisposable {
 
 export async function openRig({ agentTtl = hours(1), witSvid = false } = {}): Promise<Rig> {
   const clock = new FakeClock()
+  const meter = new TestMeter()
   const lines: string[] = []
   let broken = false
   const world: World = {
@@ -67,6 +69,7 @@ export async function openRig({ agentTtl = hours(1), witSvid = false } = {}): Pr
     random: seededRandom('server'),
     files: systemFiles,
     log: silentLog,
+    meter,
     secrets: { read: () => Promise.reject(new Error('bug: no secrets here')) },
   }
   const audit = await openTrail(

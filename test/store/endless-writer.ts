@@ -2,13 +2,17 @@
 import { systemClock } from '../../src/kernel/clock.ts'
 import { systemFiles } from '../../src/kernel/files.ts'
 import { silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { systemRandom } from '../../src/kernel/random.ts'
 import { sqlite } from '../../src/store/sqlite.ts'
 import { entry } from './sample.ts'
 
 const [path = '', prefix = ''] = process.argv.slice(2)
 const secrets = { read: () => Promise.reject(new Error('bug: a store needs no secret')) }
-const store = await sqlite.open({ path }, { clock: systemClock, random: systemRandom, files: systemFiles, log: silentLog, secrets })
+const store = await sqlite.open(
+  { path },
+  { clock: systemClock, random: systemRandom, files: systemFiles, log: silentLog, meter: silentMeter, secrets },
+)
 
 async function write(lane: number): Promise<never> {
   for (let i = 0; ; i++) {

@@ -12,6 +12,7 @@ import { systemClock } from '../../src/kernel/clock.ts'
 import type { World } from '../../src/kernel/driver.ts'
 import { systemFiles } from '../../src/kernel/files.ts'
 import { silentLog } from '../../src/kernel/log.ts'
+import { silentMeter } from '../../src/kernel/meter.ts'
 import { systemRandom } from '../../src/kernel/random.ts'
 import { up as registry } from '../../src/store/migrations/0001-registry.ts'
 import { up as policyReleases } from '../../src/store/migrations/0002-policy-releases.ts'
@@ -25,6 +26,7 @@ const world: World = {
   random: systemRandom,
   files: systemFiles,
   log: silentLog,
+  meter: silentMeter,
   secrets: { read: () => Promise.reject(new Error('bug: a store needs no secret')) },
 }
 

@@ -14,6 +14,7 @@ import {
 } from '../../src/xds/stream.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { seededRandom } from '../fakes/random.ts'
+import { TestMeter } from '../support/counted.ts'
 
 describe('refuses', () => {
   test('a request for another type of resource', async () => {
@@ -141,6 +142,7 @@ function connect(options: { onNode?(id: string): void } = {}) {
   const resources = new WatchedValue(held({ a: 'one', b: 'two' }))
   const clock = new FakeClock()
   const warnings: unknown[] = []
+  const meter = new TestMeter()
   let wake = () => {}
   let hungUp = false
   let state: StreamState | undefined
@@ -162,6 +164,7 @@ function connect(options: { onNode?(id: string): void } = {}) {
     clock,
     random: seededRandom(1),
     log: recording(warnings),
+    meter,
     report: (next) => (state = next),
   }
   const stream = serveStream(requests(), settings, stopping.signal)

@@ -26,7 +26,7 @@ export const vaultTransit = keyManager({
   },
 
   async open(settings, world) {
-    const session = openVaultSession(settings, world)
+    const session = openVaultSession(settings, world, 'transit')
     const watch = new VaultWatch(world)
     watch.demandRights(session, [...transitRights(settings), ...sessionRights])
     const transit = new Transit(session, settings)

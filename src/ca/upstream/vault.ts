@@ -34,7 +34,7 @@ export const vault = upstreamAuthority({
   },
 
   async open(settings, world) {
-    return new VaultUpstream(openVaultSession(settings, world), settings, world)
+    return new VaultUpstream(openVaultSession(settings, world, 'pki'), settings, world)
   },
 })
 

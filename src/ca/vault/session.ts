@@ -6,6 +6,7 @@ import { formatDuration, seconds, type Duration } from '../../kernel/duration.ts
 import { Failure, failedWith, tellChain } from '../../kernel/failure.ts'
 import type { Secret } from '../../kernel/log.ts'
 import { fraction } from '../../kernel/random.ts'
+import { caMetrics } from '../metrics.ts'
 import { logIn, readGrant, readTls, type LoginMemory } from './login.ts'
 import type { VaultSettings } from './settings.ts'
 import {
@@ -40,12 +41,12 @@ export interface VaultSession extends AsyncDisposable {
 }
 
 /** Opens a session. The vault may be away: whoever calls then is told so, and the login is tried until it works (V-10). */
-export function openVaultSession(settings: VaultSettings, world: World): VaultSession {
+export function openVaultSession(settings: VaultSettings, world: World, use: 'pki' | 'transit'): VaultSession {
   if (settings.dangerouslySkipTlsVerification)
     world.log.error('the certificate of the vault is not verified: anybody between us and it can become our root', {
       address: settings.address,
     })
-  return new Session(settings, world)
+  return new Session(settings, world, use)
 }
 
 interface Holding {
@@ -60,6 +61,7 @@ class Session implements VaultSession {
   readonly #memory: LoginMemory = {}
   readonly #stop = new AbortController()
   readonly #keeping: Promise<void>
+  readonly #gauge: Disposable
   #state: TokenState = noToken
   /** Ends the pause of whoever waits for a change. */
   #change = new AbortController()
@@ -68,9 +70,13 @@ class Session implements VaultSession {
   #pauses: Iterator<Duration, void>
   #complaints: readonly string[] = []
 
-  constructor(settings: VaultSettings, world: World) {
+  constructor(settings: VaultSettings, world: World, use: 'pki' | 'transit') {
     this.settings = settings
     this.#world = world
+    this.#gauge = world.meter.gauge(caMetrics.vaultTokenExpiry, () => {
+      const end = this.#state.held ? endOf(this.#state.held) : 0
+      return end === Infinity ? [] : [{ labels: { use }, value: end / 1000 }]
+    })
     this.#pauses = backoff(world.random, loginPauses)
     this.#keeping = this.#keep()
   }
@@ -109,7 +115,7 @@ class Session implements VaultSession {
   }
 
   async ask(call: VaultCall, signal: AbortSignal): Promise<VaultAnswer> {
-    using connection = await connectVault(this.settings, await readTls(this.settings))
+    using connection = await this.#connect()
     return await connection.send(call, undefined, signal)
   }
 
@@ -123,6 +129,7 @@ class Session implements VaultSession {
 
   /** Gives the token back if it was made for us: nobody is left who needs it. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#gauge[Symbol.dispose]()
     this.#stop.abort()
     await this.#keeping
     const holding = this.#holding
@@ -147,15 +154,18 @@ class Session implements VaultSession {
   }
 
   async #perform(deed: Deed): Promise<void> {
-    const { clock, log, random } = this.#world
+    const { clock, log, meter, random } = this.#world
+    const counted = deed === 'login' ? caMetrics.vaultLogins : caMetrics.vaultRenewals
     this.#set(begin(this.#state, deed))
     try {
       await (deed === 'login' ? this.#login() : this.#renew())
+      meter.counter(counted, { outcome: 'done' }).add()
       this.#refusal = undefined
       this.#pauses = backoff(random, loginPauses)
     } catch (error) {
       if (this.#stop.signal.aborted) return this.#set({ ...this.#state, underway: undefined })
       const failure = Failure.from(error)
+      meter.counter(counted, { outcome: 'refused' }).add()
       this.#refusal = failure
       log.error(`the vault refused a ${deed === 'login' ? 'login' : 'renewal of our token'}`, {
         reason: failure.reason,
@@ -172,7 +182,7 @@ class Session implements VaultSession {
   async #login(): Promise<void> {
     const { clock, log, random, secrets } = this.#world
     const signal = this.#stop.signal
-    const connection = await connectVault(this.settings, await readTls(this.settings))
+    const connection = await this.#connect()
     try {
       const login = await logIn(this.settings.auth, { connection, secrets, memory: this.#memory, signal })
       const before = this.#holding
@@ -217,6 +227,27 @@ class Session implements VaultSession {
     this.#refusal = failure
     this.#set(next)
     return true
+  }
+
+  /** A connection whose requests are counted. */
+  async #connect(): Promise<Connection> {
+    const { clock, meter } = this.#world
+    const connection = await connectVault(this.settings, await readTls(this.settings))
+    return {
+      async send(call, token, signal) {
+        const from = clock.now()
+        try {
+          const answer = await connection.send(call, token, signal)
+          meter.timing(caMetrics.vaultCalls, { outcome: 'done' }).record(clock.now() - from)
+          return answer
+        } catch (error) {
+          meter.timing(caMetrics.vaultCalls, { outcome: 'refused' }).record(clock.now() - from)
+          meter.counter(caMetrics.vaultRefusals, { reason: Failure.from(error).reason }).add()
+          throw error
+        }
+      },
+      [Symbol.dispose]: () => connection[Symbol.dispose](),
+    }
   }
 
   #set(state: TokenState): void {

@@ -5,7 +5,7 @@ import { minutes, seconds } from '../../kernel/duration.ts'
 import { workloadAttestors } from '../builtins.ts'
 import type { ConfigSource } from './load.ts'
 import { loadConfig } from './load.ts'
-import { durationBetween, log, oneOf, socketPath, tls, trustDomain, workloadSocketPath } from './schema.ts'
+import { durationBetween, log, metrics, oneOf, socketPath, tls, trustDomain, workloadSocketPath } from './schema.ts'
 
 /** As written: unknown keys are refused. */
 export const agentConfigSchema = z.strictObject({
@@ -34,6 +34,7 @@ export const agentConfigSchema = z.strictObject({
     .prefault({}),
   /** What may change with its standard: WIT-SVIDs are incubating. */
   experimental: z.strictObject({ witSvid: z.boolean().default(false) }).prefault({}),
+  metrics,
   log,
   shutdownGrace: durationBetween(seconds(1), minutes(10)).prefault('10s'),
 })

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { parsed } from '../../cli/flags.ts'
 import { listed, wording } from '../../cli/wording.ts'
-import { formatDuration, parseDuration, type Duration } from '../../kernel/duration.ts'
+import { formatDuration, minutes, parseDuration, seconds, type Duration } from '../../kernel/duration.ts'
 import { Failure } from '../../kernel/failure.ts'
 import { parseSpiffeId } from '../../spiffe/id.ts'
 import { parseTrustDomain } from '../../spiffe/trust-domain.ts'
@@ -58,6 +58,40 @@ function readSocketPath(path: string): string {
 export const log = z
   .strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info'), format: z.enum(['text', 'json']).default('text') })
   .prefault({})
+
+/** Who is shown what was counted: nobody where it is left out. */
+export const metrics = z
+  .strictObject({
+    /** Answers `GET /metrics`, without TLS and to whoever reaches the address. */
+    prometheus: z
+      .strictObject({
+        host: z.string().min(1).default('127.0.0.1'),
+        port: z.int().min(0).max(65_535),
+      })
+      .optional(),
+    /** Sends them to an OpenTelemetry collector, OTLP over HTTP in JSON. */
+    otlp: z
+      .strictObject({
+        endpoint: parsed(readEndpoint),
+        interval: durationBetween(seconds(1), minutes(10)).prefault('1m'),
+      })
+      .optional(),
+  })
+  .prefault({})
+
+export type MetricsConfig = z.infer<typeof metrics>
+
+function readEndpoint(text: string): string {
+  const url = URL.parse(text)
+  const problem =
+    !url || !['http:', 'https:'].includes(url.protocol)
+      ? 'expected a URL, `http://HOST:4318/v1/metrics` for example'
+      : url.username !== '' || url.password !== ''
+        ? 'secrets are not written into the configuration: expected a URL without a user'
+        : undefined
+  if (problem === undefined) return url!.href
+  throw new Failure('invalid_argument', 'config.endpoint', { public: problem })
+}
 
 /** A driver together with its configuration, ready to be opened. */
 export interface Chosen<Port, World> {

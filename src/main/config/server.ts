@@ -7,7 +7,7 @@ import { subjectFields } from '../../x509/subject.ts'
 import { auditSinks, keyManagers, nodeAttestors, stores, upstreamAuthorities } from '../builtins.ts'
 import type { ConfigSource } from './load.ts'
 import { loadConfig } from './load.ts'
-import { durationBetween, log, oneOf, socketPath, spiffeId, tls, trustDomain } from './schema.ts'
+import { durationBetween, log, metrics, oneOf, socketPath, spiffeId, tls, trustDomain } from './schema.ts'
 
 const keyType = z.enum(['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096'])
 
@@ -72,6 +72,7 @@ export const serverConfigSchema = z.strictObject({
     .prefault({}),
   /** What the SPIFFE project calls incubating: it may change with any version. */
   experimental: z.strictObject({ witSvid: z.boolean().default(false) }).prefault({}),
+  metrics,
   log,
   shutdownGrace: durationBetween(seconds(1), minutes(10)).prefault('10s'),
 })
