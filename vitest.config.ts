@@ -1,7 +1,10 @@
 import { defineConfig } from 'vitest/config'
 
-/** Envoy asks the kernel to die with the thread that started it, so every file has a process of its own. */
-const common = { pool: 'forks' as const, setupFiles: ['test/support/leaks.ts'] }
+/**
+ * Envoy asks the kernel to die with the thread that started it, so every file has a process of its own.
+ * No test takes seconds by itself; the time is for machines that have much else to do.
+ */
+const common = { pool: 'forks' as const, setupFiles: ['test/support/leaks.ts'], testTimeout: 20_000, hookTimeout: 20_000 }
 
 const folder = (name: string) => `test/${name}/**/*.test.ts`
 

@@ -11,27 +11,35 @@ import { openCertificateAuthority } from '../../src/ca/own-authority.ts'
 import { issuanceProfile } from '../../src/ca/profile.ts'
 import { selfSigned } from '../../src/ca/upstream/self-signed.ts'
 import { days, minutes, seconds } from '../../src/kernel/duration.ts'
-import { FaultyFiles } from '../fakes/files.ts'
+import { type Fault, FaultyDisk } from '../fakes/faulty-disk.ts'
 import { FakeJournal } from '../fakes/journal.ts'
 import { never, provenKey, testWorld, trustDomain, workload } from './support.ts'
 
 let directory: string
-let files: FaultyFiles
+let drive: FaultyDisk
 let journal: FakeJournal
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'vidimus-faults-'))
-  files = new FaultyFiles()
+  drive = new FaultyDisk()
   journal = new FakeJournal()
 })
 afterEach(() => rm(directory, { recursive: true }))
 
-const codes = ['ENOSPC', 'EROFS', 'EIO'] as const
+/** What a disk does to those who append, and to those who replace files. */
+const faults: readonly (readonly [string, Fault])[] = [
+  ['is full', { code: 'ENOSPC' }],
+  ['is full in the middle of a write', { code: 'ENOSPC', on: ['write'], arrives: 'half' }],
+  ['is read-only', { code: 'EROFS' }],
+  ['fails', { code: 'EIO' }],
+  ['takes a write and does not keep it', { code: 'EIO', on: ['write', 'sync'], arrives: 'all' }],
+  ['fails, and cannot be tidied up', { code: 'EIO', on: ['write', 'truncate', 'remove'], arrives: 'half' }],
+]
 const at = (name: string): string => join(directory, name)
 
 /** The rooms that write to the disk, as the server opens them. */
 async function openRooms() {
   await using opened = new AsyncDisposableStack()
-  const world = { ...testWorld(), files }
+  const world = { ...testWorld(), files: drive.files }
   const records = { put: async () => [], prune: async () => {} }
   const keys = opened.use(await disk.open({ directory: at('keys') }, world))
   const sink = await file.open({ path: at('audit.log'), maxMebibytes: 64, maxAge: days(1) }, world)
@@ -83,15 +91,20 @@ async function demandWhole(): Promise<void> {
     for (const line of text.split('\n').slice(0, -1)) expect(() => JSON.parse(line) as unknown).not.toThrow()
     expect(text === '' || text.endsWith('\n')).toBe(true)
   }
+  // What cannot be tidied up at once goes at the next start.
+  await drive.files.privateDirectory(at('keys'))
   expect((await readdir(at('keys'))).filter((name) => !name.endsWith('.pem'))).toEqual([])
+  expect(drive.sins).toEqual([])
 }
 
-describe.each(codes)('a disk that says %s', (code) => {
+describe.each(faults)('a disk that %s', (_, fault) => {
+  const { code } = fault
+
   test('C-10 under the intents: nothing is issued, that is an alarm, what is trusted stays, and it ends by itself', async () => {
     await using rooms = await openRooms()
     await rooms.issue()
     const bundle = rooms.ca.bundle.current
-    files.fault = { code, under: at('intents') }
+    drive.fault = { ...fault, under: at('intents') }
     await expect(rooms.issue()).rejects.toMatchObject({
       category: 'unavailable',
       reason: 'intents.not-written',
@@ -99,7 +112,7 @@ describe.each(codes)('a disk that says %s', (code) => {
     await expect(rooms.issueToken()).rejects.toMatchObject({ reason: 'intents.not-written' })
     expect(rooms.ca.complaints()).toEqual([expect.stringContaining(code)])
     expect(rooms.ca.bundle.current).toBe(bundle)
-    files.fault = undefined
+    drive.fault = undefined
     await recovered(rooms)
     expect(rooms.ca.complaints()).toEqual([])
     await rooms.issue()
@@ -110,14 +123,14 @@ describe.each(codes)('a disk that says %s', (code) => {
   test('R-37 under the audit trail: nothing is issued, that is an alarm, and it ends with the next request', async () => {
     await using rooms = await openRooms()
     await rooms.issue()
-    files.fault = { code, under: at('audit.log') }
+    drive.fault = { ...fault, under: at('audit.log') }
     await expect(rooms.issue()).rejects.toMatchObject({
       category: 'unavailable',
       reason: 'audit.sink-failed',
     })
     await expect(rooms.issueToken()).rejects.toMatchObject({ reason: 'audit.sink-failed' })
     expect(rooms.ca.complaints()).toEqual([expect.stringContaining(code)])
-    files.fault = undefined
+    drive.fault = undefined
     await rooms.issue()
     expect(rooms.ca.complaints()).toEqual([])
     await demandWhole()
@@ -126,13 +139,14 @@ describe.each(codes)('a disk that says %s', (code) => {
   test('Q-5 under the keys: no authority is prepared, the active one goes on signing, and the next try succeeds', async () => {
     await using rooms = await openRooms()
     const before = rooms.ca.authorities.state('x509')
-    files.fault = { code, under: at('keys') }
+    drive.fault = { ...fault, under: at('keys') }
     await expect(rooms.ca.authorities.prepare('x509', {}, never)).rejects.toMatchObject({
-      message: expect.stringContaining(code) as string,
+      reason: 'file.not-written',
+      cause: { code },
     })
     expect(rooms.ca.authorities.state('x509').active).toEqual(before.active)
     await rooms.issue()
-    files.fault = undefined
+    drive.fault = undefined
     const { id } = await rooms.ca.authorities.prepare('x509', {}, never)
     await rooms.ca.authorities.activate('x509', id, {})
     await rooms.issue()
@@ -140,10 +154,13 @@ describe.each(codes)('a disk that says %s', (code) => {
   })
 })
 
-test(
-  'Q-5 a disk that fails once, at any write of a forced rotation: the server starts again on what is there, and can issue',
-  { timeout: 60_000 },
-  async () => {
+test.each<readonly [string, Fault]>([
+  ['fails', { code: 'EIO' }],
+  ['is full in the middle of a write', { code: 'ENOSPC', on: ['write'], arrives: 'all' }],
+])(
+  'Q-5 a disk that %s once, at any step of a forced rotation: the server starts again on what is there, and can issue',
+  { timeout: 120_000 },
+  async (_, fault) => {
     const rotate = async ({ ca, issue }: Rooms) => {
       const { active } = ca.authorities.state('x509')
       const { id } = await ca.authorities.prepare('x509', {}, never)
@@ -156,10 +173,10 @@ test(
     let nth = 1
     for (let hit = true; hit; nth++) {
       const rooms = await openRooms()
-      files.failOnce('EIO', nth)
+      drive.fault = { ...fault, nth }
       await rotate(rooms).catch(() => {})
-      hit = files.hasFailed
-      files.fault = undefined
+      hit = drive.hasFailed
+      drive.fault = undefined
       await rooms[Symbol.asyncDispose]()
       await using again = await openRooms()
       const { active, old } = again.ca.authorities.state('x509')
@@ -173,6 +190,24 @@ test(
       }
       await demandWhole()
     }
-    expect(nth, 'writes of a rotation').toBeGreaterThan(8)
+    expect(nth, 'steps of a rotation').toBeGreaterThan(8)
   },
 )
+
+test('Q-18 what cannot be read at a start is told with its place, and nothing is made in its stead', async () => {
+  await (await openRooms())[Symbol.asyncDispose]()
+  for (const place of ['keys', 'audit.log', 'intents']) {
+    const before = await readdir(at('keys'))
+    drive.fault = { code: 'EIO', on: ['read'], under: at(place) }
+    await expect(openRooms(), place).rejects.toMatchObject({
+      category: 'unavailable',
+      reason: 'file.not-read',
+      message: expect.stringContaining(at(place)) as string,
+      cause: { code: 'EIO' },
+    })
+    drive.fault = undefined
+    expect(await readdir(at('keys'))).toEqual(before)
+  }
+  await using rooms = await openRooms()
+  await rooms.issue()
+})
