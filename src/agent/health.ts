@@ -24,7 +24,7 @@ export interface AgentStatus {
 }
 
 export interface HealthParts {
-  readonly own: Pick<OwnIdentity, 'state'>
+  readonly own: Pick<OwnIdentity, 'state' | 'complaints'>
   readonly sync: Pick<Sync, 'status'>
   readonly cache: Pick<IdentityCache, 'counts' | 'isSynced'>
   readonly policies: Pick<PolicyFeed, 'documents' | 'complaints'>
@@ -43,7 +43,7 @@ export function agentStatus({ own, sync, cache, policies, clock }: HealthParts):
   else if (lastSuccess !== undefined && now - lastSuccess > longestSilence)
     reasons.push(`the last sync with the server was ${formatDuration(now - lastSuccess)} ago`)
   if (failure) reasons.push(`the last sync failed: ${failure.message}`)
-  reasons.push(...policies.complaints(now))
+  reasons.push(...own.complaints(), ...policies.complaints(now))
   return {
     spiffeId,
     svidExpiresAt,

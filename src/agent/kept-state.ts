@@ -31,8 +31,6 @@ export interface KeptState {
 /** @throws Failure `directory.loose-permissions`, `directory.not-a-directory` */
 export async function openKeptState(directory: string, trustDomain: TrustDomain, files: Files): Promise<KeptState> {
   await files.privateDirectory(directory)
-  // Whoever is killed while it writes leaves its unfinished file behind, and a private key may be in there.
-  for (const name of await files.list(directory)) if (unfinished.test(name)) await files.remove(join(directory, name))
   const path = join(directory, 'agent.json')
   return {
     async load() {
@@ -86,6 +84,3 @@ const format = z.strictObject({
   bundle: z.string(),
   reattestable: z.boolean(),
 })
-
-/** What `Files.writeAtomically` names a file that is not whole yet. */
-const unfinished = /^\..+\.[0-9]+\.[0-9]+\.tmp$/

@@ -31,6 +31,10 @@ export class OwnIdentity {
   readonly #bell = new Bell()
   /** Writes one after the other, so that each builds on the one before. */
   #writing: Promise<void> = Promise.resolve()
+  /** Issued, and not on the disk yet. */
+  #renewed: AgentCredentials | undefined
+  /** Why what the agent has is not on the disk, and when that is tried again. */
+  #unkept: { readonly problem: string; readonly tryAt: Instant } | undefined
   #renewal: { readonly leaf: Certificate; readonly due: Instant } | undefined
   /** The bundle that taints were last looked for in. */
   #examined: TrustBundle | undefined
@@ -54,8 +58,13 @@ export class OwnIdentity {
     return this.#bundle
   }
 
+  /** Why a restart would not find what the agent has, in words; empty when it would. */
+  complaints(): readonly string[] {
+    return this.#unkept ? [`the identity of the agent cannot be kept on disk: ${this.#unkept.problem}`] : []
+  }
+
   /**
-   * Takes over a bundle that the server sent. One without X.509 authorities is refused: nothing could be verified with it,
+   * Takes over a bundle that the server sent, also where the disk does not take it: whom workloads trust must not wait for a disk. One without X.509 authorities is refused: nothing could be verified with it,
    * the server itself included.
    * @throws Failure `agent.empty-bundle`, `agent.foreign-bundle`
    */
@@ -69,31 +78,40 @@ export class OwnIdentity {
     if (x509Authorities.length === 0)
       throw new Failure('unavailable', 'agent.empty-bundle', { public: 'the server sent a bundle without X.509 authorities' })
     if (bundle.sequence === this.#bundle.current.sequence && sameAuthorities(bundle, this.#bundle.current)) return
-    await this.#change((state) => ({ ...state, bundle }))
+    await this.#change((state) => ({ ...state, bundle }), 'use')
     this.#bell.ring()
   }
 
   /**
-   * Renews the SVID whenever it is due. Ends with the signal.
+   * Renews the SVID whenever it is due, and keeps on disk what could not be kept before. Ends with the signal.
    * @throws Failure `agent.identity-expired`, or the server's rejection
    */
   async keepFresh(signal: AbortSignal): Promise<void> {
     for (;;) {
-      if (this.#due() <= this.#parts.clock.now() || this.#isTainted()) await this.#renew(signal)
-      else await this.#bell.waitUntil(this.#due(), this.#parts.clock, signal)
+      const now = this.#parts.clock.now()
+      const tryAt = this.#unkept?.tryAt ?? Infinity
+      if (this.#due() <= now || this.#isTainted()) await this.#renew(signal)
+      else if (tryAt <= now) await this.#keepAgain()
+      else await this.#bell.waitUntil(Math.min(this.#due(), tryAt), this.#parts.clock, signal)
     }
   }
 
-  /** Proves this node anew and goes on with the identity that brings. @throws Failure as {@link join} */
+  /**
+   * Proves this node anew, by evidence that can be shown again, and goes on with the identity that brings: where the disk does not take it,
+   * a restart shows the evidence again. @throws Failure as {@link join}
+   */
   async rejoin(signal: AbortSignal): Promise<void> {
-    const { credentials, reattestable } = await attest(this.#parts, this.#bundle.current, signal)
-    await this.#change((state) => ({ credentials, reattestable, bundle: state.bundle }))
+    const kept = { ...this.#parts.kept, save: async () => {} }
+    const { credentials, reattestable } = await attest({ ...this.#parts, kept }, this.#bundle.current, signal)
+    this.#renewed = undefined
+    await this.#change((state) => ({ credentials, reattestable, bundle: state.bundle }), 'use')
   }
 
-  /** Removes the identity from the disk: the next start proves the node anew. */
+  /** Removes the identity from the disk: the next start proves the node anew. Where the disk does not let go of it, the server refuses it. */
   async forget(): Promise<void> {
+    const { kept, log } = this.#parts
     await this.#writing
-    await this.#parts.kept.forget()
+    await kept.forget().catch((error: unknown) => log.error('the identity of the agent cannot be removed', { error: tellChain(error) }))
   }
 
   async #renew(signal: AbortSignal): Promise<void> {
@@ -106,31 +124,72 @@ export class OwnIdentity {
         if (isRejection(Failure.from(error))) throw error
         log.warn('the SVID of the agent cannot be renewed; trying again', { error: tellChain(error), inMs: Math.round(delay) })
       }
-      this.#checkNotExpired()
+      if (this.#isExpired()) return this.#goOnUnkept()
       await clock.sleep(retryDelay(delay, this.#leaf.notAfter - clock.now()), signal)
-      this.#checkNotExpired()
+      if (this.#isExpired()) return this.#goOnUnkept()
     }
   }
 
   async #renewOnce(signal: AbortSignal): Promise<void> {
     const { upstream, clock, log } = this.#parts
-    const key = await makeSvidKey()
-    const svid = await upstream.renew(await createCertificateRequest({ signer: key.signer }), signal)
-    const credentials = checkedCredentials(svid, key, this.#bundle.current, clock.now())
-    await this.#change((state) => ({ ...state, credentials: sameAgent(credentials, state.credentials) }))
-    log.info('the agent renewed its SVID', { spiffeId: credentials.spiffeId })
+    // What was issued and could not be kept will do: a disk that is full for long is no reason to ask for ever more.
+    if (!this.#renewed || !this.#isGood(this.#renewed)) {
+      const key = await makeSvidKey()
+      const svid = await upstream.renew(await createCertificateRequest({ signer: key.signer }), signal)
+      const credentials = checkedCredentials(svid, key, this.#bundle.current, clock.now())
+      this.#renewed = sameAgent(credentials, this.#state.current.credentials)
+    }
+    await this.#useRenewed(this.#renewed, 'keep')
+    log.info('the agent renewed its SVID', { spiffeId: this.#state.current.credentials.spiffeId })
   }
 
-  /** On the disk first, then in use: the server forgets the old SVID as soon as the new one is used. */
-  #change(change: (state: AgentState) => AgentState): Promise<void> {
+  /** The SVID in use has ended, so no restart could use it either: a renewed one is used although the disk does not take it. */
+  async #goOnUnkept(): Promise<void> {
+    if (this.#renewed && this.#isGood(this.#renewed)) return this.#useRenewed(this.#renewed, 'use')
+    throw new Failure('unauthenticated', 'agent.identity-expired', {
+      public: 'the SVID of the agent expired before it could be renewed: the agent must join again',
+    })
+  }
+
+  async #useRenewed(credentials: AgentCredentials, unkept: 'keep' | 'use'): Promise<void> {
+    await this.#change((state) => ({ ...state, credentials }), unkept)
+    this.#renewed = undefined
+  }
+
+  /**
+   * On the disk first, then in use: the server forgets the old SVID as soon as the new one is used, and takes whoever restarts with the old one
+   * for a copy. With `use`, where that cannot be, a change is used although the disk does not take it.
+   */
+  #change(change: (state: AgentState) => AgentState, must: 'keep' | 'use'): Promise<void> {
     const written = this.#writing.then(async () => {
       const state = change(this.#state.current)
-      await this.#parts.kept.save(state)
+      await this.#keep(state).catch((error: unknown) => {
+        if (must === 'keep') throw error
+      })
       this.#parts.upstream.use(state.credentials, state.bundle)
       this.#publish(state)
     })
     this.#writing = written.catch(() => {})
     return written
+  }
+
+  #keepAgain(): Promise<void> {
+    this.#writing = this.#writing.then(() => this.#keep(this.#state.current)).catch(() => {})
+    return this.#writing
+  }
+
+  async #keep(state: AgentState): Promise<void> {
+    const { kept, clock, log } = this.#parts
+    try {
+      await kept.save(state)
+      if (this.#unkept) log.info('the identity of the agent is kept on disk again')
+      this.#unkept = undefined
+    } catch (error) {
+      const problem = tellChain(error)
+      if (!this.#unkept) log.error('the identity of the agent cannot be kept on disk', { error: problem })
+      this.#unkept = { problem, tryAt: clock.now() + tryDiskEvery }
+      throw error
+    }
   }
 
   #publish(state: AgentState): void {
@@ -159,13 +218,17 @@ export class OwnIdentity {
     return this.#state.current.credentials.chain[0]!
   }
 
-  #checkNotExpired(): void {
-    if (this.#parts.clock.now() < this.#leaf.notAfter) return
-    throw new Failure('unauthenticated', 'agent.identity-expired', {
-      public: 'the SVID of the agent expired before it could be renewed: the agent must join again',
-    })
+  #isExpired(): boolean {
+    return this.#parts.clock.now() >= this.#leaf.notAfter
+  }
+
+  #isGood({ chain }: AgentCredentials): boolean {
+    const now = this.#parts.clock.now()
+    return now < chain[0]!.notAfter && !hasTaintedPath(chain, this.#bundle.current, now)
   }
 }
+
+const tryDiskEvery = seconds(5)
 
 /** A renewal is of the same agent (R-39). */
 function sameAgent(renewed: AgentCredentials, before: AgentCredentials): AgentCredentials {

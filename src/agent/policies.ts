@@ -43,6 +43,8 @@ export class PolicyFeed {
   readonly #serverIsThere = new Bell()
   #claims: SetClaims | undefined
   #refusal: string | undefined
+  /** Why a restart would not find the policies in force. */
+  #unkept: string | undefined
 
   private constructor(parts: PolicyFeedParts, documents: PolicyDocuments, claims: SetClaims | undefined) {
     this.#parts = parts
@@ -105,17 +107,24 @@ export class PolicyFeed {
     }
   }
 
-  /** Writes each change to the disk. A disk that is slow or fails keeps no policy from being enforced. */
+  /** Writes each change to the disk, again and again where that fails. A disk that is slow or fails keeps no policy from being enforced. */
   async keep(signal: AbortSignal): Promise<void> {
-    const { files, directory, log } = this.#parts
+    const { files, directory, clock, log } = this.#parts
     let written = this.#documents.current
-    for await (const documents of this.#documents.changes(signal)) {
-      if (documents === written) continue
-      written = documents
-      try {
-        await files.writeAtomically(pathIn(directory), utf8(JSON.stringify(documents)))
-      } catch (error) {
-        log.error('the policies cannot be kept on disk', { error: tellChain(error) })
+    for await (const _ of this.#documents.changes(signal)) {
+      while (written !== this.#documents.current) {
+        const documents = this.#documents.current
+        try {
+          await files.writeAtomically(pathIn(directory), utf8(JSON.stringify(documents)))
+          written = documents
+          if (this.#unkept !== undefined) log.info('the policies are kept on disk again')
+          this.#unkept = undefined
+        } catch (error) {
+          const problem = tellChain(error)
+          if (this.#unkept === undefined) log.error('the policies cannot be kept on disk', { error: problem })
+          this.#unkept = problem
+          await clock.sleep(tryDiskEvery, signal)
+        }
       }
     }
   }
@@ -125,6 +134,7 @@ export class PolicyFeed {
     const expired = this.#claims && at >= this.#claims.expires
     return [
       ...(this.#refusal === undefined ? [] : [`newer policies were refused: ${this.#refusal}`]),
+      ...(this.#unkept === undefined ? [] : [`the policies cannot be kept on disk: ${this.#unkept}`]),
       ...(expired ? [`the signature of the policies expired ${formatInstant(this.#claims!.expires)}`] : []),
     ]
   }
@@ -262,6 +272,7 @@ const documentsSchema = {
     .transform(parseLanguageOptions)
     .exactOptional(),
 }
+const tryDiskEvery = seconds(5)
 const format = z.strictObject({
   ...documentsSchema,
   signature: z.string().exactOptional(),

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
-import { FaultyFiles } from '../fakes/files.ts'
+import { type Fault, FaultyDisk } from '../fakes/faulty-disk.ts'
 import { fakeProcess, type Rig, startAgent, until } from './rig.ts'
 
 const kept = (directory: string) => existsSync(join(directory, 'data', 'agent.json'))
@@ -39,25 +39,81 @@ describe('the agent’s own SVID', () => {
     await passing(rig, () => rig.agent.status().svidExpiresAt > rig.clock.now() + minutes(50))
   })
 
-  test.each(['ENOSPC', 'EROFS', 'EIO'] as const)(
-    'Q-6 stays in use while the disk says %s, with what the workloads have; it is renewed when the disk is back',
-    async (code) => {
-      const files = new FaultyFiles()
-      await using rig = await startAgent({ files })
+  describe.each<readonly [string, Fault]>([
+    ['is full', { code: 'ENOSPC', on: ['write'], arrives: 'half' }],
+    ['is read-only', { code: 'EROFS' }],
+    ['does not keep what it takes', { code: 'EIO', on: ['sync'] }],
+    ['gives no file its name', { code: 'EIO', on: ['rename'] }],
+  ])('on a disk that %s', (_, fault) => {
+    const complaints = (rig: Rig) => rig.agent.status().reasons.join()
+    const serials = (rig: Rig) => new Set(rig.server.used.map((one) => one.chain[0]!.serial)).size
+    const complains = (rig: Rig) =>
+      complaints(rig).includes('the identity of the agent cannot be kept on disk') && complaints(rig).includes(fault.code)
+
+    test('Q-18 stays in use, with what the workloads have; that is told; it is renewed when the disk is well, by one certificate', async () => {
+      const disk = new FaultyDisk()
+      await using rig = await startAgent({ files: disk.files })
       rig.server.add('/web', ['test:name:web'])
       await rig.clock.advance(seconds(5))
       const workload = await rig.identify(fakeProcess('test:name:web'))
-      files.fault = { code }
+      disk.fault = fault
       await rig.clock.advance(minutes(40))
-      await untilRenewals(rig, 2)
+      await passing(rig, () => complains(rig))
+      expect(rig.agent.status().ready).toBe(true)
       expect(workload.identities.current.identities).toHaveLength(1)
-      expect(new Set(rig.server.used.map((one) => one.chain[0]!.serial)).size).toBe(1)
-      files.fault = undefined
-      await rig.clock.advance(minutes(2))
-      await passing(rig, () => rig.agent.status().svidExpiresAt > rig.clock.now() + minutes(50))
-      expect(kept(rig.directory)).toBe(true)
-    },
-  )
+      expect(serials(rig), 'what is not kept is not used').toBe(1)
+      disk.fault = undefined
+      await passing(rig, () => complaints(rig) === '' && serials(rig) === 2)
+      expect(rig.server.calls.renew).toBe(1)
+      expect(rig.agent.status().svidExpiresAt).toBeGreaterThan(rig.clock.now() + minutes(30))
+      expect(disk.sins).toEqual([])
+      await rig.stop()
+      await using again = await startAgent({ server: rig.server, directory: rig.directory, prover: undefined, run: false })
+      expect(again.agent.status().svidExpiresAt).toBe(rig.agent.status().svidExpiresAt)
+    })
+
+    test('Q-18 ends there: the renewed one is used although it is not kept, nobody loses an identity, and it is kept when the disk is well', async () => {
+      const disk = new FaultyDisk()
+      await using rig = await startAgent({ files: disk.files })
+      const first = rig.agent.status().svidExpiresAt
+      disk.fault = fault
+      await rig.clock.advance(minutes(40))
+      await passing(rig, () => complains(rig))
+      await rig.clock.advance(first - rig.clock.now() - seconds(10))
+      expect(rig.agent.status().svidExpiresAt).toBe(first)
+      await passing(rig, () => rig.agent.status().svidExpiresAt > first)
+      expect([rig.server.calls.renew, rig.agent.status().ready]).toEqual([1, true])
+      expect(complains(rig)).toBe(true)
+      disk.fault = undefined
+      await passing(rig, () => complaints(rig) === '')
+      await rig.stop()
+      await using again = await startAgent({ server: rig.server, directory: rig.directory, prover: undefined, run: false })
+      expect(again.agent.status().svidExpiresAt).toBe(rig.agent.status().svidExpiresAt)
+    })
+
+    test('Q-18 hinders no new authority from reaching workloads, and it is kept when the disk is well', async () => {
+      const disk = new FaultyDisk()
+      await using rig = await startAgent({ files: disk.files })
+      disk.fault = fault
+      await rig.server.rotateCa('kept')
+      await passing(rig, () => rig.agent.bundle.current.x509Authorities.length === 2)
+      expect(complains(rig)).toBe(true)
+      disk.fault = undefined
+      await passing(rig, () => complaints(rig) === '')
+      await rig.stop()
+      await using again = await startAgent({ server: rig.server, directory: rig.directory, prover: undefined, run: false })
+      expect(again.agent.bundle.current.x509Authorities).toHaveLength(2)
+    })
+
+    test('Q-18 is refused by the server: the agent ends as on any disk', async () => {
+      const disk = new FaultyDisk()
+      await using rig = await startAgent({ files: disk.files })
+      disk.fault = { ...fault, on: ['open', 'write', 'sync', 'rename', 'remove'] }
+      rig.server.rejection = 'server.agent-banned'
+      await rig.clock.advance(seconds(10))
+      expect(await rig.ended).toMatchObject({ reason: 'agent.rejected', cause: { reason: 'server.agent-banned' } })
+    })
+  })
 
   test('that expired ends the agent, which serves nobody from then on', async () => {
     await using rig = await startAgent()

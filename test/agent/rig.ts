@@ -130,7 +130,7 @@ export async function agentParts({
 
 /** Waits, in real time, for what real keys and disks take; the fake clock stands still. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = performance.now() + 4500
+  const end = performance.now() + 15_000
   while (performance.now() < end) {
     if (await condition()) return
     await new Promise((resolve) => setImmediate(resolve))
