@@ -1,6 +1,7 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { describe, expect, test } from 'vitest'
+import { agentMetrics } from '../../src/agent/metrics.ts'
 import { requireIdentity } from '../../src/agent/identify.ts'
 import type { Workload, WorkloadIdentities } from '../../src/agent/identities.ts'
 import { IdentityCache } from '../../src/agent/identity-cache.ts'
@@ -293,6 +294,11 @@ describe('SVIDs are', () => {
     const calls = rig.server.calls.signX509
     await rig.clock.advance(minutes(5))
     expect(rig.server.calls.signX509 - calls).toBeLessThan(30)
+    const { unsigned, svids, ready, svidExpiry } = agentMetrics
+    expect(rig.meter.of(svids, {})).toBe(1)
+    expect(rig.meter.of(unsigned, { reason: 'svid.wrong-identity' })).toBeGreaterThan(1)
+    expect(rig.meter.of(ready, {})).toBe(1)
+    expect(rig.meter.of(svidExpiry, {})).toBeGreaterThan(rig.clock.now() / 1000)
     rig.server.wishes = {}
     await rig.clock.advance(minutes(1))
     await until(() => rig.agent.status().svids === 2)
@@ -306,6 +312,9 @@ describe('while the server is away', () => {
     await rig.clock.advance(minutes(20))
     expect(ids(rig.workload)).toEqual(['/web'])
     expect(ids(await rig.identify(fakeProcess('test:name:web')))).toEqual(['/web'])
+    const failed = rig.meter.of(agentMetrics.syncs, { outcome: 'failed' })
+    expect(failed).toBeGreaterThan(5)
+    expect(rig.meter.of(agentMetrics.lastSync, {})).toBeLessThan(rig.clock.now() / 1000 - 1000)
     expect(rig.agent.status()).toMatchObject({
       ready: true,
       reasons: [expect.stringContaining('ago'), expect.stringContaining('cannot be reached')],

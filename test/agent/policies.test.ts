@@ -2,6 +2,7 @@ import { generateKeyPairSync } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { agentMetrics } from '../../src/agent/metrics.ts'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { signPolicySet } from '../../src/policy/signed-set.ts'
 import { formatSelector } from '../../src/spiffe/selector.ts'
@@ -110,6 +111,7 @@ describe('policies that must be signed', () => {
 
   test('are enforced if they are, and the agent says of others why it refuses them', async () => {
     await using rig = await startAgent({ policySigners })
+    await until(() => rig.meter.of(agentMetrics.policies, { outcome: 'refused' }) === 1)
     rig.server.policySets.set(await signed(2))
     await until(() => rig.agent.status().policyVersion === 'v2')
     expect(rig.agent.status().reasons).not.toContainEqual(expect.stringContaining('refused'))
@@ -121,6 +123,8 @@ describe('policies that must be signed', () => {
     rig.server.policySets.set(await signed(4))
     await until(() => rig.agent.status().policyVersion === 'v4')
     expect(rig.agent.status().reasons).not.toContainEqual(expect.stringContaining('refused'))
+    expect(rig.meter.of(agentMetrics.policies, { outcome: 'applied' })).toBe(2)
+    expect(rig.meter.of(agentMetrics.policies, { outcome: 'refused' })).toBe(3)
   })
 
   test('are not put back to an older serial by a restart', async () => {

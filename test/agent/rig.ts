@@ -35,6 +35,7 @@ export interface Rig extends AsyncDisposable {
   readonly clock: FakeClock
   readonly server: FakeUpstreamServer
   readonly directory: string
+  readonly meter: TestMeter
   readonly agent: OpenAgent
   /** Settles when `run` does: undefined after a stop, otherwise the failure. */
   readonly ended: Promise<unknown>
@@ -60,7 +61,8 @@ export async function startAgent(options: RigOptions = {}): Promise<Rig> {
   const server = options.server ?? (await FakeUpstreamServer.start({ clock, ...options }))
   const directory = options.directory ?? mkdtempSync(join(tmpdir(), 'va-'))
   const stopping = new AbortController()
-  const parts = await agentParts({ clock, server, directory, log: options.log ?? silentLog, files: options.files ?? systemFiles })
+  const meter = new TestMeter()
+  const parts = await agentParts({ meter, clock, server, directory, log: options.log ?? silentLog, files: options.files ?? systemFiles })
   const agent = await openAgent({ ...parts, ...chosen(options), witSvid: options.witSvid ?? false }, stopping.signal)
   const ended = options.run === false ? Promise.resolve(undefined) : agent.run(stopping.signal).catch((error: unknown) => error)
   const stop = async () => {
@@ -71,6 +73,7 @@ export async function startAgent(options: RigOptions = {}): Promise<Rig> {
     clock,
     server,
     directory,
+    meter,
     agent,
     ended,
     stop,
@@ -94,6 +97,7 @@ export async function agentParts({
   log = silentLog,
   files = systemFiles,
   token = 'token-1',
+  meter = new TestMeter(),
 }: {
   clock: FakeClock
   server: FakeUpstreamServer
@@ -101,9 +105,9 @@ export async function agentParts({
   log?: Log
   files?: Files
   token?: string
+  meter?: TestMeter
 }): Promise<AgentParts> {
   const random = seededRandom(directory)
-  const meter = new TestMeter()
   const world = { clock, random, files, log, meter, secrets: { read: async () => new Secret(token) } }
   return {
     clock,

@@ -4,9 +4,10 @@ import type { ShadowObservations } from '../../src/policy/shadow.ts'
 import { seconds } from '../../src/kernel/duration.ts'
 import { Failure } from '../../src/kernel/failure.ts'
 import { silentLog } from '../../src/kernel/log.ts'
-import { silentMeter } from '../../src/kernel/meter.ts'
+import { agentMetrics } from '../../src/agent/metrics.ts'
 import { FakeClock } from '../fakes/clock.ts'
 import { seededRandom } from '../fakes/random.ts'
+import { TestMeter } from '../support/counted.ts'
 import { until } from './rig.ts'
 
 const verdict = (more: Partial<ShadowVerdict> = {}): ShadowVerdict => ({
@@ -27,6 +28,9 @@ describe('verdicts of a set that is tried', () => {
         counts: [expect.objectContaining({ count: 2, path: '/a' }), expect.objectContaining({ count: 1, rule: 's' })],
       }),
     ])
+    expect(rig.meter.of(agentMetrics.shadow, { verdict: 'newly-denied' })).toBe(2)
+    expect(rig.meter.of(agentMetrics.shadow, { verdict: 'same' })).toBe(1)
+    expect(rig.meter.of(agentMetrics.shadow, { verdict: 'newly-allowed' })).toBe(0)
   })
 
   test('are told again when the server did not hear them', async () => {
@@ -58,6 +62,7 @@ describe('verdicts of a set that is tried', () => {
 function start() {
   const clock = new FakeClock()
   const told: ShadowObservations[] = []
+  const meter = new TestMeter()
   let isAway = false
   const upstream = {
     async reportShadow(seen: ShadowObservations) {
@@ -65,11 +70,12 @@ function start() {
       told.push(seen)
     },
   }
-  const verdicts = new ShadowVerdicts({ upstream, clock, random: seededRandom('shadow'), log: silentLog, meter: silentMeter })
+  const verdicts = new ShadowVerdicts({ upstream, clock, random: seededRandom('shadow'), log: silentLog, meter })
   const stop = new AbortController()
   const telling = verdicts.keepTelling(stop.signal).catch(() => {})
   return {
     clock,
+    meter,
     verdicts,
     told,
     away: (value: boolean) => void (isAway = value),

@@ -3,6 +3,7 @@ import { appendFile, mkdtemp, readFile, readdir, rename, rm, stat, writeFile } f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { auditMetrics } from '../../src/audit/metrics.ts'
 import { administered } from '../../src/audit/event.ts'
 import { file } from '../../src/audit/sinks/file.ts'
 import { openTrail, type AuditSink, type AuditTrail } from '../../src/audit/trail.ts'
@@ -37,12 +38,14 @@ const lines = async () => (await readFile(path(), 'utf8')).split('\n').filter((l
 const failing: AuditSink = { append: () => Promise.reject(new Error('disk full')), [Symbol.asyncDispose]: () => Promise.resolve() }
 
 describe('the audit trail', () => {
-  test('R-37 an event that cannot be written is refused to whoever wanted it', async () => {
+  test('R-37 an event that cannot be written is refused to whoever wanted it, and counted', async () => {
     await using trail = await openTrail(failing, { clock, log, meter })
     await expect(trail.append(event('a'))).rejects.toMatchObject({ reason: 'audit.sink-failed' })
     await expect(trail.append(event('b'))).rejects.toMatchObject({ reason: 'audit.sink-failed' })
     expect(trail.complaints()).toEqual(['nothing can be issued: the audit trail cannot be written: disk full'])
     expect(log.lines.filter((line) => line.startsWith('error'))).toHaveLength(1)
+    expect(meter.of(auditMetrics.failures, {})).toBe(2)
+    expect(meter.of(auditMetrics.events, { event: 'entry.created' })).toBe(2)
   })
 
   test('R-37 whoever dares may go on without a record, and hears of it', async () => {

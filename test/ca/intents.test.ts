@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, test } from 'vitest'
+import { caMetrics } from '../../src/ca/metrics.ts'
 import { openIntents, type Intent, type Intents, type IssuanceRecord } from '../../src/ca/intents.ts'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { fromUtf8, utf8 } from '../../src/kernel/bytes.ts'
@@ -75,6 +76,8 @@ describe('C-10 nothing is signed', () => {
     expect(intents.complaints()).toEqual([])
     await intents.intend(intent('d'))
     expect(onDisk()).not.toContain('"b"')
+    expect(meter.of(caMetrics.intentFailures, {})).toBeGreaterThanOrEqual(2)
+    expect(meter.of(caMetrics.intents, { outcome: 'intended' })).toBe(2)
   })
 
   test('when too much waits for a store that is away, until it is back', async () => {
@@ -203,6 +206,7 @@ describe('C-10 after a restart', () => {
     ])
     await using again = await open()
     expect(again.unresolved).toEqual([])
+    for (const outcome of ['issued', 'withheld', 'unknown'] as const) expect(meter.of(caMetrics.intents, { outcome })).toBe(1)
   })
 
   test('an outcome in a later file than its intent counts', async () => {

@@ -1,10 +1,12 @@
 import { describe, expect, test } from 'vitest'
 import type { KeyManager } from '../../src/ca/key-manager.ts'
 import { memory } from '../../src/ca/keys/memory.ts'
+import { caMetrics } from '../../src/ca/metrics.ts'
 import { checkToken } from '../../src/ca/workbench.ts'
 import type { X509SvidRequest } from '../../src/ca/certificate-authority.ts'
 import { selfSigned } from '../../src/ca/upstream/self-signed.ts'
 import { verifyTrail } from '../../src/audit/verify.ts'
+import { auditMetrics } from '../../src/audit/metrics.ts'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { Failure } from '../../src/kernel/failure.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
@@ -30,10 +32,13 @@ describe('an X509-SVID is refused', () => {
     ['that is to live longer than the profile allows', { lifetime: hours(24) + 1 }, 'ca.lifetime-too-long'],
     ['that is to live for no time', { lifetime: 1 }, 'ca.lifetime-too-short'],
     ['with a DNS name that is none', { dnsNames: ['*.example.org'] }, 'ca.dns-name'],
-  ] as const)('%s, and the refusal is recorded', async ([, changes, reason]) => {
+  ] as const)('%s, and the refusal is recorded and counted', async ([, changes, reason]) => {
     await using opened = await openTestAuthority()
     await expect(opened.ca.issueX509Svid(ask(await provenKey(), changes), never)).rejects.toMatchObject({ reason })
     expect(opened.audit.at(-1)).toContain(`"reason":"${reason}"`)
+    expect(opened.world.meter.of(auditMetrics.refusals, { event: 'svid.refused', reason })).toBe(1)
+    expect(opened.world.meter.of(caMetrics.issuing, { kind: 'workload', outcome: 'refused' })).toBe(1)
+    expect(opened.world.meter.of(caMetrics.issuing, { kind: 'workload', outcome: 'done' })).toBe(0)
   })
 
   test('C-12 for a key that is one of our authorities', async () => {
@@ -186,6 +191,7 @@ describe('opening', () => {
     ).rejects.toMatchObject({
       reason: 'upstream.empty-chain',
     })
+    expect(world.meter.of(caMetrics.mintRefusals, { reason: 'upstream.empty-chain' })).toBe(1)
   })
 })
 

@@ -1,10 +1,12 @@
 import { describe, expect, test } from 'vitest'
+import { auditMetrics } from '../../src/audit/metrics.ts'
+import { caMetrics } from '../../src/ca/metrics.ts'
 import type { IssuedJwtSvid, IssuedX509Svid } from '../../src/ca/certificate-authority.ts'
 import { parseRecord } from '../../src/ca/journal.ts'
 import type { KeyManager } from '../../src/ca/key-manager.ts'
 import { memory } from '../../src/ca/keys/memory.ts'
 import type { ProfileAsWritten } from '../../src/ca/profile.ts'
-import type { UpstreamAuthority } from '../../src/ca/upstream-authority.ts'
+import type { MintedAuthority, UpstreamAuthority } from '../../src/ca/upstream-authority.ts'
 import { selfSigned } from '../../src/ca/upstream/self-signed.ts'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
 import { Failure } from '../../src/kernel/failure.ts'
@@ -45,6 +47,8 @@ interface Faltering extends UpstreamAuthority {
   isAway: boolean
   asked: number
 }
+
+const stranger = (): Promise<TestCa> => TestCa.create({ at: testWorld().clock.now(), name: 'stranger' })
 
 /** An upstream that can be away. */
 async function faltering(world: TestWorld): Promise<Faltering> {
@@ -139,12 +143,53 @@ describe('authorities rotate', () => {
     })
   })
 
-  test('V-10 an upstream that is away until the end: one alarm at 60, 80 and 90 % of each life, in log, trail and complaints, and no crash', async () => {
+  test.for<readonly [string, string, (good: MintedAuthority) => MintedAuthority | Promise<MintedAuthority>]>([
+    ['V-5 without a chain', 'upstream.empty-chain', () => ({ chain: [], roots: [], warnings: [] })],
+    ['V-5 without a root', 'upstream.empty-chain', (good) => ({ ...good, roots: [] })],
+    ['V-5 with a root that did not sign', 'upstream.no-path', async (good) => ({ ...good, roots: [(await stranger()).certificate] })],
+    ['V-6 for the key of somebody else', 'upstream.wrong-key', async (good) => ({ ...good, chain: [(await stranger()).certificate] })],
+    [
+      'V-6 with more certificates than anybody needs',
+      'upstream.too-many-certificates',
+      (good) => ({ ...good, chain: Array.from({ length: 17 }, () => good.chain[0]!) }),
+    ],
+  ])(
+    'an upstream that answers %s is refused with `%s`, an event and a metric, and the CA in use goes on signing',
+    async ([, reason, spoil]) => {
+      const world = testWorld()
+      const real = await selfSigned.open({}, world)
+      let isGood = true
+      const upstream: UpstreamAuthority = {
+        ...real,
+        mint: async (request, signal) => (isGood ? real.mint(request, signal) : spoil(await real.mint(request, signal))),
+      }
+      await using opened = await openTestAuthority({
+        world,
+        upstream,
+        profile: { ca: { lifetime: hours(1) }, svid: { x509: minutes(10) } },
+      })
+      isGood = false
+      await whileFresh(opened.ca, async () => {
+        for (let minute = 0; minute < 40; minute++) await pass(world, minutes(1))
+      })
+      const recorded = opened.audit.filter((line) =>
+        line.includes(`"what":"upstream.refused","outcome":"refused","fields":{"reason":"${reason}"}`),
+      )
+      expect(recorded.length).toBeGreaterThan(0)
+      expect(world.meter.of(caMetrics.mintRefusals, { reason })).toBe(recorded.length)
+      expect(world.meter.of(auditMetrics.refusals, { event: 'upstream.refused', reason })).toBe(recorded.length)
+      expect(world.meter.of(caMetrics.rotationFailures, { kind: 'x509', reason })).toBe(recorded.length)
+      expect((await issueX509(opened)).notAfter).toBeGreaterThan(world.clock.now())
+    },
+  )
+
+  test('V-10 an upstream that is away until the end: one alarm at 60, 80 and 90 % of each life, in log, trail, complaints and metric, and no crash', async () => {
     const world = testWorld()
     const upstream = await faltering(world)
     await using opened = await openTestAuthority({ world, upstream })
     const { ca, audit } = opened
     const recorded = () => audit.filter((line) => line.includes('authority.ending')).map((line) => Number(/"percent":(\d+)/.exec(line)![1]))
+    const level = () => world.meter.of(caMetrics.alarm, { kind: 'x509' })
     const logged = () => world.log.lines.filter((line) => line.includes('ca.authority-ending'))
     const passHours = async (count: number) => {
       for (let minute = 0; minute < 60 * count; minute += 2) await pass(world, minutes(2))
@@ -152,13 +197,16 @@ describe('authorities rotate', () => {
     await whileFresh(ca, async () => {
       await passHours(11)
       expect(recorded()).toEqual([])
+      expect(level()).toBe(0)
       upstream.isAway = true
       await passHours(4)
       expect(ca.complaints()).toEqual([
         expect.stringMatching(/^alarm at 60 % of its life: the X.509 authority ends in .* and could not be kept fresh: the vault/),
       ])
+      expect(level()).toBe(0.6)
       await passHours(8)
       expect(recorded()).toEqual([60, 80, 90])
+      expect(level()).toBe(0.9)
       expect(logged()).toHaveLength(3)
       expect((await issueX509(opened)).notAfter).toBeGreaterThan(world.clock.now())
       upstream.isAway = false

@@ -7,6 +7,7 @@ import { authorityRequest } from '../../src/ca/issuance.ts'
 import { checked, type MintRequest } from '../../src/ca/upstream-authority.ts'
 import { memory } from '../../src/ca/keys/memory.ts'
 import { vault } from '../../src/ca/upstream/vault.ts'
+import { caMetrics } from '../../src/ca/metrics.ts'
 import { healthOf } from '../../src/ca/vault/health.ts'
 import { openVaultSession } from '../../src/ca/vault/session.ts'
 import { vaultSettings } from '../../src/ca/vault/settings.ts'
@@ -209,9 +210,12 @@ describe('what is answered', () => {
     ['with a DNS name besides', { dnsNames: ['example.org'] }, 'upstream.wrong-name'],
     ['that has ended', { notAfter: new FakeClock().now() - seconds(10) }, 'upstream.no-path'],
     ['that is not valid yet', { notBefore: new FakeClock().now() + minutes(10) }, 'upstream.no-path'],
-  ])('V-6 a certificate %s is refused', async ([, wishes, reason]) => {
+  ])('V-6 a certificate %s is refused, and counted by its reason', async ([, wishes, reason]) => {
     server.wishes = wishes
-    await expect(mint()).rejects.toMatchObject({ reason })
+    const world = testWorld({ clock: new FakeClock(clock.now()) })
+    await expect(mint({}, {}, world)).rejects.toMatchObject({ reason })
+    expect(world.meter.of(caMetrics.mintRefusals, { reason })).toBe(1)
+    expect(world.meter.of(caMetrics.minting, { outcome: 'refused' })).toBe(1)
   })
 
   test('V-6 a certificate for another key is refused', async () => {
@@ -225,13 +229,14 @@ describe('what is answered', () => {
     await expect(mint({ pathLength: 1 })).rejects.toMatchObject({ reason: 'upstream.path-length' })
   })
 
-  test('V-4 a lifetime that was capped is told; one that is too short is refused', async () => {
+  test('V-4 a lifetime that was capped is told and counted; one that is too short is refused', async () => {
     server.wishes = { notAfter: clock.now() + hours(3) }
     const world = testWorld({ clock: new FakeClock(clock.now()) })
     expect((await mint({}, {}, world)).complaints).toEqual([
       'the upstream capped the lifetime of our CA: asked for 1d, got 3h999ms; the upstream limits how long we may live: raise its limit',
     ])
     expect(world.log.lines.join()).toContain('"reason":"upstream.ttl-capped"')
+    expect(world.meter.of(caMetrics.ttlCapped, {})).toBe(1)
     server.tells = (signed) => plainly({ ...signed, warnings: ['TTL of "24h" is longer than permitted maxTTL'] })
     expect((await mint()).complaints[0]).toContain('; it says: TTL of "24h" is longer than permitted maxTTL')
     server.wishes = { notAfter: clock.now() + hours(2) - seconds(2) }

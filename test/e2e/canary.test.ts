@@ -1,20 +1,21 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { idOf, Installation, runVidimus, type AgentProgram, type ServerProgram } from '../support/programs.ts'
+import { idOf, Installation, runVidimus, type AgentProgram, type Program, type ServerProgram } from '../support/programs.ts'
 
 let installation: Installation
 let server: ServerProgram
 let agent: AgentProgram
+const metrics = { prometheus: { port: 0 } }
 
 beforeAll(async () => {
   installation = await Installation.open()
-  server = await installation.server({ log: { format: 'json', level: 'debug' } })
-  agent = await installation.agent(server, { log: { format: 'json', level: 'debug' } })
+  server = await installation.server({ metrics, log: { format: 'json', level: 'debug' } })
+  agent = await installation.agent(server, { metrics, log: { format: 'json', level: 'debug' } })
 })
 afterAll(() => installation[Symbol.asyncDispose]())
 
-test('R-36 no key, no token and no evidence is in a log, in the audit trail or in an intent, at the most talkative level', async () => {
+test('R-36 no key, no token and no evidence is in a log, a metric, the audit trail or an intent, at the most talkative level', async () => {
   const joinTokens = [await server.joinToken()]
   for (const name of await readdir(installation.directory)) {
     if (name.endsWith('-token')) joinTokens.push((await readFile(installation.path(name), 'utf8')).trim())
@@ -36,16 +37,25 @@ test('R-36 no key, no token and no evidence is in a log, in the audit trail or i
   expect([workloadKeys.length > 0, tokens.length > 0, keyLines.length > 0, joinTokens.length]).toEqual([true, true, true, 2])
 
   const said = [
+    await shown(server),
+    await shown(agent),
     ...server.log,
     ...agent.log,
     ...(await textsUnder(installation.path(server.name), (path) => /audit|intents/.test(path))),
   ].join('\n')
   expect(said).toContain('x509-svid.issued')
+  expect(said).toContain('vidimus_agent_svids 1')
   for (const secret of [...joinTokens.slice(0, 1), ...tokens, ...tokens.map((token) => token.split('.')[2]!), ...keyLines])
     expect(said).not.toContain(secret)
   for (const line of workloadKeys.filter((one) => !one.startsWith('-----'))) expect(said).not.toContain(line)
   expect(said).not.toContain('PRIVATE KEY')
 })
+
+/** What whoever asks for its metrics is shown. */
+async function shown(program: Program): Promise<string> {
+  const { port } = JSON.parse(await program.logged('"metrics are shown"')) as { port: number }
+  return (await fetch(`http://127.0.0.1:${port}/metrics`, { signal: AbortSignal.timeout(10_000) })).text()
+}
 
 async function textsUnder(folder: string, isMeant: (path: string) => boolean): Promise<string[]> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true })

@@ -49,6 +49,12 @@ export class IssuingAgent implements AsyncDisposable {
     return agent
   }
 
+  /** What the server makes of one request of the workload. */
+  async sign(csr: Uint8Array): Promise<SignedX509Svid | Failure> {
+    const [answer] = await this.#server.signX509([{ entryId: this.#entryId, csr }], AbortSignal.timeout(20_000))
+    return answer!
+  }
+
   /** Asks until the server is gone. @throws whatever the server refuses instead */
   async askUntilCutOff(onAsk: () => void): Promise<void> {
     const signal = AbortSignal.timeout(60_000)

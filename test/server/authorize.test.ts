@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { auditMetrics } from '../../src/audit/metrics.ts'
 import { hours, seconds } from '../../src/kernel/duration.ts'
 import { WatchedValue } from '../../src/kernel/watched.ts'
 import { authorize } from '../../src/server/authorize.ts'
@@ -135,11 +136,12 @@ describe('C-29 a copy of an identity', () => {
     }
   })
 
-  test('is written down once, with both serials and addresses', async () => {
+  test('is written down and counted once, with both serials and addresses', async () => {
     const { next, copy } = await copied()
     const { serial } = agent.node
     await Promise.allSettled([call(copy, sync), call(copy, sync), call(agent.peer(), sync)])
     expect(rig.audited().filter((what) => what === 'node.clone-detected')).toHaveLength(1)
+    expect(rig.meter.of(auditMetrics.events, { event: 'node.clone-detected' })).toBe(1)
     expect((await rig.store.nodes.find(agent.node.id))?.frozen).toEqual({
       at: rig.clock.now(),
       superseded: { serial, address: copy.address },

@@ -1,5 +1,6 @@
 import { generateKeyPairSync, sign as signWith, type KeyObject } from 'node:crypto'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { auditMetrics } from '../../src/audit/metrics.ts'
 import { Failure } from '../../src/kernel/failure.ts'
 import { minutes, seconds } from '../../src/kernel/duration.ts'
 import { issueJwtSvid } from '../../src/server/issue-jwt-svid.ts'
@@ -69,10 +70,11 @@ describe('certificates for workloads', () => {
     ['with a P-224 key', 'x509.unsupported-key', () => requestOf(generateKeyPairSync('ec', { namedCurve: 'P-224' }))],
     ['with an Ed25519 key', 'x509.unsupported-key', () => requestOf(generateKeyPairSync('ed25519'))],
   ]
-  test.for(bad)('R-4 a request %s is refused, recorded, and its reason is `%s`', async ([, reason, csr]) => {
+  test.for(bad)('R-4 a request %s is refused, recorded and counted, and its reason is `%s`', async ([, reason, csr]) => {
     await rig.give(agent, { id: 'web' })
     expect(reasons(await sign({ entryId: 'web', csr: await csr() }))).toEqual([reason])
     expect(rig.audited().at(-1)).toBe('svid.refused')
+    expect(rig.meter.of(auditMetrics.refusals, { event: 'svid.refused', reason })).toBe(1)
     expect(reasons(await sign({ entryId: 'web', csr: await newKey().csr() }))).toEqual(['issued'])
   })
 

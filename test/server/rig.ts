@@ -49,6 +49,7 @@ export interface Rig extends AsyncDisposable {
   readonly server: Server
   readonly store: Store
   readonly clock: FakeClock
+  readonly meter: TestMeter
   /** What is in the audit trail: `what` of each event. */
   audited(): string[]
   /** The next audit records fail. */
@@ -119,6 +120,7 @@ export async function openRig({ agentTtl = hours(1), witSvid = false } = {}): Pr
     server,
     store,
     clock,
+    meter,
     verifiers,
     audited: () => lines.map((line) => (JSON.parse(line) as { event: { what: string } }).event.what),
     breakAudit: () => (broken = true),

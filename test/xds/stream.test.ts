@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { minutes } from '../../src/kernel/duration.ts'
 import { Failure, failedWith } from '../../src/kernel/failure.ts'
 import { type Log, silentLog } from '../../src/kernel/log.ts'
+import { xdsMetrics } from '../../src/xds/metrics.ts'
 import { WatchedValue } from '../../src/kernel/watched.ts'
 import type { Resources } from '../../src/xds/resources.ts'
 import {
@@ -111,6 +112,8 @@ describe('a proxy that refuses what it was sent', () => {
     await proxy.understood()
     expect(proxy.state()).toMatchObject({ acceptedVersion: second.versionInfo })
     expect(proxy.state()).not.toHaveProperty('rejection')
+    expect(proxy.meter.of(xdsMetrics.rejections, { type: typeUrl })).toBe(1)
+    expect(proxy.meter.of(xdsMetrics.responses, { type: typeUrl })).toBe(2)
   })
 
   test('asks for what it has no right to: that is logged, and the rest is served', async () => {
@@ -172,6 +175,7 @@ function connect(options: { onNode?(id: string): void } = {}) {
     clock,
     resources,
     warnings,
+    meter,
     state: () => state,
     send(request: Partial<DiscoveryRequest>) {
       queue.push({ ...emptyRequest, ...request })
