@@ -77,7 +77,8 @@ export const newSubscription: Subscription = {
  */
 export function receive(before: Subscription, request: SubscriptionRequest, held: Resources, nonce: string): Step {
   checkNames(request.names)
-  const after = { ...before, ...asked(before, request), open: true }
+  const now = asked(before, request)
+  const after = { ...before, ...now, sent: stillAsked(before, now), open: true }
   const isCurrent = request.nonce === before.nonce
   const settling = { ...after, settled: before.settled || isCurrent }
   const wanted = held.size === 0 ? [] : newlyWanted(before, after, held)
@@ -106,6 +107,12 @@ function asked(before: Subscription, request: SubscriptionRequest): Pick<Subscri
   const names = new Set(request.names)
   const named = before.named || names.size > 0
   return { names, named, wildcard: names.has(everything) || !named }
+}
+
+/** What is no longer asked for counts as never sent: whoever asks for it again has dropped what it had. */
+function stillAsked({ sent }: Subscription, { names, wildcard }: Pick<Subscription, 'names' | 'wildcard'>): Subscription['sent'] {
+  if (wildcard || [...sent.keys()].every((name) => names.has(name))) return sent
+  return new Map([...sent].filter(([name]) => names.has(name)))
 }
 
 function sameNames(a: Subscription, b: Subscription): boolean {

@@ -130,6 +130,16 @@ describe('versions', () => {
   })
 })
 
+test('what was no longer asked for while it was gone is sent when it is back, also if it is as it was', () => {
+  const there = new Map([['a', resource('1')]])
+  const asking = (before: Subscription, ...names: string[]) => receive(before, { names, nonce: before.nonce }, there, 'n').subscription
+  const first = asking(newSubscription, 'a')
+  there.delete('a')
+  const again = asking(asking(first), 'a')
+  there.set('a', resource('1'))
+  expect(refresh(again, there, 'n9').answer?.resources.map(({ name }) => name)).toEqual(['a'])
+})
+
 test('whatever a proxy sends, it converges: what it subscribes to and what there is was sent, and nothing it did not ask for', () => {
   const name = fc.constantFrom('a', 'b', 'c', 'd')
   const event = fc.oneof(
