@@ -1,7 +1,8 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { idOf, Installation, runVidimus, type AgentProgram, type Program, type ServerProgram } from '../support/programs.ts'
+import { scrapedText } from '../support/prometheus.ts'
+import { idOf, Installation, runVidimus, type AgentProgram, type ServerProgram } from '../support/programs.ts'
 
 let installation: Installation
 let server: ServerProgram
@@ -37,8 +38,8 @@ test('R-36 no key, no token and no evidence is in a log, a metric, the audit tra
   expect([workloadKeys.length > 0, tokens.length > 0, keyLines.length > 0, joinTokens.length]).toEqual([true, true, true, 2])
 
   const said = [
-    await shown(server),
-    await shown(agent),
+    await scrapedText(server),
+    await scrapedText(agent),
     ...server.log,
     ...agent.log,
     ...(await textsUnder(installation.path(server.name), (path) => /audit|intents/.test(path))),
@@ -50,12 +51,6 @@ test('R-36 no key, no token and no evidence is in a log, a metric, the audit tra
   for (const line of workloadKeys.filter((one) => !one.startsWith('-----'))) expect(said).not.toContain(line)
   expect(said).not.toContain('PRIVATE KEY')
 })
-
-/** What whoever asks for its metrics is shown. */
-async function shown(program: Program): Promise<string> {
-  const { port } = JSON.parse(await program.logged('"metrics are shown"')) as { port: number }
-  return (await fetch(`http://127.0.0.1:${port}/metrics`, { signal: AbortSignal.timeout(10_000) })).text()
-}
 
 async function textsUnder(folder: string, isMeant: (path: string) => boolean): Promise<string[]> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true })

@@ -4,8 +4,8 @@ import { Failure } from '../../src/kernel/failure.ts'
 import { hours, minutes } from '../../src/kernel/duration.ts'
 import { metricsOf } from '../../src/main/metrics.ts'
 import { upstreamFiles, writeUpstream } from '../ca/upstream-files.ts'
-import { parseScrape, type Scrape } from '../support/prometheus.ts'
-import { eventually, idOf, Installation, type Program, runVidimus, type AgentProgram, type ServerProgram } from '../support/programs.ts'
+import { scrape } from '../support/prometheus.ts'
+import { eventually, idOf, Installation, runVidimus, type AgentProgram, type ServerProgram } from '../support/programs.ts'
 import { TestCa } from '../support/test-ca.ts'
 import { IssuingAgent } from './issuing-agent.ts'
 
@@ -27,13 +27,6 @@ beforeAll(async () => {
   agent = await installation.agent(server, { metrics })
 }, 60_000)
 afterAll(() => installation[Symbol.asyncDispose]())
-
-async function scrape(program: Program): Promise<Scrape> {
-  const { address, port } = JSON.parse(await program.logged('"metrics are shown"')) as { address: string; port: number }
-  const response = await fetch(`http://${address}:${port}/metrics`, { signal: AbortSignal.timeout(10_000) })
-  expect(response.headers.get('content-type')).toMatch(/^text\/plain; version=0\.0\.4/)
-  return parseScrape(await response.text())
-}
 
 describe('a server and an agent that are scraped', () => {
   test('show what is documented, in the text format of Prometheus, and nothing else', async () => {

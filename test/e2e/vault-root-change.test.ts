@@ -7,6 +7,7 @@ import { exactly, openX509Source, tlsClientOptions, type X509Source } from '../.
 import { formatPolicy, pkiRights, sessionRights } from '../../src/ca/vault/rights.ts'
 import { type RunningEnvoy, startEnvoy } from '../support/envoy.ts'
 import { OpenBao } from '../support/openbao.ts'
+import { scrape } from '../support/prometheus.ts'
 import { describeWithPeer } from '../support/peers.ts'
 import { type AgentProgram, eventually, idOf, Installation, type ServerProgram } from '../support/programs.ts'
 
@@ -42,6 +43,7 @@ describeWithPeer('openbao', 'OpenBao above our CA, and Envoy below it', (openbao
         svid: { x509: '8s', agent: '8s' },
         log: { format: 'json', level: 'debug' },
         refreshHint: '1s',
+        metrics: { prometheus: { port: 0 } },
       })
       agent = await installation.agent(server, { syncInterval: '300ms' })
       await server.entries(await agent.spiffeId(), { spiffeId: idOf('/web'), selectors: [`unix:uid:${process.getuid!()}`] })
@@ -76,6 +78,11 @@ describeWithPeer('openbao', 'OpenBao above our CA, and Envoy below it', (openbao
       expect(seen.failures).toEqual([])
       expect(seen.handshakes).toBeGreaterThan(500)
       expect(server.log.filter((line) => line.includes('"logged in to the vault"'))).toHaveLength(1)
+      const metrics = await scrape(server)
+      expect(metrics.value('vidimus_vault_renewals_total', { outcome: 'done' })).toBeGreaterThanOrEqual(5)
+      expect(metrics.value('vidimus_vault_logins_total', { outcome: 'done' })).toBe(1)
+      expect(metrics.value('vidimus_vault_token_expiry_timestamp_seconds', { use: 'pki' })).toBeGreaterThan(Date.now() / 1000)
+      expect(metrics.value('vidimus_authority_steps_total', { kind: 'x509', step: 'activated' })).toBeGreaterThan(1)
       // V-15: at the most talkative level too.
       const log = server.log.join('\n')
       expect(log).not.toContain(secretId)

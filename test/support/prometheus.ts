@@ -1,5 +1,7 @@
 /** Reads the text format of Prometheus, strictly: https://prometheus.io/docs/instrumenting/exposition_formats/ */
 
+import type { Program } from './programs.ts'
+
 export interface Sample {
   readonly name: string
   readonly labels: Readonly<Record<string, string>>
@@ -12,6 +14,20 @@ export interface Scrape {
   readonly samples: readonly Sample[]
   /** The one sample with these labels. @throws Error where there is none or more than one */
   value(name: string, labels?: Readonly<Record<string, string>>): number
+}
+
+/** What a program shows at the address that its log names. */
+export async function scrape(program: Program): Promise<Scrape> {
+  return parseScrape(await scrapedText(program))
+}
+
+/** The same, unread. */
+export async function scrapedText(program: Program): Promise<string> {
+  const { address, port } = JSON.parse(await program.logged('"metrics are shown"')) as { address: string; port: number }
+  const response = await fetch(`http://${address}:${port}/metrics`, { signal: AbortSignal.timeout(10_000) })
+  const type = response.headers.get('content-type') ?? ''
+  if (!response.ok || !type.startsWith('text/plain; version=0.0.4')) throw new Error(`answered ${response.status} with ${type}`)
+  return response.text()
 }
 
 /** @throws Error with the line that a scraper would stumble over */
