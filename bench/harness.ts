@@ -40,6 +40,9 @@ export interface Figure {
   readonly n: number
 }
 
+/** A bench cannot be run here: what it needs is said, and nothing has failed. */
+export class Missing extends Error {}
+
 /** What the house allows anybody to work at once on the thread that everybody shares. */
 export const longestHeldMs = 10
 

@@ -30,14 +30,15 @@ export const ownId = parseSpiffeId('spiffe://bench.test/ns/shop/sa/orders')
 /** Disposing ends the programs and removes what they wrote. */
 export class Installation implements AsyncDisposable {
   readonly #directory: string
-  readonly #cli: string
+  /** The compiled program. */
+  readonly cli: string
   readonly #owned = new AsyncDisposableStack()
   /** Where the server listens. */
   readonly port: number
 
   private constructor(directory: string, cli: string, port: number) {
     this.#directory = directory
-    this.#cli = cli
+    this.cli = cli
     this.port = port
     this.#owned.defer(() => rm(directory, { recursive: true, force: true }))
   }
@@ -53,14 +54,14 @@ export class Installation implements AsyncDisposable {
   }
 
   /** Starts a server on new data; `name` tells several of one installation apart. */
-  async startServer(name = 'server', port = this.port): Promise<Program & { readonly admin: AdminClient }> {
+  async startServer(name = 'server', port = this.port): Promise<Program & { readonly admin: AdminClient; readonly socket: string }> {
     const socket = this.path(`${name}.d/api.sock`)
     const config = await this.#write(
       `${name}.yaml`,
       `trustDomain: bench.test\ndataDirectory: ${this.path(name)}\nadminSocket: ${socket}\nlisten: { host: 127.0.0.1, port: ${port} }\nlog: { format: json }\n`,
     )
     const program = await this.#start(['server', 'run', '--config', config], '"server ready"')
-    return { ...program, admin: this.#owned.use(connectAdmin(socket)) }
+    return { ...program, socket, admin: this.#owned.use(connectAdmin(socket)) }
   }
 
   /** Starts an agent that joins with a new token. */
@@ -101,7 +102,11 @@ export class Installation implements AsyncDisposable {
 
   async #start(args: readonly string[], ready: string): Promise<Program> {
     const startedAt = performance.now()
-    const child = spawn(process.execPath, [this.#cli, ...args], { cwd: this.#directory, stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn(
+      process.execPath,
+      [...(process.env['PROF'] ? ['--cpu-prof', '--cpu-prof-dir=/tmp/polprof'] : []), this.cli, ...args],
+      { cwd: this.#directory, stdio: ['ignore', 'pipe', 'pipe'] },
+    )
     const stop = () => end(child)
     this.#owned.defer(stop)
     const readyLine = await lineWith(child, ready)

@@ -6,7 +6,7 @@ import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
 import { type Watched, WatchedValue } from '../kernel/watched.ts'
 import { compileFor, type CompiledPolicies, type WorkloadFacts } from '../policy/compile.ts'
-import { type LanguageOptions, parsePolicySet } from '../policy/language.ts'
+import { type LanguageOptions, parsePolicySet, ReadBefore } from '../policy/language.ts'
 import type { PolicyDocument, PolicySet } from '../policy/policy-set.ts'
 import { formatSelector } from '../spiffe/selector.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
@@ -43,6 +43,7 @@ export class WorkloadRules {
   readonly #clock: Clock
   readonly #log: Log
   readonly #language: LanguageOptions
+  readonly #readBefore = new ReadBefore()
   readonly #sets = new WeakMap<readonly PolicyDocument[], PolicySet | undefined>()
   /** What was found last for a workload, as long as nothing about it changes. */
   readonly #recent = new WeakMap<
@@ -94,7 +95,7 @@ export class WorkloadRules {
   /** A candidate that cannot be read is not tried; the log says why. */
   #compileCandidate({ version, documents, options }: PolicyDocuments, facts: WorkloadFacts): Candidate | undefined {
     try {
-      const set = parsePolicySet(documents, { ...this.#language, ...options })
+      const set = parsePolicySet(documents, { ...this.#language, ...options }, this.#readBefore)
       return { version, compiled: compileFor(set, facts, { at: this.#clock.now() }) }
     } catch (error) {
       this.#log.error('the policies that were to be tried cannot be read', { version, error: tellChain(error) })
@@ -167,7 +168,7 @@ export class WorkloadRules {
 
   #parse(version: string, documents: readonly PolicyDocument[], options: LanguageOptions | undefined): PolicySet | undefined {
     try {
-      return parsePolicySet(documents, { ...this.#language, ...options })
+      return parsePolicySet(documents, { ...this.#language, ...options }, this.#readBefore)
     } catch (error) {
       const failure = Failure.from(error)
       this.#log.error('the policies cannot be read; the last good ones stay in force', {

@@ -54,11 +54,40 @@ export interface LanguageOptions {
 }
 
 /**
+ * What was read before, for who reads one set after the other: reading YAML is most of the work, and of the next set most documents are the same.
+ * It holds as many characters as four of the largest sets that a server takes; the oldest goes first.
+ */
+export class ReadBefore {
+  readonly #documents = new Map<string, FoundInDocument>()
+  #characters = 0
+
+  /** What a document holds in which nothing was wrong. */
+  find(key: string): FoundInDocument | undefined {
+    const found = this.#documents.get(key)
+    if (!found) return undefined
+    this.#documents.delete(key)
+    this.#documents.set(key, found)
+    return found
+  }
+
+  keep(key: string, found: FoundInDocument): void {
+    this.#documents.set(key, found)
+    this.#characters += key.length
+    for (const oldest of this.#documents.keys()) {
+      if (this.#characters <= maxRememberedCharacters) return
+      this.#documents.delete(oldest)
+      this.#characters -= oldest.length
+    }
+  }
+}
+
+/**
  * Reads and checks policies together.
+ * @param before what need not be read again: of the same documents comes the same set
  * @throws Failure `policy.invalid`; `internal.problems` is a list of {@link Problem}
  */
-export function parsePolicySet(documents: readonly PolicyDocument[], options: LanguageOptions = {}): PolicySet {
-  const { set, problems } = checkPolicies(documents, options)
+export function parsePolicySet(documents: readonly PolicyDocument[], options: LanguageOptions = {}, before?: ReadBefore): PolicySet {
+  const { set, problems } = checkPolicies(documents, options, before)
   if (set) return set
   const told = problems.slice(0, shownProblems).map(tellProblem)
   const more = problems.length > shownProblems ? [`and ${problems.length - shownProblems} more`] : []
@@ -69,6 +98,7 @@ export function parsePolicySet(documents: readonly PolicyDocument[], options: La
 export function checkPolicies(
   documents: readonly PolicyDocument[],
   options: LanguageOptions = {},
+  before?: ReadBefore,
 ): { readonly set?: PolicySet; readonly problems: readonly Problem[] } {
   const mode = options.mode ?? 'strict'
   const pathNormalization = options.pathNormalization ?? (mode === 'strict' ? 'decode-and-merge-slashes' : 'base')
@@ -80,13 +110,15 @@ export function checkPolicies(
   }
   if (documents.length > limits.documents) problems.add(whole, `at most ${limits.documents} documents, found ${documents.length}`)
 
-  const found: Found = { policies: [], peerAuthentications: [], requestAuthentications: [] }
+  const found = nothingFound()
   const kept: PolicyDocument[] = []
   for (const document of documents.slice(0, limits.documents)) {
-    const trees = readYaml(document, problems)
-    if (trees.length > 0 && trees.every(isPolicyTest)) continue
+    const inDocument = readDocument(document, { problems, mode, rootNamespace }, before)
+    if (inDocument === 'tests') continue
     kept.push(document)
-    for (const tree of trees) if (!isPolicyTest(tree)) readKind(tree, { problems, mode, rootNamespace }, found)
+    found.policies.push(...inDocument.policies)
+    found.peerAuthentications.push(...inDocument.peerAuthentications)
+    found.requestAuthentications.push(...inDocument.requestAuthentications)
   }
   const count = found.policies.length + found.peerAuthentications.length + found.requestAuthentications.length
   if (count > limits.policies) problems.add(whole, `at most ${limits.policies} policies, found ${count}`)
@@ -101,6 +133,20 @@ interface Found {
   readonly policies: Policy[]
   readonly peerAuthentications: PeerAuthentication[]
   readonly requestAuthentications: RequestAuthentication[]
+}
+
+type FoundInDocument = Found | 'tests'
+const nothingFound = (): Found => ({ policies: [], peerAuthentications: [], requestAuthentications: [] })
+
+function readDocument(document: PolicyDocument, reading: Reading, before: ReadBefore | undefined): FoundInDocument {
+  const key = `${reading.mode} ${reading.rootNamespace}\n${document.name}\n${document.text}`
+  const known = before?.find(key)
+  if (known) return known
+  const trees = readYaml(document, reading.problems)
+  const found = trees.length > 0 && trees.every(isPolicyTest) ? 'tests' : nothingFound()
+  if (found !== 'tests') for (const tree of trees) if (!isPolicyTest(tree)) readKind(tree, reading, found)
+  if (reading.problems.all.length === 0) before?.keep(key, found)
+  return found
 }
 
 /** A problem on one line: `orders.yaml:7:12: spec.rules[0].to[0].operation.paths[1]: expected …`. */
@@ -345,3 +391,5 @@ const metadataKeys = [
 ] // prettier-ignore
 
 const shownProblems = 20
+/** A server takes sets of at most 1 MiB. */
+const maxRememberedCharacters = 4 * 1024 * 1024

@@ -3,7 +3,7 @@ import { formatInstant, type Instant } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
 import { WatchedValue, type Watched } from '../kernel/watched.ts'
 import type { Decision } from '../policy/decision.ts'
-import { type LanguageOptions, parsePolicySet } from '../policy/language.ts'
+import { type LanguageOptions, parsePolicySet, ReadBefore } from '../policy/language.ts'
 import type { PolicyDocument } from '../policy/policy-set.ts'
 import type { OnboardingRequest, ServerApiCaller, ServerApiRequest } from '../policy/request.ts'
 import type { CompiledPolicies } from '../policy/compile.ts'
@@ -51,6 +51,7 @@ export class Policies {
   readonly #ownApi: readonly PolicyDocument[]
   readonly #trusted: readonly KeyObject[]
   readonly #inForce: WatchedValue<PoliciesInForce>
+  readonly #readBefore = new ReadBefore()
   #compiled: OwnPolicies
   #claims: SetClaims | undefined
 
@@ -110,7 +111,7 @@ export class Policies {
       this.#trusted.length === 0
         ? undefined
         : await verifyPolicySet({ documents, options, signature }, { keys: this.#trusted, after: this.#claims?.serial ?? 0, at })
-    const { fingerprint: version } = parsePolicySet(documents, options)
+    const { fingerprint: version } = parsePolicySet(documents, options, this.#readBefore)
     const compiled = this.#compile(documents, options)
     return {
       version,
@@ -149,7 +150,10 @@ export class Policies {
 
   /** Tries a set beside the one in force, in place of one that is tried; undefined ends it. @throws Failure `policy.invalid` */
   async tryOut(candidate: Omit<CandidatePolicies, 'version'> | undefined): Promise<CandidatePolicies | undefined> {
-    const checked = candidate && { ...candidate, version: parsePolicySet(candidate.documents, candidate.options).fingerprint }
+    const checked = candidate && {
+      ...candidate,
+      version: parsePolicySet(candidate.documents, candidate.options, this.#readBefore).fingerprint,
+    }
     await this.#store.setCandidate(checked)
     const { candidate: _, ...inForce } = this.#inForce.current
     this.#inForce.set(checked ? { ...inForce, candidate: checked } : inForce)
@@ -183,7 +187,7 @@ export class Policies {
   }
 
   #compile(applied: readonly PolicyDocument[], options: LanguageOptions): OwnPolicies {
-    const set = parsePolicySet([...this.#ownApi, ...applied], options)
+    const set = parsePolicySet([...this.#ownApi, ...applied], options, this.#readBefore)
     return { api: serverApiPolicy(set), onboarding: onboardingPolicy(set) }
   }
 }

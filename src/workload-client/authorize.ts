@@ -7,7 +7,7 @@ import { firstOf, WatchedValue } from '../kernel/watched.ts'
 import { compileFor, type CompiledPolicies } from '../policy/compile.ts'
 import type { Decision } from '../policy/decision.ts'
 import { decide } from '../policy/evaluate.ts'
-import { parsePolicySet } from '../policy/language.ts'
+import { parsePolicySet, ReadBefore } from '../policy/language.ts'
 import { headerValues, type PolicyRequest } from '../policy/request.ts'
 import { openWorkloadApiClient, type WorkloadPolicyUpdate } from './client.ts'
 import { endpointOf } from './endpoint.ts'
@@ -35,17 +35,18 @@ export async function openAuthorizer(options: SourceOptions = {}): Promise<Autho
   const clock = options.clock ?? systemClock
   const client = openWorkloadApiClient(endpointOf(options.address), clock)
   const inForce = new WatchedValue<InForce | undefined>(undefined)
+  const before = new ReadBefore()
   /** An exception that has expired ends at its moment, not with the next update. */
   const now = (): InForce | undefined => {
     const { current } = inForce
     if (current?.policies.validUntil === undefined || clock.now() < current.policies.validUntil) return current
-    inForce.set(compiled(current.update, clock.now()))
+    inForce.set(compiled(current.update, clock.now(), before))
     return inForce.current
   }
   let problem: Failure | undefined
   const adopt = (update: WorkloadPolicyUpdate): void => {
     try {
-      inForce.set(compiled(update, clock.now()))
+      inForce.set(compiled(update, clock.now(), before))
       problem = undefined
     } catch (error) {
       problem = Failure.from(error)
@@ -118,8 +119,8 @@ interface InForce {
   readonly policies: CompiledPolicies
 }
 
-function compiled(update: WorkloadPolicyUpdate, at: Instant): InForce {
-  return { update, policies: compileFor(parsePolicySet(update.documents, update.options), update.facts, { at }) }
+function compiled(update: WorkloadPolicyUpdate, at: Instant, before: ReadBefore): InForce {
+  return { update, policies: compileFor(parsePolicySet(update.documents, update.options, before), update.facts, { at }) }
 }
 
 const noPolicies: Decision = { allowed: false, reason: 'no-policy', decidedBy: [], errors: [] }

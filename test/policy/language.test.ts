@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { failedWith, type Failure } from '../../src/kernel/failure.ts'
-import { checkPolicies, parsePolicySet } from '../../src/policy/language.ts'
+import { checkPolicies, parsePolicySet, ReadBefore } from '../../src/policy/language.ts'
 import { readMoment } from '../../src/policy/reading.ts'
 import { istios, ours, problemsOf } from './make.ts'
 
@@ -456,5 +456,45 @@ spec: { identities: ["spiffe://example.org/{*}"], action: DENY, expires: 2030-01
     expect(readMoment('2030-01-01T02:00:00+02:00')).toBe(1_893_456_000_000)
     for (const text of ['2030-1-1', '2030-13-01', '2030-02-29', '2030-01-01 00:00:00', 'tomorrow', ''])
       expect(readMoment(text)).toBeUndefined()
+  })
+})
+
+describe('a set of which most was read before', () => {
+  const documents = [
+    { name: 'a.yaml', text: ours(from({ spiffeIds: ['spiffe://example.org/web'] }), 'a') },
+    { name: 'b.yaml', text: ours(to({ methods: ['GET'] }), 'b') },
+  ]
+
+  test('is the set that is read without it, whatever else was read in between', () => {
+    const before = new ReadBefore()
+    const changed = [documents[0]!, { name: 'b.yaml', text: ours(to({ methods: ['PUT'] }), 'b') }]
+    for (const set of [documents, changed, documents, documents.toReversed(), documents.slice(1)])
+      for (const options of [{}, { mode: 'istio' }, { rootNamespace: 'other' }] as const)
+        expect(parsePolicySet(set, options, before)).toEqual(parsePolicySet(set, options))
+  })
+
+  test('is refused for the mistakes it would be refused for without it, again and again', () => {
+    const before = new ReadBefore()
+    parsePolicySet(documents, {}, before)
+    const wrong = [documents[0]!, { name: 'b.yaml', text: ours(to({ method: ['GET'] }), 'b') }]
+    const twins = [...documents, { name: 'c.yaml', text: documents[0]!.text }]
+    for (const set of [wrong, wrong, twins, twins]) expect(checkPolicies(set, {}, before).problems).toEqual(checkPolicies(set).problems)
+    expect(checkPolicies(twins, {}, before).problems).toHaveLength(1)
+  })
+
+  test('names the file that it stands in now', () => {
+    const before = new ReadBefore()
+    parsePolicySet(documents, {}, before)
+    const [policy] = parsePolicySet([{ ...documents[0]!, name: 'moved.yaml' }], {}, before).policies
+    expect(policy!.place.document).toBe('moved.yaml')
+  })
+
+  test('takes part of what is too much to be remembered anew, as it was', () => {
+    const before = new ReadBefore()
+    const large = Array.from({ length: 6 }, (_, index) => ({
+      name: `${index}.yaml`,
+      text: `${ours({}, `p${index}`)}\n#${'x'.repeat(900_000)}\n`,
+    }))
+    for (const set of [large, large.toReversed()]) expect(parsePolicySet(set, {}, before)).toEqual(parsePolicySet(set))
   })
 })
