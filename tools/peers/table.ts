@@ -1,4 +1,5 @@
 import { goProgram } from './go.ts'
+import { npmBinary } from './npm.ts'
 import type { Peer } from './peer.ts'
 import { pythonBinary, pythonProgram } from './python.ts'
 import { systemProgram } from './system.ts'
@@ -23,6 +24,14 @@ export const peers = {
   'go-spiffe': goProgram({ name: 'go-spiffe', purpose: 'a workload on the Go library', version: '2.9.0' }),
   'py-spiffe': pythonProgram({ name: 'py-spiffe', purpose: 'a workload on the Python library', version: '0.3.2' }),
   'spire-api': goProgram({ name: 'spire-api', purpose: 'an agent and an operator on the published SPIRE API', version: '1.2.5' }),
+  cerbos: npmBinary({
+    name: 'cerbos',
+    purpose: 'the policy server that benches decide beside',
+    distribution: `@cerbos/cerbos-${process.platform}-${process.arch}`,
+    version: '0.55.0',
+    program: `cerbos-${process.platform}-${process.arch}`,
+    probe: ['--version'],
+  }),
   softhsm: systemProgram({
     name: 'softhsm',
     purpose: 'the PKCS #11 device that keeps our keys',
