@@ -13,6 +13,8 @@ export interface World {
   readonly log: Log
   readonly meter: Meter
   readonly secrets: Secrets
+  /** No TLS connection without X25519MLKEM768 (C-32); where it is absent or false, it is what a driver offers first. */
+  readonly requirePostQuantum?: boolean
 }
 
 /** Where a secret is to be found. Configuration names the place; only `main/config/secrets.ts` looks there. */

@@ -36,7 +36,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
   await using owned = new AsyncDisposableStack()
   const { trustDomain } = config
   const metrics = new Metrics('server', config)
-  const world = systemWorld(config.log, metrics.meter)
+  const world = { ...systemWorld(config.log, metrics.meter), requirePostQuantum: config.tls.requirePostQuantum }
   // They load while the rest is opened.
   const workbenches = openWorkbenchThreads()
   workbenches.catch(() => {})

@@ -19,9 +19,9 @@ export const vaults: Vaults = {
 
   async check(choice, signal) {
     const reports: VaultReport[] = []
-    for (const { role, use, settings, target } of await usesOf(choice)) {
+    for (const { role, use, settings, target, requirePostQuantum } of await usesOf(choice)) {
       // What goes wrong is in the report; a log would tell it twice.
-      const world = { ...systemWorld({ level: 'error', format: 'text' }, silentMeter), log: silentLog }
+      const world = { ...systemWorld({ level: 'error', format: 'text' }, silentMeter), log: silentLog, requirePostQuantum }
       await using session = openVaultSession(settings, world, use)
       const findings = await checkVault(session, { ...target, rights: [...target.rights, ...sessionRights] }, world.clock, signal)
       reports.push({ role, address: settings.address, findings })
@@ -36,12 +36,13 @@ interface Use {
   readonly use: 'pki' | 'transit'
   readonly settings: VaultSettings
   readonly target: CheckTarget
+  readonly requirePostQuantum: boolean
 }
 
 /** @throws Failure `usage.no-vault` */
 async function usesOf(choice: ConfigChoice): Promise<readonly Use[]> {
   const { loadServerConfig } = await import('./config/server.ts')
-  const { ca, keyManager, upstreamAuthority } = loadServerConfig(await sourceOf(choice), choice.overrides)
+  const { ca, keyManager, upstreamAuthority, tls } = loadServerConfig(await sourceOf(choice), choice.overrides)
   const uses: Use[] = []
   if (upstreamAuthority.kind === 'vault') {
     // The schema of that driver made them.
@@ -52,11 +53,12 @@ async function usesOf(choice: ConfigChoice): Promise<readonly Use[]> {
       use: 'pki',
       settings,
       target: { rights: pkiRights(settings), pki: { mount, issuer, lifetime: ca.lifetime } },
+      ...tls,
     })
   }
   if (keyManager.kind === 'vault-transit') {
     const settings = keyManager.settings as VaultTransitSettings
-    uses.push({ role: 'key manager', use: 'transit', settings, target: { rights: transitRights(settings) } })
+    uses.push({ role: 'key manager', use: 'transit', settings, target: { rights: transitRights(settings) }, ...tls })
   }
   if (uses.length > 0) return uses
   throw new Failure('invalid_argument', 'usage.no-vault', {

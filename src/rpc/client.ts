@@ -27,7 +27,7 @@ import { Failure } from '../kernel/failure.ts'
 import { pathOf } from './handler.ts'
 import { incoming } from './incoming.ts'
 import { detailsTrailer, fromWireStatus } from './status.ts'
-import { keyExchange, presentedChain, tlsDefaults, type TlsIdentity, tlsKeyPair } from './tls-material.ts'
+import { keyExchange, keyExchangeOf, presentedChain, tlsDefaults, type TlsIdentity, tlsKeyPair } from './tls-material.ts'
 
 /** A way to somebody who answers calls. Connections are made when needed, and anew when they broke. */
 export interface Channel extends AsyncDisposable {
@@ -312,12 +312,6 @@ class VerifiedTls extends ChannelCredentials {
       throw error
     }
   }
-}
-
-/** Node tells the group to clients only, and calls it a name. */
-function keyExchangeOf(tls: ReturnType<typeof connectTlsSocket>): string {
-  const { name = '' } = (tls.getEphemeralKeyInfo() ?? {}) as { name?: string }
-  return name
 }
 
 function secured(tls: ReturnType<typeof connectTlsSocket>, signal: AbortSignal): Promise<void> {

@@ -28,6 +28,12 @@ export function keyExchange(requirePostQuantum: boolean | undefined) {
   return requirePostQuantum ? { minVersion: 'TLSv1.3' as SecureVersion, ecdhCurve: 'X25519MLKEM768' } : {}
 }
 
+/** The group that the key exchange of a connection took, `X25519MLKEM768` for example; Node tells it to clients only, and calls it a name. */
+export function keyExchangeOf(socket: TLSSocket): string {
+  const { name = '' } = (socket.getEphemeralKeyInfo() ?? {}) as { name?: string }
+  return name
+}
+
 /**
  * The certificates that the other side presented, DER, leaf first; empty if it presented none. Nothing about them is verified.
  * @throws Failure `tls.chain-too-long`

@@ -8,6 +8,7 @@ import { connect, type ConnectionOptions, type PeerCertificate, type SecureConte
 import type { Instant } from '../kernel/clock.ts'
 import { seconds } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
+import { keyExchange, keyExchangeOf, tlsDefaults } from '../rpc/tls-material.ts'
 import type { SpiffeId } from '../spiffe/id.ts'
 import type { PeerMatcher } from '../spiffe/matcher.ts'
 import { verifyX509Svid } from '../spiffe/x509-svid.ts'
@@ -16,14 +17,26 @@ import { formatPem } from '../x509/pem.ts'
 import type { X509Context } from './client.ts'
 import type { X509Source } from './source.ts'
 
+/** How connections are made, where the usual way is not enough. */
+export interface MtlsOptions {
+  /** Fails the handshake with whoever has no X25519MLKEM768 (C-32), which is otherwise what is offered first. */
+  readonly requirePostQuantum?: boolean
+}
+
+/** How {@link mtlsAgent} makes connections. */
+export interface MtlsAgentOptions extends MtlsOptions {
+  /** Told of each connection whose server was accepted: the group of its key exchange, `X25519MLKEM768` for example. Node tells it to clients only. */
+  connected?(secured: { readonly protocol: string; readonly keyExchange: string }): void
+}
+
 /**
  * Options for `tls.connect`, `http2.connect` and grpc-js: our certificate of this moment, and a check that refuses
  * every server that `accept` does not name, before anything is sent. Host names play no part. For `https.request` take {@link mtlsAgent}:
  * Node's own agent keeps connections by address, and would hand one that was opened for another `accept` on.
  */
-export function tlsClientOptions(source: X509Source, accept: PeerMatcher): ConnectionOptions {
+export function tlsClientOptions(source: X509Source, accept: PeerMatcher, options: MtlsOptions = {}): ConnectionOptions {
   return {
-    ...credentials(source),
+    ...credentials(source, options),
     rejectUnauthorized: true,
     checkServerIdentity: (_host, presented) => refusal(() => verifyPeer(source, chainOf(presented), accept, source.clock.now())),
     // Node skips the check above for a resumed session (R-16).
@@ -35,16 +48,16 @@ export function tlsClientOptions(source: X509Source, accept: PeerMatcher): Conne
  * Options for `tls.createServer`, `https.createServer` and `http2.createSecureServer` as of this moment: a client certificate is required and must
  * chain to the bundle. {@link serveMtls} also follows rotation and checks the SPIFFE ID; with these options alone that is the caller's part.
  */
-export function tlsServerOptions(source: X509Source): TlsOptions {
-  return { ...credentials(source), requestCert: true, rejectUnauthorized: true, handshakeTimeout }
+export function tlsServerOptions(source: X509Source, options: MtlsOptions = {}): TlsOptions {
+  return { ...credentials(source, options), requestCert: true, rejectUnauthorized: true, handshakeTimeout }
 }
 
 /**
  * An `https.Agent` whose connections are made with {@link tlsClientOptions} of the moment they are opened at. A kept connection serves no further
  * request once the source has changed: what was trusted then may not be trusted now (R-16).
  */
-export function mtlsAgent(source: X509Source, accept: PeerMatcher): HttpsAgent {
-  return new MtlsAgent(source, accept)
+export function mtlsAgent(source: X509Source, accept: PeerMatcher, options: MtlsAgentOptions = {}): HttpsAgent {
+  return new MtlsAgent(source, accept, options)
 }
 
 /**
@@ -53,8 +66,13 @@ export function mtlsAgent(source: X509Source, accept: PeerMatcher): HttpsAgent {
  * whom we can no longer judge because our own identity was withdrawn (R-16, API-15). `peerOf(request)` says who is calling.
  * @throws Failure `workload-client.no-identity`
  */
-export function serveMtls(source: X509Source, accept: PeerMatcher, listener: RequestListener): HttpsServer & AsyncDisposable {
-  const server = createHttpsServer(tlsServerOptions(source))
+export function serveMtls(
+  source: X509Source,
+  accept: PeerMatcher,
+  listener: RequestListener,
+  options: MtlsOptions = {},
+): HttpsServer & AsyncDisposable {
+  const server = createHttpsServer(tlsServerOptions(source, options))
   const connections = new Set<Socket>()
   const admitted = new Map<TLSSocket, Admission>()
   server.on('connection', (socket: Socket) => {
@@ -71,7 +89,7 @@ export function serveMtls(source: X509Source, accept: PeerMatcher, listener: Req
   })
   const stop = new AbortController()
   const following = followSource(source, stop.signal, (context) => {
-    if (context) server.setSecureContext(credentials(source))
+    if (context) server.setSecureContext(credentials(source, options))
     for (const [socket, { chain, at }] of admitted) if (refusal(() => verifyPeer(source, chain, accept, at))) socket.destroy()
   })
   server.once('close', () => stop.abort())
@@ -101,21 +119,27 @@ export function verifiedPeer({ socket }: Pick<IncomingMessage, 'socket'>): Spiff
 class MtlsAgent extends HttpsAgent {
   readonly #source: X509Source
   readonly #accept: PeerMatcher
+  readonly #options: MtlsAgentOptions
   /** What was held when a connection was opened. */
   readonly #openedUnder = new WeakMap<object, X509Context | undefined>()
 
-  constructor(source: X509Source, accept: PeerMatcher) {
+  constructor(source: X509Source, accept: PeerMatcher, options: MtlsAgentOptions) {
     super({ keepAlive: true, maxCachedSessions: 0, timeout: idleTimeout })
     this.#source = source
     this.#accept = accept
+    this.#options = options
   }
 
   override createConnection(
     ...[options, callback]: Parameters<HttpsAgent['createConnection']>
   ): ReturnType<HttpsAgent['createConnection']> {
     try {
-      const own = tlsClientOptions(this.#source, this.#accept)
+      const own = tlsClientOptions(this.#source, this.#accept, this.#options)
       const socket = connect({ ALPNProtocols: ['http/1.1'], ...(options as ConnectionOptions), ...own })
+      const { connected } = this.#options
+      if (connected) {
+        socket.once('secureConnect', () => connected({ protocol: socket.getProtocol() ?? '', keyExchange: keyExchangeOf(socket) }))
+      }
       this.#openedUnder.set(socket, this.#source.context.current)
       return socket
     } catch (error) {
@@ -175,14 +199,17 @@ async function followSource(source: X509Source, signal: AbortSignal, onChange: (
 }
 
 /** Session tickets are off: a resumed session would skip the check of the bundle (R-16). */
-function credentials(source: X509Source): SecureContextOptions {
+function credentials(source: X509Source, { requirePostQuantum }: MtlsOptions): SecureContextOptions {
   const { chainPem, privateKey } = source.identity()
+  const { minVersion, ecdhCurve } = tlsDefaults
   const authorities = [...(source.context.current?.bundles.all() ?? [])].flatMap((bundle) => bundle.x509Authorities)
   return {
     cert: chainPem,
     key: privateKey.export({ format: 'pem', type: 'pkcs8' }),
     ca: authorities.map(({ certificate }) => formatPem('CERTIFICATE', certificate.raw)),
-    minVersion: 'TLSv1.2',
+    minVersion,
+    ecdhCurve,
+    ...keyExchange(requirePostQuantum),
     secureOptions: constants.SSL_OP_NO_TICKET,
   }
 }

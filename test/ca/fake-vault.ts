@@ -26,6 +26,8 @@ export interface Signed {
 export interface ServerIdentity {
   readonly cert: string
   readonly key: string
+  /** The groups for the key exchange; what the runtime has when left out. */
+  readonly ecdhCurve?: string
 }
 
 /** What is answered instead of a certificate. */

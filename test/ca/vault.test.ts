@@ -386,6 +386,45 @@ describe('whom we talk to', () => {
   })
 })
 
+describe('C-32 the key exchange with a vault', () => {
+  let folder: string
+  let identity: { cert: string; key: string }
+  let caFile: string
+  beforeAll(async () => {
+    const authority = await TestCa.create({ at: systemClock.now(), name: 'tls root' })
+    const { certificate, keyPem } = await authority.leaf({ dnsNames: ['localhost'] })
+    identity = { cert: pem(certificate), key: keyPem }
+    folder = await mkdtemp(join(tmpdir(), 'vidimus-'))
+    caFile = join(folder, 'ca.pem')
+    await writeFile(caFile, pem(authority.certificate))
+  })
+  afterAll(() => rm(folder, { recursive: true }))
+  const strict = () => ({ ...testWorld({ clock: new FakeClock(clock.now()) }), requirePostQuantum: true })
+
+  test('is refused before a token is sent where it must be a post-quantum one, and the vault has none', async () => {
+    await using old = await FakeVault.open(clock.now(), { ...identity, ecdhCurve: 'X25519:P-256' })
+    await expect(mint({}, { address: old.address, caFile }, strict())).rejects.toMatchObject({
+      reason: 'vault.unreachable',
+      message: expect.stringContaining('`tls.requirePostQuantum` asks it for X25519MLKEM768') as string,
+    })
+    expect([...old.asked, ...old.besides]).toEqual([])
+  })
+
+  test('is a post-quantum one where the vault has it, another one elsewhere, and is told in the log once for many connections', async () => {
+    const exchanges = [
+      ['X25519MLKEM768:X25519', strict(), 'X25519MLKEM768'],
+      ['X25519MLKEM768:X25519', testWorld({ clock: new FakeClock(clock.now()) }), 'X25519MLKEM768'],
+      ['X25519', testWorld({ clock: new FakeClock(clock.now()) }), 'X25519'],
+    ] as const
+    for (const [ecdhCurve, world, group] of exchanges) {
+      await using secure = await FakeVault.open(clock.now(), { ...identity, ecdhCurve })
+      await mint({}, { address: secure.address, caFile }, world)
+      const told = world.log.lines.filter((line) => line.includes('connected to the vault'))
+      expect(told).toEqual([`info connected to the vault {"protocol":"TLSv1.3","keyExchange":"${group}"}`])
+    }
+  })
+})
+
 test('V-15 neither the token nor the request is ever told: not in logs, not in errors, not on standard error', async () => {
   const told: string[] = []
   const spies = [process.stderr, process.stdout].map((stream) =>

@@ -215,6 +215,12 @@ describeWithPeer('openbao', 'logins at an OpenBao server', (found) => {
       await expect(lookUp(ours)).rejects.toMatchObject({ reason: 'vault.bad-request' })
     })
 
+    test('C-32 travels under a post-quantum key exchange, which this vault has and may be required to have', async () => {
+      await using session = open(await certLogin('vidimus'), { ...(await overTls()) }, true)
+      expect((await lookUp(session))['policies']).toEqual([policy])
+      expect(session.log.lines.join('\n')).toContain('"keyExchange":"X25519MLKEM768"')
+    })
+
     test('whose key others can read is not used', async () => {
       const login = await certLogin('vidimus')
       await chmod(login.keyFile, 0o640)
@@ -355,13 +361,13 @@ describeWithPeer('openbao', 'logins at an OpenBao server', (found) => {
     token(): string
   }
 
-  function open(auth: object, settings: object = {}): OpenSession {
+  function open(auth: object, settings: object = {}, requirePostQuantum = false): OpenSession {
     const log = new KeptLog()
     let token = ''
     const parsed = z.strictObject(vaultSettings).parse({ address: bao.address, auth, ...settings })
     const session = openVaultSession(
       parsed,
-      { clock: systemClock, random: systemRandom, files: systemFiles, secrets: systemSecrets, log, meter: silentMeter },
+      { clock: systemClock, random: systemRandom, files: systemFiles, secrets: systemSecrets, log, meter: silentMeter, requirePostQuantum },
       'pki',
     )
     return {

@@ -1,7 +1,9 @@
+import { spawn } from 'node:child_process'
 import { createPrivateKey } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, request, type RequestOptions } from 'node:https'
 import { type AddressInfo, connect as connectTcp, type Server, type Socket } from 'node:net'
+import { text } from 'node:stream/consumers'
 import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls'
 import { beforeAll, describe, expect, test, vi } from 'vitest'
 import { hours, minutes } from '../../src/kernel/duration.ts'
@@ -142,6 +144,60 @@ function spoken(socket: Socket, text: string): Promise<string> {
 }
 
 const get = 'GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n'
+
+describe('C-32 where a post-quantum key exchange is required', () => {
+  const strictly = { requirePostQuantum: true }
+
+  test('a server without one gets no request, and the caller an error', async () => {
+    const [caller, source] = [await HeldSource.of(db), await HeldSource.of(web)]
+    const seen: string[] = []
+    const old = createServer({ ...tlsServerOptions(source), ecdhCurve: 'X25519:P-256' }, (called) => void seen.push(called.url ?? ''))
+    const port = await listening(old)
+    const agent = mtlsAgent(caller, anyVerified, strictly)
+    await expect(call(port, { agent })).rejects.toThrow(/handshake failure/)
+    await expect(handshake(port, tlsClientOptions(caller, anyVerified, strictly))).rejects.toThrow(/handshake failure/)
+    expect(seen).toEqual([])
+    agent.destroy()
+    old.close()
+  })
+
+  test('a caller without one is turned away at the handshake, after a rotation of the server too', async () => {
+    const [caller, source] = [await HeldSource.of(db), await HeldSource.of(web)]
+    const seen: string[] = []
+    await using server = serveMtls(source, anyVerified, (called, response) => response.end(seen.push(peerOf(called))), strictly)
+    const port = await listening(server)
+    const demandStrictness = async () => {
+      const usual = tlsClientOptions(caller, anyVerified)
+      await expect(handshake(port, { ...usual, ecdhCurve: 'X25519' })).rejects.toThrow(/handshake failure/)
+      await expect(handshake(port, { ...usual, maxVersion: 'TLSv1.2' })).rejects.toThrow(/protocol version/)
+      expect(await openssl(port)).toMatch(/handshake failure/)
+    }
+    await demandStrictness()
+    await source.hold()
+    await demandStrictness()
+    expect(seen).toEqual([])
+  })
+
+  test('both ends that have one talk, and the caller is told which it was, as everywhere', async () => {
+    const [caller, source] = [await HeldSource.of(db), await HeldSource.of(web)]
+    const told: unknown[] = []
+    for (const options of [strictly, {}]) {
+      await using server = serveMtls(source, anyVerified, (_called, response) => response.end('hello'), options)
+      const agent = mtlsAgent(caller, anyVerified, { ...options, connected: (secured) => void told.push(secured) })
+      expect((await call(await listening(server), { agent })).body).toBe('hello')
+      agent.destroy()
+    }
+    expect(told).toEqual(Array(2).fill({ protocol: 'TLSv1.3', keyExchange: 'X25519MLKEM768' }))
+  })
+
+  /** What OpenSSL's own client says to a server when it offers X25519 and P-256 alone. */
+  async function openssl(port: number): Promise<string> {
+    const client = spawn('openssl', ['s_client', '-connect', `127.0.0.1:${port}`, '-groups', 'X25519:P-256'], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
+    return text(client.stderr)
+  }
+})
 
 describe('serveMtls refuses', () => {
   test('plain text', async () => {

@@ -69,6 +69,8 @@ class Session implements VaultSession {
   #refusal: Failure | undefined
   #pauses: Iterator<Duration, void>
   #complaints: readonly string[] = []
+  /** Of the last connection, said whenever it changes (C-32). */
+  #keyExchange: string | undefined
 
   constructor(settings: VaultSettings, world: World, use: 'pki' | 'transit') {
     this.settings = settings
@@ -231,8 +233,15 @@ class Session implements VaultSession {
 
   /** A connection whose requests are counted. */
   async #connect(): Promise<Connection> {
-    const { clock, meter } = this.#world
-    const connection = await connectVault(this.settings, await readTls(this.settings))
+    const { clock, log, meter, requirePostQuantum } = this.#world
+    const connection = await connectVault(this.settings, await readTls(this.settings), {
+      requirePostQuantum,
+      connected: (secured) => {
+        if (secured.keyExchange === this.#keyExchange) return
+        this.#keyExchange = secured.keyExchange
+        log.info('connected to the vault', secured)
+      },
+    })
     return {
       async send(call, token, signal) {
         const from = clock.now()

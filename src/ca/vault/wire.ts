@@ -4,6 +4,8 @@
  */
 import { Agent as HttpAgent, request as requestHttp, type IncomingMessage } from 'node:http'
 import { Agent as HttpsAgent, request as requestHttps } from 'node:https'
+import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
 import { fromUtf8 } from '../../kernel/bytes.ts'
 import { deadline } from '../../kernel/clock.ts'
 import { seconds, type Duration } from '../../kernel/duration.ts'
@@ -43,14 +45,28 @@ export interface TlsMaterial {
   readonly key?: string
 }
 
-export async function connectVault(settings: VaultSettings, tls: TlsMaterial): Promise<Connection> {
+/** How connections are secured, and who is told. */
+export interface Securing {
+  /** No connection without X25519MLKEM768 (C-32). */
+  readonly requirePostQuantum?: boolean | undefined
+  /** Told of each connection: the group of its key exchange, by its name. */
+  connected?(secured: { readonly protocol: string; readonly keyExchange: string }): void
+}
+
+export async function connectVault(settings: VaultSettings, tls: TlsMaterial, securing: Securing = {}): Promise<Connection> {
   const { default: nodeVault } = await import('node-vault')
   const isPlain = settings.address.startsWith('http:')
   const lasting = { keepAlive: true, maxSockets, scheduling: 'lifo' } as const
   const agent = isPlain
     ? new HttpAgent(lasting)
-    : new HttpsAgent({ ...lasting, ...tls, minVersion: 'TLSv1.2', rejectUnauthorized: !settings.dangerouslySkipTlsVerification })
-  const exchange = (asked: Asked): Promise<Received> => exchangeOver(isPlain ? requestHttp : requestHttps, agent, asked)
+    : new HttpsAgent({
+        ...lasting,
+        ...tls,
+        ...keyExchange(securing.requirePostQuantum),
+        rejectUnauthorized: !settings.dangerouslySkipTlsVerification,
+      })
+  const exchange = (asked: Omit<Asked, 'securing'>): Promise<Received> =>
+    exchangeOver(isPlain ? requestHttp : requestHttps, agent, { ...asked, securing })
   const client = nodeVault({
     endpoint: settings.address,
     noCustomHTTPVerbs: true,
@@ -77,7 +93,7 @@ export async function connectVault(settings: VaultSettings, tls: TlsMaterial): P
         return { status: heard.status, body }
       } catch (error) {
         signal.throwIfAborted()
-        throw explain(error, call.path, settings, token, heard)
+        throw explain(error, call.path, { ...settings, ...securing }, token, heard)
       } finally {
         underWay--
         if (disposed && underWay === 0) agent.destroy()
@@ -110,6 +126,7 @@ interface Asked {
   readonly json?: unknown
   readonly heard: Heard
   readonly signal: AbortSignal
+  readonly securing: Securing
 }
 
 /** What an answer said beside its body. */
@@ -125,7 +142,11 @@ interface Received {
   readonly request: { readonly path: string }
 }
 
-function exchangeOver(ask: typeof requestHttps, agent: HttpAgent, { method, uri, headers, json, heard, signal }: Asked): Promise<Received> {
+function exchangeOver(
+  ask: typeof requestHttps,
+  agent: HttpAgent,
+  { method, uri, headers, json, heard, signal, securing }: Asked,
+): Promise<Received> {
   const url = new URL(uri)
   // node-vault says `true` where there is nothing to send.
   const body = typeof json === 'object' ? Buffer.from(JSON.stringify(json), 'utf8') : undefined
@@ -154,8 +175,26 @@ function exchangeOver(ask: typeof requestHttps, agent: HttpAgent, { method, uri,
       )
     })
     request.on('error', reject)
+    request.on('socket', (socket) => tellSecured(socket, securing))
     request.end(body)
   })
+}
+
+/** The first request of a connection tells of it. */
+function tellSecured(socket: Socket, { connected }: Securing): void {
+  if (!connected || !(socket instanceof TLSSocket) || told.has(socket)) return
+  told.add(socket)
+  socket.once('secureConnect', () => {
+    const { name = '' } = (socket.getEphemeralKeyInfo() ?? {}) as { name?: string }
+    connected({ protocol: socket.getProtocol() ?? '', keyExchange: name })
+  })
+}
+
+/** TLS 1.3 alone has hybrid groups. */
+function keyExchange(requirePostQuantum: boolean | undefined) {
+  return requirePostQuantum
+    ? ({ minVersion: 'TLSv1.3', ecdhCurve: hybridGroup } as const)
+    : ({ minVersion: 'TLSv1.2', ecdhCurve: `${hybridGroup}:X25519:P-256:P-384` } as const)
 }
 
 /** V-19. */
@@ -189,7 +228,13 @@ function depthOf(value: unknown): number {
 }
 
 /** What went wrong, in words for whoever is called at night; no token and no request is in it. */
-function explain(error: unknown, path: readonly string[], settings: VaultSettings, token: Secret | undefined, heard: Heard): Failure {
+function explain(
+  error: unknown,
+  path: readonly string[],
+  settings: VaultSettings & Securing,
+  token: Secret | undefined,
+  heard: Heard,
+): Failure {
   if (error instanceof Failure) return error
   const place = `\`${path.join('/')}\` of the vault at \`${settings.address}\``
   const answer = answerIn(error)
@@ -210,12 +255,13 @@ function answerIn(error: unknown): { readonly statusCode: number; readonly body:
     : undefined
 }
 
-function unanswered(error: unknown, { address, timeout }: VaultSettings): Failure {
+function unanswered(error: unknown, { address, timeout, requirePostQuantum }: VaultSettings & Securing): Failure {
   const name = error instanceof Error ? error.name : ''
   if (name === 'AbortError' || name === 'TimeoutError')
     return failed('deadline_exceeded', 'timeout', `the vault at \`${address}\` did not answer within ${timeout / 1000} s`)
   const code = error instanceof Error && 'code' in error ? String(error.code) : 'no code'
-  return failed('unavailable', 'unreachable', `the vault at \`${address}\` cannot be reached (${code})`)
+  const hint = requirePostQuantum && /^(EPROTO|ERR_SSL_)/.test(code) ? `; \`tls.requirePostQuantum\` asks it for ${hybridGroup}` : ''
+  return failed('unavailable', 'unreachable', `the vault at \`${address}\` cannot be reached (${code})${hint}`)
 }
 
 /** The vault's own words, on one line, and without the token should they repeat it. */
@@ -291,6 +337,8 @@ export const passes = ({ reason }: Failure): boolean => passing.has(reason)
 const passing: ReadonlySet<string> = new Set(
   ['busy', 'sealed', 'standby', 'unavailable', 'unreachable', 'timeout'].map((reason) => `vault.${reason}`),
 )
+const told = new WeakSet<TLSSocket>()
+const hybridGroup = 'X25519MLKEM768'
 const maxSockets = 16
 const longestRetryAfter = seconds(60)
 const maxAnswerBytes = 1024 * 1024

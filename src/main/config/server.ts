@@ -3,11 +3,13 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { expected } from '../../cli/wording.ts'
 import { days, minutes, seconds, type Duration } from '../../kernel/duration.ts'
+import { demandName } from '../../spiffe/claims.ts'
 import { subjectFields } from '../../x509/subject.ts'
 import { auditSinks, keyManagers, nodeAttestors, stores, upstreamAuthorities } from '../builtins.ts'
 import type { ConfigSource } from './load.ts'
 import { loadConfig } from './load.ts'
 import { durationBetween, log, metrics, oneOf, socketPath, spiffeId, tls, trustDomain } from './schema.ts'
+import { parsed } from '../../cli/flags.ts'
 
 const keyType = z.enum(['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096'])
 
@@ -48,7 +50,7 @@ export const serverConfigSchema = z.strictObject({
       additions: z
         .strictObject({
           subject: z.array(z.enum(subjectFields)).max(subjectFields.length).default([]),
-          claims: z.array(z.string().min(1)).max(64).default([]),
+          claims: z.array(parsed(claimName)).max(64).default([]),
         })
         .prefault({}),
     })
@@ -108,6 +110,11 @@ function meant({
     log,
     shutdownGrace,
   }
+}
+
+function claimName(name: string): string {
+  demandName(name)
+  return name
 }
 
 /** The default lifetime is always within the longest one. */
