@@ -57,6 +57,8 @@ export interface AuthorityOrder {
   readonly backdate: Duration
   readonly lifetime: Duration
   readonly pathLength: number
+  /** To SPIFFE IDs of its trust domain (C-6). */
+  readonly constrained?: boolean
 }
 
 /** A certificate of a CA, and the key that it names. */

@@ -36,6 +36,8 @@ export interface Expected {
   /** How long it may be valid from now on. */
   readonly longest: Duration
   readonly pathLength: number
+  /** Of an authority: to SPIFFE IDs of the trust domain. */
+  readonly constrained?: boolean
   /** SubjectPublicKeyInfo of every key of this CA. */
   readonly authorityKeys: readonly Uint8Array[]
 }
@@ -463,6 +465,13 @@ export const lintRules: readonly LintRule[] = [
     'a leaf has name constraints',
     ({ nameConstraints }) => nameConstraints === undefined,
   ),
+  authority(
+    'authority-constraints',
+    'RFC 5280 section 4.2.1.10, C-6',
+    'the name constraints of an authority are not those that were ordered, critical, of its trust domain alone',
+    ({ nameConstraints }, { constrained = false, trustDomain }) =>
+      nameConstraints === undefined ? !constrained : constrained && isOnly(nameConstraints, trustDomain),
+  ),
   both(
     'extension-critical',
     'RFC 5280 section 4.2',
@@ -492,8 +501,22 @@ function authority(name: string, source: string, problem: string, holds: Holds):
   return { name, source, problem, holds, only: 'authority' }
 }
 
-function extensionsOf({ what, issuer }: Expected): readonly string[] {
-  return what === 'leaf' ? leafExtensions : issuer ? signedAuthorityExtensions : rootExtensions
+function extensionsOf({ what, issuer, constrained }: Expected): readonly string[] {
+  if (what === 'leaf') return leafExtensions
+  const usual = issuer ? signedAuthorityExtensions : rootExtensions
+  return constrained ? [...usual, oid.nameConstraints] : usual
+}
+
+/** Whether they permit the trust domain, and constrain nothing else. */
+function isOnly(
+  { critical, permittedUris, permittedDns, excludedUris, excludedDns, otherTypes }: NameConstraints,
+  trustDomain: TrustDomain,
+): boolean {
+  return (
+    critical &&
+    sameList(permittedUris, [trustDomain]) &&
+    [permittedDns, excludedUris, excludedDns, otherTypes].every(({ length }) => length === 0)
+  )
 }
 
 function isWithin(constraints: NameConstraints, certificate: Certificate): boolean {

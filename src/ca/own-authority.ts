@@ -63,12 +63,13 @@ export interface CertificateAuthorityPorts {
 
 /**
  * Opens the CA: when it is there, it can issue. A first start needs the upstream; a later one only what the journal and the key manager hold.
- * @throws Failure `journal.*`, `keys.*`, `upstream.*`, `audit.*`
+ * @throws Failure `profile.constraints-address`, `journal.*`, `keys.*`, `upstream.*`, `audit.*`
  */
 export async function openCertificateAuthority(
   ports: CertificateAuthorityPorts,
   signal: AbortSignal = deadline(minutes(3)),
 ): Promise<CertificateAuthority> {
+  demandConstrainable(ports)
   const serials = new Serials(ports.random)
   const keys = checkedKeys(ports.keys)
   const upstream = checkedUpstream(ports.upstream, ports)
@@ -77,6 +78,14 @@ export async function openCertificateAuthority(
     await ports.audit.append(issuanceUnresolved({ kind, name, spiffeId: id, entry }))
   const rotation = await openRotation({ ...ports, keys, upstream, serials, office, wit: ports.witSvid ?? false }, signal)
   return new OwnAuthority(ports, serials, office, rotation)
+}
+
+/** A URI whose host is an address is within no constraint (RFC 5280 section 4.2.1.10). */
+function demandConstrainable({ profile, trustDomain }: Pick<CertificateAuthorityPorts, 'profile' | 'trustDomain'>): void {
+  if (!profile.ca.nameConstraints || !/^[0-9.]+$/.test(trustDomain)) return
+  throw new Failure('invalid_argument', 'profile.constraints-address', {
+    public: `\`ca.nameConstraints\` cannot hold for the trust domain \`${trustDomain}\`: expected a name, and it is an address`,
+  })
 }
 
 class OwnAuthority implements CertificateAuthority {

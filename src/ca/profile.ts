@@ -8,7 +8,12 @@ import type { SvidKind } from './certificate-authority.ts'
 
 /** Limits as an operator writes them; whatever is left out has a safe default. */
 export interface ProfileAsWritten {
-  readonly ca?: { readonly lifetime?: Duration; readonly keyType?: KeyType; readonly jwtKeyType?: KeyType }
+  readonly ca?: {
+    readonly lifetime?: Duration
+    readonly keyType?: KeyType
+    readonly jwtKeyType?: KeyType
+    readonly nameConstraints?: boolean
+  }
   readonly svid?: {
     /** Lifetime of an X509-SVID of a workload when nothing is asked. */
     readonly x509?: Duration
@@ -42,6 +47,8 @@ export interface IssuanceProfile {
     readonly jwtKeyType: KeyType
     /** How many CAs there may be below ours (C-5). */
     readonly pathLength: number
+    /** Whether the authorities that we certify ourselves, roots or not, may certify SPIFFE IDs of the trust domain alone (C-6). */
+    readonly nameConstraints: boolean
   }
   /** How long before its making a certificate begins to be valid, for those whose clocks are late (C-2). */
   readonly backdate: Duration
@@ -65,7 +72,13 @@ export function issuanceProfile({
       server: { standard: svid.server ?? svid.x509 ?? hours(1), longest },
     },
     jwt: { standard: svid.jwt ?? minutes(5), longest: svid.jwtLongest ?? Math.max(hours(1), svid.jwt ?? 0) },
-    ca: { lifetime: ca.lifetime ?? hours(24), keyType: ca.keyType ?? 'ec-p256', jwtKeyType: ca.jwtKeyType ?? 'ec-p256', pathLength: 0 },
+    ca: {
+      lifetime: ca.lifetime ?? hours(24),
+      keyType: ca.keyType ?? 'ec-p256',
+      jwtKeyType: ca.jwtKeyType ?? 'ec-p256',
+      pathLength: 0,
+      nameConstraints: ca.nameConstraints ?? false,
+    },
     backdate,
     oneKeyOneIdentity,
     additions: { subject: new Set(svid.additions?.subject), claims: new Set(svid.additions?.claims) },

@@ -524,7 +524,7 @@ export class Rotation implements AsyncDisposable {
 
   async #certify(key: ManagedKey, signal: AbortSignal): Promise<Authority<X509Material>> {
     const { clock, log, profile, serials, trustDomain, upstream } = this.#ports
-    const { lifetime, pathLength } = profile.ca
+    const { lifetime, pathLength, nameConstraints: constrained } = profile.ca
     const from = clock.now()
     const minted = await upstream.mint(
       {
@@ -536,7 +536,7 @@ export class Rotation implements AsyncDisposable {
         csr: () => authorityRequest({ key, trustDomain, serial: serials.next() }),
         certify: (issuer) =>
           issueAuthority(
-            { trustDomain, key, issuer, serial: serials.next(), at: from, backdate: profile.backdate, lifetime, pathLength },
+            { trustDomain, key, issuer, serial: serials.next(), at: from, backdate: profile.backdate, lifetime, pathLength, constrained },
             this.#ports.office,
             signal,
           ),

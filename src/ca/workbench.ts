@@ -64,6 +64,8 @@ export interface Issuing {
 export interface AuthorityDraftOrder extends Order {
   readonly key: Pick<Signer, 'keyType' | 'publicKey'>
   readonly pathLength: number
+  /** To SPIFFE IDs of its trust domain (C-6). */
+  readonly constrained?: boolean
   /** Who signs it; itself when left out. */
   readonly issuer?: { readonly certificate: Certificate; readonly key: Pick<Signer, 'keyType'> } | undefined
 }
@@ -140,7 +142,7 @@ export function draftLeaf(order: LeafOrder): Draft {
 
 /** Shapes and checks an authority: a root that signs itself, or one below an issuer. */
 export function draftAuthority(order: AuthorityDraftOrder): Draft {
-  const { key, issuer, trustDomain, serial, at, longest, pathLength, notBefore, notAfter } = order
+  const { key, issuer, trustDomain, serial, at, longest, pathLength, constrained = false, notBefore, notAfter } = order
   const signatureKeyType = (issuer?.key ?? key).keyType
   const subject = authoritySubject(serial)
   const id = idOfTrustDomain(trustDomain)
@@ -157,6 +159,8 @@ export function draftAuthority(order: AuthorityDraftOrder): Draft {
     uris: [id],
     dnsNames: [],
     subjectKeyId: keyIdentifier(key.publicKey),
+    // The host of a SPIFFE ID is its trust domain; whoever does not understand the extension is to refuse it (RFC 5280 section 4.2.1.10).
+    ...(constrained && { nameConstraints: { critical: true, permittedUris: [trustDomain] } }),
     ...(issuer && { authorityKeyId: issuer.certificate.subjectKeyId ?? keyIdentifier(issuer.certificate.spki) }),
     signatureKeyType,
   }
@@ -175,6 +179,7 @@ export function draftAuthority(order: AuthorityDraftOrder): Draft {
     at,
     longest,
     pathLength,
+    constrained,
     authorityKeys: [],
   })
 }

@@ -600,6 +600,27 @@ const fixtures: readonly Fixture[] = [
     what: 'a leaf with name constraints',
     certificate: () => leaf({ nameConstraints: { critical: false, permittedUris: ['example.org'] } }),
   },
+  ...(
+    [
+      ['of another trust domain', true, { critical: true, permittedUris: ['other.test'] }],
+      ['of hosts below the trust domain', true, { critical: true, permittedUris: ['.example.org'] }],
+      ['of another trust domain besides', true, { critical: true, permittedUris: ['example.org', 'other.test'] }],
+      ['that exclude something besides', true, { critical: true, permittedUris: ['example.org'], excludedDns: ['a.example.org'] }],
+      ['that are not critical', true, { critical: false, permittedUris: ['example.org'] }],
+      ['that nobody ordered', false, { critical: true, permittedUris: ['example.org'] }],
+    ] as const
+  ).map(([what, constrained, nameConstraints]) => ({
+    rule: 'authority-constraints',
+    what: `an authority with name constraints ${what}`,
+    certificate: () => authority({ nameConstraints }),
+    expected: () => expectedAuthority({ constrained }),
+  })),
+  {
+    rule: 'authority-constraints',
+    what: 'an authority without the name constraints that were ordered',
+    certificate: () => authority(),
+    expected: () => expectedAuthority({ constrained: true }),
+  },
   {
     rule: 'extension-critical',
     what: 'a critical extension that nobody knows',
@@ -667,8 +688,10 @@ describe('what ought to be signed', () => {
     expect(brokenRules(await leaf({ subject: [] }), expectedLeaf({ subject: [] }))).toEqual([])
   })
 
-  test('an authority', async () => {
+  test('an authority, with name constraints where they were ordered', async () => {
     expect(brokenRules(await authority(), expectedAuthority())).toEqual([])
+    const nameConstraints = { critical: true, permittedUris: ['example.org'] }
+    expect(brokenRules(await authority({ nameConstraints }), expectedAuthority({ constrained: true }))).toEqual([])
   })
 
   test('the bytes are judged, not the object: a copy read from them is as good', async () => {

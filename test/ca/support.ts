@@ -13,7 +13,7 @@ import { systemFiles } from '../../src/kernel/files.ts'
 import { Secret, type Log, type LogFields } from '../../src/kernel/log.ts'
 import { systemRandom, type Random } from '../../src/kernel/random.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
-import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
+import { parseTrustDomain, type TrustDomain } from '../../src/spiffe/trust-domain.ts'
 import { createCertificateRequest, parseCertificateRequest, proven, type ProvenKey } from '../../src/x509/certificate-request.ts'
 import { generateKeyPair, type KeyType } from '../../src/x509/key-type.ts'
 import { signerOf } from '../../src/x509/signature.ts'
@@ -80,6 +80,8 @@ export interface CaWishes {
   readonly profile?: ProfileAsWritten
   readonly refreshHint?: Duration
   readonly witSvid?: boolean
+  /** `example.org` when left out. */
+  readonly trustDomain?: TrustDomain
   /** Called with each line before it is kept. */
   readonly onAudit?: (line: string) => void
 }
@@ -118,7 +120,7 @@ export async function openTestAuthority(wishes: CaWishes = {}): Promise<TestAuth
     audit,
     upstream: wishes.upstream ?? (await selfSigned.open({}, world)),
     profile: issuanceProfile(wishes.profile),
-    trustDomain,
+    trustDomain: wishes.trustDomain ?? trustDomain,
     serverId: 'server',
     refreshHint: wishes.refreshHint ?? minutes(5),
     witSvid: wishes.witSvid ?? false,

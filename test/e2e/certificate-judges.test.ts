@@ -31,18 +31,26 @@ interface Cell {
   readonly root: Certificate
   /** PKCS #8 of the leaf. */
   readonly key: string
+  /** A leaf of another trust domain that its authority signed, against its own name constraints where it has them. */
+  readonly outsider: { readonly chain: readonly Uint8Array[]; readonly key: string }
 }
 
 const at = systemClock.now()
+const otherDomain = 'other.test'
 const serials = new Serials(systemRandom)
 const office = { intents: new FakeIntents(), workbench: onThisThread }
 const leafTypes: readonly KeyType[] = ['ec-p256', 'ec-p384', 'rsa-2048']
 /** Our own root may have any key; under an upstream, those that differ. */
-const matrix: readonly (readonly [KeyType, number])[] = [
+const matrix: readonly (readonly [type: KeyType, depth: number, constrained?: boolean])[] = [
   ...(['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096'] as const).map((type) => [type, 1] as const),
   ...(['ec-p256', 'ec-p384', 'rsa-2048'] as const).flatMap((type) => [[type, 2] as const, [type, 3] as const]),
+  ['ec-p256', 1, true],
+  ['ec-p256', 2, true],
 ]
-const names = matrix.flatMap(([type, depth]) => leafTypes.map((leaf) => `${leaf} under ${type}, ${depth} deep`))
+const nameOf = (leaf: KeyType, type: KeyType, depth: number, constrained?: boolean): string =>
+  `${leaf} under ${type}, ${depth} deep${constrained ? ', within name constraints' : ''}`
+const names = matrix.flatMap(([type, depth, constrained]) => leafTypes.map((leaf) => nameOf(leaf, type, depth, constrained)))
+const isConstrained = (name: string): boolean => name.includes('name constraints')
 let cells: ReadonlyMap<string, Cell>
 let folder: string
 
@@ -55,11 +63,15 @@ beforeAll(async () => {
     leaves.set(type, { csr, key: privateKey.export({ type: 'pkcs8', format: 'pem' }) })
   }
   const made: Cell[] = []
-  for (const [type, depth] of matrix) {
-    const { issuers, root, signer } = await authority(type, depth)
+  for (const [type, depth, constrained] of matrix) {
+    const { issuers, root, signer } = await authority(type, depth, constrained)
+    const ca = TestCa.holding({ certificate: issuers[0] ?? root, signer }, otherDomain, at)
+    const stray = await ca.leaf()
+    const outsider = { chain: [stray.certificate, ...issuers].map(({ raw }) => raw), key: stray.keyPem }
     for (const [leafType, { csr, key }] of leaves) {
       const leaf = await issue(csr, issuers[0] ?? root, signer)
-      made.push({ name: `${leafType} under ${type}, ${depth} deep`, chain: [leaf, ...issuers.map(({ raw }) => raw)], root, key })
+      const name = nameOf(leafType, type, depth, constrained)
+      made.push({ name, chain: [leaf, ...issuers.map(({ raw }) => raw)], root, key, outsider })
     }
   }
   cells = new Map(made.map((cell) => [cell.name, cell]))
@@ -73,9 +85,9 @@ interface Made {
   readonly signer: Signer
 }
 
-async function authority(type: KeyType, depth: number): Promise<Made> {
+async function authority(type: KeyType, depth: number, constrained = false): Promise<Made> {
   const key = signerOf((await generateKeyPair(type)).privateKey)
-  const order = { key, trustDomain, serial: serials.next(), at, backdate: seconds(30), lifetime: hours(12), pathLength: 0 }
+  const order = { key, trustDomain, serial: serials.next(), at, backdate: seconds(30), lifetime: hours(12), pathLength: 0, constrained }
   if (depth === 1) return { issuers: [], root: await issueAuthority(order, office, never), signer: key }
   const upstream = await TestCa.create({ at, name: `upstream ${type} ${depth}`, keyType: type })
   const above = depth === 2 ? upstream : await upstream.intermediate({ name: 'between', ca: { pathLength: 1 } })
@@ -123,6 +135,10 @@ describe('C-7 openssl accepts, strictly, for servers and for clients', () => {
     expect(verify(forged(chain), root, 'sslserver'), 'a forged leaf').toBe(false)
   })
 
+  test('C-6 an identity of another trust domain where there are no name constraints, and none where there are', () => {
+    for (const [name, { root, outsider }] of cells) expect(verify(outsider.chain, root, 'sslclient'), name).toBe(!isConstrained(name))
+  })
+
   test('and writes the same bytes', () => {
     for (const { chain, root } of cells.values()) {
       for (const der of [...chain, root.raw])
@@ -147,6 +163,10 @@ describeWithPeer('certtool', 'C-7 GnuTLS accepts', ({ path }) => {
     expect(verify(forged(chain), root), 'a forged leaf').toBe(false)
   })
 
+  test('C-6 an identity of another trust domain, for it does not evaluate constraints on URIs', () => {
+    for (const [name, { root, outsider }] of cells) expect(verify(outsider.chain, root), name).toBe(true)
+  })
+
   test('and writes the same bytes', () => {
     for (const { chain } of cells.values())
       expect(execFileSync(path, ['--certificate-info', '--inder', '--outder'], { input: chain[0]!, stdio: 'pipe' }).equals(chain[0]!)).toBe(
@@ -164,6 +184,14 @@ describeWithPeer('go-spiffe', 'C-7 the X.509 of Go accepts, by go-spiffe,', (fou
       )
     expect(ask((chain) => chain).map((answer) => answer['id'])).toEqual(names.map(() => workload))
     expect(ask(forged).filter((answer) => 'id' in answer)).toEqual([])
+  })
+
+  test('C-6 an identity of another trust domain where there are no name constraints, and none where there are', () => {
+    const questions = [...cells.values()].map(
+      ({ root, outsider }) => ({ kind: 'x509', trustDomain: otherDomain, chain: outsider.chain, roots: [root.raw] }) as const,
+    )
+    const answers = askGo(found, questions)
+    expect(names.filter((_, index) => !('id' in answers[index]!))).toEqual(names.filter(isConstrained))
   })
 })
 
@@ -185,6 +213,9 @@ describeWithPeer('envoy', 'C-7 Envoy serves with, and accepts from clients,', ({
     expect(await says(envoy.port(name), { key: stranger.key, cert: pem(stranger.chain), ca: pem([root.raw]) }), 'a stranger').not.toBe(
       'seen',
     )
+    const { outsider } = cells.get(name)!
+    const seen = await says(envoy.port(name), { key: outsider.key, cert: pem(outsider.chain), ca: pem([root.raw]) })
+    expect(seen === 'seen', 'an identity of another trust domain, whose root is the same').toBe(!isConstrained(name))
   })
 })
 
@@ -206,7 +237,7 @@ function listener({ name, chain, root, key }: Cell): object {
                 custom_validator_config: {
                   name: 'envoy.tls.cert_validator.spiffe',
                   typed_config: typed('envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig', {
-                    trust_domains: [{ name: trustDomain, trust_bundle: inline(pem([root.raw])) }],
+                    trust_domains: [trustDomain, otherDomain].map((domain) => ({ name: domain, trust_bundle: inline(pem([root.raw])) })),
                   }),
                 },
               },

@@ -80,6 +80,11 @@ export class TestCa {
     return new TestCa({ certificate, signer, keyPem }, trustDomain, at)
   }
 
+  /** Another CA with its key, which then issues whatever it is asked for. */
+  static holding({ certificate, signer }: Pick<Issued, 'certificate' | 'signer'>, trustDomain: string, at: Instant): TestCa {
+    return new TestCa({ certificate, signer, keyPem: '' }, trustDomain, at)
+  }
+
   /** A leaf as an X.509-SVID ought to be, valid for an hour, unless the wishes say otherwise. */
   async leaf(wishes: Wishes = {}): Promise<Issued> {
     return this.#issue({

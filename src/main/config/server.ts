@@ -35,6 +35,8 @@ export const serverConfigSchema = z.strictObject({
       lifetime: durationBetween(seconds(30), days(3650)).prefault('24h'),
       keyType: keyType.default('ec-p256'),
       jwtKeyType: keyType.default('ec-p256'),
+      /** Of authorities that are made from now on; not every verifier takes them (C-6). */
+      nameConstraints: z.boolean().default(false),
     })
     .prefault({}),
   svid: z
