@@ -43,6 +43,9 @@ export const caMetrics = {
   ttlCapped: counter('vidimus_upstream_ttl_capped_total', 'CA certificates that live noticeably shorter than was asked for (V-4)', {}),
 
   vaultCalls: timing('vidimus_vault_request_seconds', 'One request to a vault and its answer', { outcome }),
+  vaultConnections: counter('vidimus_vault_connections_total', 'Connections to vaults, by the group of their key exchange (C-32)', {
+    key_exchange: { most: 20 },
+  }),
   vaultRefusals: counter('vidimus_vault_refusals_total', 'Requests that a vault refused or did not answer', { reason: reasonCodes }),
   vaultLogins: counter('vidimus_vault_logins_total', 'Logins to a vault', { outcome }),
   vaultRenewals: counter('vidimus_vault_renewals_total', 'Renewals of our token for a vault', { outcome }),

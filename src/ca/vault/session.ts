@@ -237,6 +237,7 @@ class Session implements VaultSession {
     const connection = await connectVault(this.settings, await readTls(this.settings), {
       requirePostQuantum,
       connected: (secured) => {
+        meter.counter(caMetrics.vaultConnections, { key_exchange: secured.keyExchange }).add()
         if (secured.keyExchange === this.#keyExchange) return
         this.#keyExchange = secured.keyExchange
         log.info('connected to the vault', secured)
