@@ -91,10 +91,17 @@ export const authorityEnding = (ending: {
 export const keyDestroyed = ({ key }: { key: string }): AuditEvent => ({ what: 'key.destroyed', outcome: 'done', fields: { slot: key } })
 
 /** The upstream gave our CA less life than was asked for (V-4). Durations in milliseconds. */
-export const upstreamTtlCapped = (cap: { serial: string; until: Instant; lifetime: number; got: number }): AuditEvent => ({
+export const upstreamTtlCapped = (cap: {
+  serial: string
+  until: Instant
+  lifetime: number
+  got: number
+  cause: string
+  why: string
+}): AuditEvent => ({
   what: 'upstream.ttl-capped',
   outcome: 'done',
-  fields: { serial: cap.serial, until: cap.until, lifetime: cap.lifetime, got: cap.got },
+  fields: { serial: cap.serial, until: cap.until, lifetime: cap.lifetime, got: cap.got, cause: cap.cause, why: cap.why },
 })
 
 /** The upstream did not make us an authority, or not one that may be used: ours goes on. */

@@ -2,12 +2,19 @@
 import { counter, gauge, reasonCodes, timing } from '../kernel/meter.ts'
 import { authorityKinds } from './authorities.ts'
 
+/** Whose end a capped CA certificate has: that of whoever is above us, or one that the upstream sets. */
+export const capCauses = ['issuer', 'limit'] as const
+
 const outcome = ['done', 'refused'] as const
 
 export const caMetrics = {
   issuing: timing('vidimus_svid_issuing_seconds', 'From asking the CA for an SVID to having it, or its refusal', {
     kind: ['workload', 'agent', 'server', 'jwt', 'wit'],
     outcome,
+  }),
+
+  truncated: counter('vidimus_svid_truncated_total', 'X509-SVIDs that end with the authority that signed them (C-2)', {
+    kind: ['workload', 'agent', 'server'],
   }),
 
   intents: counter('vidimus_intents_total', 'Signatures that were announced on the disk (C-10), and what became of them', {
@@ -40,7 +47,9 @@ export const caMetrics = {
   mintRefusals: counter('vidimus_upstream_refusals_total', 'Answers of the upstream, or failures to answer, that gave us no CA', {
     reason: reasonCodes,
   }),
-  ttlCapped: counter('vidimus_upstream_ttl_capped_total', 'CA certificates that live noticeably shorter than was asked for (V-4)', {}),
+  ttlCapped: counter('vidimus_upstream_ttl_capped_total', 'CA certificates that live noticeably shorter than was asked for (V-4)', {
+    cause: capCauses,
+  }),
 
   vaultCalls: timing('vidimus_vault_request_seconds', 'One request to a vault and its answer', { outcome }),
   vaultConnections: counter('vidimus_vault_connections_total', 'Connections to vaults, by the group of their key exchange (C-32)', {

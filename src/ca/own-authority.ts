@@ -108,7 +108,16 @@ class OwnAuthority implements CertificateAuthority {
     this.#rotation = rotation
     this.#profile = ports.profile
     const keyUse = ports.profile.oneKeyOneIdentity ? new KeyUse() : undefined
-    this.#x509 = { ...ports, office, keyUse, serials, signing: () => rotation.x509(), authorityKeys: () => rotation.authorityKeys() }
+    const truncated = truncatedBy(ports.meter)
+    this.#x509 = {
+      ...ports,
+      office,
+      keyUse,
+      serials,
+      truncated,
+      signing: () => rotation.x509(),
+      authorityKeys: () => rotation.authorityKeys(),
+    }
     this.#jwt = { ...ports, signing: () => rotation.jwt() }
     this.#wit = ports.witSvid ? { ...ports, signing: () => rotation.wit(), authorityKeys: () => rotation.authorityKeys() } : undefined
     this.#audit = ports.audit
@@ -178,6 +187,11 @@ class OwnAuthority implements CertificateAuthority {
 
 type IssuedKind = SvidKind | 'jwt' | 'wit'
 type Issuing = Readonly<Record<'done' | 'refused', Timing>>
+
+function truncatedBy(meter: Meter): X509Ports['truncated'] {
+  const of = (kind: SvidKind) => meter.counter(caMetrics.truncated, { kind })
+  return { workload: of('workload'), agent: of('agent'), server: of('server') }
+}
 
 /** Looked up once: what is counted for each SVID costs an addition. */
 function issuingBy(meter: Meter): Readonly<Record<IssuedKind, Issuing>> {

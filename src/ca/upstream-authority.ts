@@ -14,7 +14,7 @@ import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { fingerprint, signedBy, type Certificate } from '../x509/certificate.ts'
 import { buildChain } from '../x509/chain.ts'
 import type { AuthorityIssuer } from './issuance.ts'
-import { caMetrics } from './metrics.ts'
+import { caMetrics, type capCauses } from './metrics.ts'
 
 /** What an upstream needs to know to make us an authority. */
 export interface MintRequest {
@@ -54,6 +54,12 @@ export interface UpstreamAuthority extends AsyncDisposable {
 export type UpstreamAuthorityDriver<Config = never> = Driver<UpstreamAuthority, Config>
 export const upstreamAuthority = <Config>(driver: UpstreamAuthorityDriver<Config>): UpstreamAuthorityDriver<Config> => driver
 
+/** `issuer`: whoever is above us ends then. `limit`: the upstream lets nobody live longer, as far as it says. */
+export interface Cap {
+  readonly cause: (typeof capCauses)[number]
+  readonly why: string
+}
+
 /** An authority that was looked at: it chains to a root, it is for our key and our name, and it lives until `until`. */
 export interface CheckedAuthority extends MintedAuthority {
   readonly chain: readonly [Certificate, ...Certificate[]]
@@ -61,6 +67,8 @@ export interface CheckedAuthority extends MintedAuthority {
   readonly until: Instant
   /** What the operator should change: a capped lifetime (V-4). */
   readonly complaints: readonly string[]
+  /** Why it lives noticeably shorter than was asked for, where it does. */
+  readonly capped?: Cap
 }
 
 export interface CheckedUpstream extends AsyncDisposable {
@@ -107,10 +115,10 @@ export function checked(upstream: UpstreamAuthority, { clock, log, meter, audit 
     async mint(request, signal) {
       const good = await mint(request, signal)
       const asked = { lifetime: request.lifetime, got: good.until - clock.now() }
-      if (good.complaints.length > 0) {
-        meter.counter(caMetrics.ttlCapped, {}).add()
-        log.warn('the lifetime of our CA was capped', { reason: 'upstream.ttl-capped', ...asked, why: good.complaints.join('; ') })
-        await audit?.append(upstreamTtlCapped({ serial: good.chain[0].serial, until: good.until, ...asked }))
+      if (good.capped) {
+        meter.counter(caMetrics.ttlCapped, { cause: good.capped.cause }).add()
+        log.warn('the lifetime of our CA was capped', { reason: 'upstream.ttl-capped', ...asked, ...good.capped })
+        await audit?.append(upstreamTtlCapped({ serial: good.chain[0].serial, until: good.until, ...asked, ...good.capped }))
       }
       return good
     },
@@ -131,7 +139,7 @@ function demand({ chain, roots, warnings }: MintedAuthority, request: MintReques
     roots: unique(roots),
     until,
     warnings,
-    complaints: demandLifetime(until - at, until, request, whyCapped(path, warnings)),
+    ...demandLifetime(until - at, until, request, whyCapped(path, warnings)),
   }
 }
 
@@ -166,23 +174,33 @@ function pathOf(own: Certificate, intermediates: readonly Certificate[], roots: 
   }
 }
 
-function demandLifetime(life: Duration, until: Instant, { lifetime, leastLifetime }: MintRequest, why: string): string[] {
+function demandLifetime(
+  life: Duration,
+  until: Instant,
+  { lifetime, leastLifetime }: MintRequest,
+  cap: Cap,
+): Pick<CheckedAuthority, 'complaints' | 'capped'> {
   if (life < leastLifetime) {
     throw refused(
       'lifetime-too-short',
-      `our certificate ends at ${formatInstant(until)}, in ${formatDuration(Math.max(0, life))}: expected at least ${formatDuration(leastLifetime)}; ${why}`,
+      `our certificate ends at ${formatInstant(until)}, in ${formatDuration(Math.max(0, life))}: expected at least ${formatDuration(leastLifetime)}; ${cap.why}`,
     )
   }
-  if (lifetime - life <= noticeable) return []
-  return [`the upstream capped the lifetime of our CA: asked for ${formatDuration(lifetime)}, got ${formatDuration(life)}; ${why}`]
+  if (lifetime - life <= noticeable) return { complaints: [] }
+  const text = `the upstream capped the lifetime of our CA: asked for ${formatDuration(lifetime)}, got ${formatDuration(life)}; ${cap.why}`
+  return { complaints: [text], capped: cap }
 }
 
 /** Whose end it is, as far as the certificates tell: ours may outlive who signed it (V-4). */
-function whyCapped([own, ...issuers]: readonly Certificate[], warnings: readonly string[]): string {
+function whyCapped([own, ...issuers]: readonly Certificate[], warnings: readonly string[]): Cap {
   const first = issuers.toSorted((a, b) => a.notAfter - b.notAfter)[0]
-  if (own && first && first.notAfter < own.notAfter) return `\`${printable(first.subject.text)}\` above us ends first: renew it`
+  if (own && first && first.notAfter <= own.notAfter)
+    return { cause: 'issuer', why: `\`${printable(first.subject.text)}\` above us ends then: renew it` }
   const [warning] = warnings
-  return warning === undefined ? 'the upstream limits how long we may live: raise its limit' : `it says: ${warning}`
+  return {
+    cause: 'limit',
+    why: warning === undefined ? 'the upstream limits how long we may live: raise its limit' : `it says: ${warning}`,
+  }
 }
 
 /** No serial number twice of one issuer, as far as we remember (V-6). */

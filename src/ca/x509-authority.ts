@@ -5,6 +5,7 @@ import { hex, sameBytes } from '../kernel/bytes.ts'
 import type { Clock, Instant } from '../kernel/clock.ts'
 import { seconds } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
+import type { Tally } from '../kernel/meter.ts'
 import { pathOf, trustDomainOf, type SpiffeId } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { parseCertificate, signedBy, type Certificate } from '../x509/certificate.ts'
@@ -36,6 +37,8 @@ export interface X509Ports {
   /** Present where the profile wants a key to stay with one identity. */
   readonly keyUse: KeyUse | undefined
   readonly profile: IssuanceProfile
+  /** Counts what ends with its authority, before the lifetime that was wanted (C-2). */
+  readonly truncated: Readonly<Record<X509SvidRequest['kind'], Tally>>
   readonly trustDomain: TrustDomain
   /** The authority of this moment. @throws Failure `ca.no-authority` */
   signing(): Signing<X509Material>
@@ -85,6 +88,7 @@ export async function issueX509Svid(request: X509SvidRequest, ports: X509Ports, 
     throw error
   }
   office.intents.settle(intent, 'issued')
+  if (authority.until < Math.min(at + lifetime, end)) ports.truncated[kind].add()
   return new Issued(spiffeId, certificate, withIssuers(authority.material), notAfter, intent.name)
 }
 

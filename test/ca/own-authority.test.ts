@@ -108,6 +108,19 @@ describe('an X509-SVID is refused', () => {
 })
 
 describe('an X509-SVID', () => {
+  test('C-2 that its authority cuts short is counted; one that ends with its entry is not', async () => {
+    await using opened = await openTestAuthority()
+    const { ca, world } = opened
+    const key = await provenKey()
+    await ca.issueX509Svid(ask(key), never)
+    await world.clock.advance(hours(23) + minutes(30))
+    await ca.issueX509Svid(ask(key, { until: world.clock.now() + minutes(10) }), never)
+    expect(world.meter.of(caMetrics.truncated, { kind: 'workload' })).toBe(0)
+    const { notAfter } = await ca.issueX509Svid(ask(key), never)
+    expect(notAfter - world.clock.now()).toBeLessThanOrEqual(minutes(30))
+    expect(world.meter.of(caMetrics.truncated, { kind: 'workload' })).toBe(1)
+  })
+
   test('is accepted by whoever has the bundle, and is in the trail with what it was issued for', async () => {
     await using opened = await openTestAuthority()
     const { ca, world, audit } = opened

@@ -236,7 +236,7 @@ describe('what is answered', () => {
       'the upstream capped the lifetime of our CA: asked for 1d, got 3h999ms; the upstream limits how long we may live: raise its limit',
     ])
     expect(world.log.lines.join()).toContain('"reason":"upstream.ttl-capped"')
-    expect(world.meter.of(caMetrics.ttlCapped, {})).toBe(1)
+    expect(world.meter.of(caMetrics.ttlCapped, { cause: 'limit' })).toBe(1)
     server.tells = (signed) => plainly({ ...signed, warnings: ['TTL of "24h" is longer than permitted maxTTL'] })
     expect((await mint()).complaints[0]).toContain('; it says: TTL of "24h" is longer than permitted maxTTL')
     server.wishes = { notAfter: clock.now() + hours(2) - seconds(2) }
@@ -250,7 +250,7 @@ describe('what is answered', () => {
     server.issuer = old.certificate
     const minted = await mint().finally(() => signing.mockRestore())
     expect(minted.until).toBe(clock.now() + hours(5) + 999)
-    expect(minted.complaints).toEqual([expect.stringContaining('`CN=old root` above us ends first: renew it')])
+    expect(minted.complaints).toEqual([expect.stringContaining('`CN=old root` above us ends then: renew it')])
   })
 
   test.for<readonly [string, FakeVault['tells']]>([

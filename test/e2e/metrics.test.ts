@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Failure } from '../../src/kernel/failure.ts'
 import { hours, minutes } from '../../src/kernel/duration.ts'
@@ -42,7 +42,10 @@ describe('a server and an agent that are scraped', () => {
 
   test('V-4 an upstream that ends before our CA should is counted', async () => {
     const seen = await scrape(server)
-    expect(seen.value('vidimus_upstream_ttl_capped_total')).toBe(1)
+    expect(seen.value('vidimus_upstream_ttl_capped_total', { cause: 'issuer' })).toBe(1)
+    expect(seen.value('vidimus_upstream_ttl_capped_total', { cause: 'limit' })).toBe(0)
+    const trail = await readFile(installation.path(`${server.name}/audit.log`), 'utf8')
+    expect(trail).toMatch(/"what":"upstream\.ttl-capped".*"cause":"issuer","why":"`[^"]*` above us ends then: renew it"/)
     expect(seen.value('vidimus_upstream_mint_seconds_count', { outcome: 'done' })).toBe(1)
     const ends = seen.value('vidimus_authority_expiry_timestamp_seconds', { kind: 'x509' })
     expect(Math.abs(ends - Date.now() / 1000 - 36_000)).toBeLessThan(120)

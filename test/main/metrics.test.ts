@@ -1,8 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
-import type { Metric } from '../../src/kernel/meter.ts'
-import { silentMeter } from '../../src/kernel/meter.ts'
+import { CountingMeter, type Metric, silentMeter } from '../../src/kernel/meter.ts'
 import { loadAgentConfig } from '../../src/main/config/agent.ts'
 import { loadServerConfig } from '../../src/main/config/server.ts'
 import { Metrics, metricsOf } from '../../src/main/metrics.ts'
@@ -57,6 +56,19 @@ describe('the configuration of metrics', () => {
   test('a collector is told every minute, unless another interval is written', () => {
     const { metrics } = server('metrics: { otlp: { endpoint: "http://127.0.0.1:4318/v1/metrics" } }')
     expect(metrics.otlp).toEqual({ endpoint: 'http://127.0.0.1:4318/v1/metrics', interval: 60_000 })
+  })
+
+  test('R-43 settings whose name says that they are dangerous are counted, those of drivers too', () => {
+    const vault = 'kind: vault, address: "https://v", auth: { method: token, token: { env: T } }'
+    const count = (text: string) => {
+      const { meter } = new Metrics('server', server(`${text}metrics: { prometheus: { port: 0 } }`))
+      if (!(meter instanceof CountingMeter)) throw new Error('nothing is counted')
+      return meter.read().find(({ metric }) => metric.name === 'vidimus_insecure_settings')!.series
+    }
+    expect(count(`upstreamAuthority: { ${vault} }\n`)).toEqual([{ labels: {}, value: 0 }])
+    expect(count(`dangerouslySignWithoutAudit: true\nupstreamAuthority: { ${vault}, dangerouslySkipTlsVerification: true }\n`)).toEqual([
+      { labels: {}, value: 2 },
+    ])
   })
 
   test('an agent is configured in the same words', () => {
