@@ -1,13 +1,17 @@
 /** Counts the calls of a listener. */
 import type { Clock, Instant } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
-import type { Meter, Timing } from '../kernel/meter.ts'
+import { type Meter, silentMeter, type Timing } from '../kernel/meter.ts'
 import type { Wrap } from './handler.ts'
 import { rpcMetrics } from './metrics.ts'
 import { codeNameOf } from './status.ts'
 
-/** Measures what stands behind it: how many calls of each method are open, how they end and after what time. */
-export function measured<Peer>({ meter, clock }: { readonly meter: Meter; readonly clock: Clock }, within?: Wrap<Peer>): Wrap<Peer> {
+/** Measures what stands behind it: how many calls of each method are open, how they end and after what time. Where nothing is counted, what stands behind it alone. */
+export function measured<Peer>(
+  { meter, clock }: { readonly meter: Meter; readonly clock: Clock },
+  within?: Wrap<Peer>,
+): Wrap<Peer> | undefined {
+  if (meter === silentMeter) return within
   const open = new Map<string, number>()
   const answered = new Map<string, Timing>()
   meter.gauge(rpcMetrics.open, () => [...open].map(([method, value]) => ({ labels: { method }, value })))

@@ -1,11 +1,12 @@
 /** Counts what a store could not do. */
 import { Failure } from '../kernel/failure.ts'
-import type { Meter } from '../kernel/meter.ts'
+import { type Meter, silentMeter } from '../kernel/meter.ts'
 import { storeMetrics } from './metrics.ts'
 import type { Store } from './store.ts'
 
 /** The same store; where one of its ports fails by its own fault, that is counted. A refusal of what was asked (there is none, it is taken) is none. */
 export function measured(store: Store, meter: Meter): Store {
+  if (meter === silentMeter) return store
   const failed = (thrown: unknown) => {
     const { category, reason } = Failure.from(thrown, 'store.failed')
     if (faults.has(category)) meter.counter(storeMetrics.failures, { reason }).add()

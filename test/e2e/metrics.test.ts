@@ -1,4 +1,8 @@
 import { mkdir, readFile } from 'node:fs/promises'
+import { once } from 'node:events'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Failure } from '../../src/kernel/failure.ts'
 import { hours, minutes } from '../../src/kernel/duration.ts'
@@ -12,6 +16,7 @@ import { IssuingAgent } from './issuing-agent.ts'
 let installation: Installation
 let server: ServerProgram
 let agent: AgentProgram
+let collector: Collector
 
 const metrics = { prometheus: { port: 0 } }
 
@@ -24,9 +29,13 @@ beforeAll(async () => {
   const root = await TestCa.create({ at: at - minutes(1), name: 'root', lifetime: hours(100) })
   await writeUpstream(folder, await root.intermediate({ ca: {}, notAfter: at + hours(10) }), root)
   server = await installation.server({ metrics, upstreamAuthority: { kind: 'disk', ...upstreamFiles(folder) } })
-  agent = await installation.agent(server, { metrics })
+  collector = await Collector.open()
+  agent = await installation.agent(server, { metrics: { ...metrics, otlp: { endpoint: collector.endpoint, interval: '1s' } } })
 }, 60_000)
-afterAll(() => installation[Symbol.asyncDispose]())
+afterAll(async () => {
+  await installation[Symbol.asyncDispose]()
+  await collector[Symbol.asyncDispose]()
+})
 
 describe('a server and an agent that are scraped', () => {
   test('show what is documented, in the text format of Prometheus, and nothing else', async () => {
@@ -38,6 +47,15 @@ describe('a server and an agent that are scraped', () => {
       const declared = metricsOf[kind].map(({ name, kind: type }) => [name, type === 'timing' ? 'histogram' : type])
       expect([...types]).toEqual(declared)
     }
+  })
+
+  test('send the same to an OpenTelemetry collector, again and again', async () => {
+    await eventually('a collector was told twice', () => collector.received.length >= 2)
+    const { resourceMetrics } = JSON.parse(collector.received.at(-1)!) as {
+      resourceMetrics: readonly { scopeMetrics: readonly { metrics: readonly { name: string }[] }[] }[]
+    }
+    expect(resourceMetrics[0]!.scopeMetrics[0]!.metrics.map(({ name }) => name)).toEqual(metricsOf.agent.map(({ name }) => name))
+    expect(collector.received.at(-1)).toContain('"stringValue":"vidimus-agent"')
   })
 
   test('V-4 an upstream that ends before our CA should is counted', async () => {
@@ -95,3 +113,34 @@ describe('a server and an agent that are scraped', () => {
     expect(seen.value('vidimus_agent_svids')).toBe(1)
   })
 })
+
+/** What an OpenTelemetry collector is to whoever sends: OTLP over HTTP. */
+class Collector implements AsyncDisposable {
+  readonly received: string[] = []
+  readonly #server: Server
+
+  private constructor() {
+    this.#server = createServer((request, response) => {
+      void text(request).then((body) => {
+        if (request.method === 'POST' && request.url === '/v1/metrics') this.received.push(body)
+        response.setHeader('content-type', 'application/json').end('{}')
+      })
+    })
+  }
+
+  static async open(): Promise<Collector> {
+    const collector = new Collector()
+    await once(collector.#server.listen(0, '127.0.0.1'), 'listening')
+    return collector
+  }
+
+  get endpoint(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/v1/metrics`
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const closed = once(this.#server, 'close')
+    this.#server.close().closeAllConnections()
+    await closed
+  }
+}
