@@ -1,7 +1,10 @@
 import { randomUUID } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { hex } from '../../src/kernel/bytes.ts'
 import { parseSpiffeId, type SpiffeId } from '../../src/spiffe/id.ts'
+import { upstreamFiles, writeUpstream } from '../ca/upstream-files.ts'
+import { TestCa } from '../support/test-ca.ts'
 import { describeWithPeer } from '../support/peers.ts'
 import { idOf, Installation, runClient, type ServerProgram } from '../support/programs.ts'
 
@@ -195,6 +198,104 @@ describeWithPeer('spire-api', 'a client of SPIRE on the unmodified spire-api-sdk
       const agent = await attested()
       await server.asOperator(({ agents }, signal) => agents.evict(agent.id, signal))
       expect((await asAgent(agent, 'sync')).last).toMatchObject({ code: 'PermissionDenied', reason: 'AGENT_NOT_ATTESTED' })
+    })
+  })
+
+  describe('C-28 a forced rotation', () => {
+    interface Authority {
+      readonly authorityId: string
+      readonly expiresAt: string
+      readonly upstreamAuthoritySubjectKeyId: string
+    }
+    let rotated: ServerProgram
+    const deed = (verb: string, kind: string, id?: string) =>
+      client('authority', verb, '--kind', kind, ...(id === undefined ? [] : ['--id', id]), '--socket', rotated.adminSocket).then(
+        ({ last }) => last,
+      )
+    const state = async (kind: string) =>
+      (await deed('show', kind)) as { active: Authority | null; prepared: Authority | null; old: Authority | null }
+    const told = (answer: Record<string, unknown>, field: string) => answer[field] as Authority
+
+    beforeAll(async () => {
+      rotated = await installation.server({ experimental: { witSvid: true } })
+    })
+
+    test('of WIT keys is refused where they are off, of authorities by name where there is none, and of a root where there is none above', async () => {
+      const off = await asOperator('authority', 'prepare', '--kind', 'wit')
+      expect(off.last).toMatchObject({ code: 'Unimplemented', error: expect.stringContaining('experimental.witSvid') as string })
+      for (const kind of ['x509', 'jwt', 'wit']) {
+        const { authorityId } = (await state(kind)).active!
+        for (const [verb, id] of [
+          ['activate', 'nobody'],
+          ['taint', authorityId],
+          ['revoke', authorityId],
+          ['revoke', 'nobody'],
+        ] as const)
+          expect((await deed(verb, kind, id))['code'], `${verb} ${kind}`).toMatch(/^(FailedPrecondition|NotFound|InvalidArgument)$/)
+        expect(await state(kind)).toMatchObject({ active: { authorityId }, prepared: null, old: null })
+      }
+      const { authorityId } = (await state('x509')).active!
+      expect((await deed('taint', 'upstream', authorityId))['code']).toMatch(/^(FailedPrecondition|NotFound)$/)
+    })
+
+    test.for([
+      ['x509', 'x509Authorities'],
+      ['jwt', 'jwtKeys'],
+      ['wit', 'witKeys'],
+    ] as const)('of %s authorities is driven step by step, and each is seen in state and bundle', async ([kind, published]) => {
+      const bundled = async () => ((await client('bundle', '--socket', rotated.adminSocket)).last[published] as string[]).length
+      const first = (await state(kind)).active!
+      expect(Number(first.expiresAt)).toBeGreaterThan(Date.now() / 1000)
+      const before = await bundled()
+
+      const next = told(await deed('prepare', kind), 'preparedAuthority')
+      expect(next.authorityId).not.toBe(first.authorityId)
+      expect(await state(kind)).toMatchObject({ active: first, prepared: next })
+      expect(await bundled()).toBe(before + 1)
+
+      expect(told(await deed('activate', kind, next.authorityId), 'activatedAuthority')).toEqual(next)
+      expect(await state(kind)).toMatchObject({ active: next, prepared: null, old: { authorityId: first.authorityId } })
+
+      expect((await deed('revoke', kind, first.authorityId))['code'], 'one that is not tainted').toBe('FailedPrecondition')
+      expect(told(await deed('taint', kind, first.authorityId), 'taintedAuthority').authorityId).toBe(first.authorityId)
+      expect((await deed('taint', kind, first.authorityId))['code'], 'twice').toBe('FailedPrecondition')
+      expect(told(await deed('revoke', kind, first.authorityId), 'revokedAuthority').authorityId).toBe(first.authorityId)
+      expect(await bundled()).toBe(before)
+      expect(await state(kind)).toMatchObject({ active: next })
+    })
+
+    test('of a root above us: one that signs for us stays, one that was left is tainted and revoked', async () => {
+      const [first, second] = [
+        await TestCa.create({ at: Date.now(), name: 'first root' }),
+        await TestCa.create({ at: Date.now(), name: 'second root' }),
+      ]
+      const folder = installation.path('upstream')
+      await mkdir(folder, { mode: 0o700 })
+      await writeUpstream(folder, first, first)
+      rotated = await installation.server({ upstreamAuthority: { kind: 'disk', ...upstreamFiles(folder) } })
+      const above = async () => (await state('x509')).active!.upstreamAuthoritySubjectKeyId
+      const old = await above()
+      expect(old).toBe(hex(first.certificate.subjectKeyId!))
+      expect((await deed('taint', 'upstream', old))['code'], 'the root in use').toBe('FailedPrecondition')
+
+      await writeUpstream(folder, second, first, second)
+      const { authorityId } = told(await deed('prepare', 'x509'), 'preparedAuthority')
+      await deed('activate', 'x509', authorityId)
+      expect(await above()).toBe(hex(second.certificate.subjectKeyId!))
+      expect((await deed('revoke', 'upstream', old))['code'], 'a root that is not tainted').toBe('FailedPrecondition')
+      expect(await deed('taint', 'upstream', old)).toEqual({ upstreamAuthoritySubjectKeyId: old })
+      expect(await deed('revoke', 'upstream', old)).toEqual({ upstreamAuthoritySubjectKeyId: old })
+      expect(await above()).toBe(hex(second.certificate.subjectKeyId!))
+    })
+
+    test('is for operators alone', async () => {
+      const agent = await attested()
+      for (const kind of ['x509', 'jwt', 'wit'])
+        for (const verb of ['show', 'prepare', 'activate', 'taint', 'revoke']) {
+          const asked = ['authority', verb, '--kind', kind, '--id', 'x']
+          expect((await asAgent(agent, ...asked)).last['code'], asked.join(' ')).toBe('PermissionDenied')
+        }
+      expect((await overTls('authority', 'taint', '--kind', 'upstream', '--id', 'x')).last['code']).toBe('PermissionDenied')
     })
   })
 

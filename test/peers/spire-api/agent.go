@@ -37,13 +37,17 @@ func getBundle(ctx context.Context, connection *grpc.ClientConn, o options) erro
 	for _, key := range bundle.JwtAuthorities {
 		keys = append(keys, key.KeyId)
 	}
+	witKeys := []string{}
+	for _, key := range bundle.WitAuthorities {
+		witKeys = append(witKeys, key.KeyId)
+	}
 	if o.out != "" {
 		if err := os.WriteFile(o.out, pemOf(chain), 0o600); err != nil {
 			return err
 		}
 	}
 	show(map[string]any{
-		"trustDomain": bundle.TrustDomain, "x509Authorities": authorities, "jwtKeys": keys,
+		"trustDomain": bundle.TrustDomain, "x509Authorities": authorities, "jwtKeys": keys, "witKeys": witKeys,
 		"sequence": bundle.SequenceNumber, "refreshHint": bundle.RefreshHint,
 	})
 	return nil

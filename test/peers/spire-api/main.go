@@ -37,14 +37,16 @@ CONNECTION  --socket PATH                                          the operators
   authorized                                                       Entry.GetAuthorizedEntries
   sync                                                             Entry.SyncAuthorizedEntries, as SPIRE's agent asks
   mint    --entry E …                                              SVID.BatchNewX509SVID, verified against --bundle
-  jwt     --entry E --audience A …                                 SVID.NewJWTSVID`
+  jwt     --entry E --audience A …                                 SVID.NewJWTSVID
+  authority show|prepare|activate|taint|revoke --kind x509|jwt|wit|upstream [--id ID]
+                                                                   LocalAuthority, every method; --id names the authority`
 
 type options struct {
-	socket, address, bundle, trustDomain, agent, out, token, id, parent, hint string
-	ttl, x509TTL, jwtTTL                                                      int
-	admin, downstream                                                         bool
-	selectors, dns, entries, audiences                                        list
-	timeout                                                                   time.Duration
+	socket, address, bundle, trustDomain, agent, out, token, id, parent, hint, kind string
+	ttl, x509TTL, jwtTTL                                                            int
+	admin, downstream                                                               bool
+	selectors, dns, entries, audiences                                              list
+	timeout                                                                         time.Duration
 }
 
 type list []string
@@ -68,6 +70,12 @@ var commands = map[string]command{
 	"sync":           syncEntries,
 	"mint":           mint,
 	"jwt":            newJWT,
+
+	"authority show":     authority("show"),
+	"authority prepare":  authority("prepare"),
+	"authority activate": authority("activate"),
+	"authority taint":    authority("taint"),
+	"authority revoke":   authority("revoke"),
 }
 
 func main() {
@@ -101,7 +109,7 @@ func commandName(args []string) (string, []string) {
 	switch {
 	case len(args) == 0:
 		return "", nil
-	case args[0] == "entries" && len(args) > 1:
+	case (args[0] == "entries" || args[0] == "authority") && len(args) > 1:
 		return args[0] + " " + args[1], args[2:]
 	default:
 		return args[0], args[1:]
@@ -118,7 +126,8 @@ func parse(name string, args []string) options {
 	flags.StringVar(&o.agent, "agent", "", "folder with agent.crt and agent.key")
 	flags.StringVar(&o.out, "out", "", "file or folder to write")
 	flags.StringVar(&o.token, "token", "", "join token")
-	flags.StringVar(&o.id, "id", "", "SPIFFE ID")
+	flags.StringVar(&o.id, "id", "", "SPIFFE ID, or id of an authority")
+	flags.StringVar(&o.kind, "kind", "", "x509, jwt, wit or upstream")
 	flags.StringVar(&o.parent, "parent", "", "parent SPIFFE ID")
 	flags.StringVar(&o.hint, "hint", "", "hint of the entry")
 	flags.IntVar(&o.ttl, "ttl", 600, "lifetime of the token, seconds")
