@@ -1,4 +1,3 @@
-import { hex } from '../../src/kernel/bytes.ts'
 import { describe, expect, test } from 'vitest'
 import { checkDnsNames, isDnsName } from '../../src/ca/dns-name.ts'
 import { issuanceProfile, lifetimeFor } from '../../src/ca/profile.ts'
@@ -81,6 +80,11 @@ describe('C-13 DNS names', () => {
   })
 })
 
+/** CI draws a tenth of a million; `npm run test:serials` ten million. */
+const draws = Number(process.env['VIDIMUS_SERIALS'] ?? 100_000)
+/** A fair source is as far away once in more than a hundred million tests. */
+const unlikely = 8
+
 describe('C-1 serial numbers', () => {
   test('a random source that repeats itself issues nothing', () => {
     const serials = new Serials({ bytes: (count) => new Uint8Array(count).fill(7) })
@@ -88,11 +92,43 @@ describe('C-1 serial numbers', () => {
     expect(() => serials.next()).toThrow(expect.objectContaining({ reason: 'ca.serial-repeated' }))
   })
 
-  test('no two of many are the same', () => {
+  test(`no two of ${draws} are the same, no octet of them prefers a value, and none tells of the next`, () => {
     const serials = new Serials(systemRandom)
-    const drawn = new Set(Array.from({ length: 100_000 }, () => hex(serials.next())))
-    expect(drawn.size).toBe(100_000)
+    const drawn = new BigUint64Array(draws)
+    const [octets, pairs] = [new Uint32Array(16 * 256), new Uint32Array(16 * 16)]
+    let before: Uint8Array | undefined
+    for (let count = 0; count < draws; count++) {
+      const serial = serials.next()
+      // Half of it tells them apart as well.
+      drawn[count] = Buffer.from(serial.buffer, serial.byteOffset).readBigUInt64LE(8)
+      for (let place = 0; place < 16; place++) octets[place * 256 + serial[place]!]!++
+      if (before) pairs[(before[15]! & 0x0f) * 16 + (serial[15]! & 0x0f)]!++
+      before = serial
+    }
+    drawn.sort()
+    expect(drawn.findIndex((one, place) => place > 0 && one === drawn[place - 1])).toBe(-1)
+    expect([...octets.subarray(0, 0x40), ...octets.subarray(0x80, 0x100)].every((count) => count === 0)).toBe(true)
+    expect(surprise(octets.subarray(0x40, 0x80)), 'the first octet').toBeLessThan(unlikely)
+    for (let place = 1; place < 16; place++)
+      expect(surprise(octets.subarray(place * 256, (place + 1) * 256)), `octet ${place}`).toBeLessThan(unlikely)
+    expect(surprise(pairs), 'one serial number and the next').toBeLessThan(unlikely)
   })
+
+  test('a source that loses one bit in fifty-six would be seen', () => {
+    const lossy = { bytes: (count: number) => systemRandom.bytes(count).map((octet, place) => (place % 7 === 0 ? octet & 0x7f : octet)) }
+    const serials = new Serials(lossy)
+    const octets = new Uint32Array(256)
+    for (let count = 0; count < 20_000; count++) octets[serials.next()[15]!]!++
+    expect(surprise(octets)).toBeGreaterThan(unlikely)
+  })
+
+  /** Pearson's statistic against a fair source, in standard deviations above what is expected (NIST SP 800-22 section 3). */
+  function surprise(counts: Uint32Array): number {
+    const expected = counts.reduce((sum, count) => sum + count, 0) / counts.length
+    const statistic = counts.reduce((sum, count) => sum + (count - expected) ** 2 / expected, 0)
+    const freedom = counts.length - 1
+    return (statistic - freedom) / Math.sqrt(2 * freedom)
+  }
 
   test('they have 16 octets, no sign, no leading zero, and every other bit varies', () => {
     const serials = new Serials(systemRandom)

@@ -93,6 +93,76 @@ describe('a forced rotation', () => {
   })
 })
 
+describe('a forced rotation of the keys of tokens', () => {
+  const never = new AbortController().signal
+  const by = { caller: 'test' }
+  const keyOf = (token: string) => (JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString()) as { kid: string }).kid
+
+  /** A workload with its whole API, and the steps of a rotation, each with a sync of the agent behind it. */
+  async function rotating(kind: 'jwt' | 'wit') {
+    const world = await World.open({ syncInterval: seconds(5), witSvid: true, profile: { svid: { jwt: minutes(30) } } })
+    const agent = await world.agent('one')
+    await world.create(agent.id, '/web', ['test:name:web'])
+    await world.pass(world.syncInterval)
+    const { authorities } = world.ca
+    const first = authorities.state(kind).active!.id
+    const { id: next } = await authorities.prepare(kind, by, never)
+    await world.pass(world.syncInterval)
+    const step = (deed: () => Promise<unknown>) => async () => {
+      await deed()
+      await world.pass(seconds(10))
+    }
+    return {
+      world,
+      first,
+      next,
+      api: agent.api('test:name:web'),
+      activate: step(() => authorities.activate(kind, next, by)),
+      taint: step(() => authorities.taint(kind, first, by)),
+      revoke: step(() => authorities.revoke(kind, first, by, never)),
+      [Symbol.asyncDispose]: () => world[Symbol.asyncDispose](),
+    }
+  }
+
+  test('C-28 a WIT-SVID under a tainted key is replaced in its stream at the next sync, once, and the end of the key strands nobody', async () => {
+    await using at = await rotating('wit')
+    const { world, first, next, api } = at
+    const seen: string[] = []
+    const stop = new AbortController()
+    const watching = (async () => {
+      for await (const [svid] of api.watchWit(undefined, stop.signal)) seen.push(keyOf(svid!.token))
+    })().catch(() => {})
+    await until(() => seen.length === 1, 'a token')
+    await at.activate()
+    expect(seen, 'what was signed before is good').toEqual([first])
+    await at.taint()
+    await until(() => seen.length === 2, 'another token')
+    await at.revoke()
+    await world.pass(minutes(1))
+    expect(seen).toEqual([first, next])
+    expect(world.ca.bundle.current.witAuthorities.map(({ keyId }) => keyId)).toEqual([next])
+    stop.abort()
+    await watching
+  })
+
+  test('C-28 a JWT-SVID under a tainted key is no longer handed out, and is refused when the key is revoked', async () => {
+    await using at = await rotating('jwt')
+    const { first, next, api } = at
+    const fetched = async () => (await api.fetchJwt(['db'], undefined, never))[0]!.token
+    const before = await fetched()
+    expect(keyOf(before)).toBe(first)
+    await at.activate()
+    expect(await fetched(), 'out of the cache').toBe(before)
+    expect((await api.validateJwt('db', before, never)).spiffeId).toBe('spiffe://example.org/web')
+    await at.taint()
+    const after = await fetched()
+    expect(keyOf(after)).toBe(next)
+    await at.revoke()
+    expect((await api.validateJwt('db', after, never)).spiffeId).toBe('spiffe://example.org/web')
+    await expect(api.validateJwt('db', before, never)).rejects.toMatchObject({ category: 'invalid_argument' })
+  })
+})
+
 describe('an operator who bans or evicts', () => {
   // The agent would ask for entries a minute later: what ends it is its open stream.
   test.each([

@@ -46,6 +46,7 @@ import { memory } from '../../src/store/memory.ts'
 import type { Store } from '../../src/store/store.ts'
 import { requireSecurityHeader } from '../../src/workload-api/security-header.ts'
 import { workloadApi } from '../../src/workload-api/service.ts'
+import { openWorkloadApiClient, type WorkloadApiClient } from '../../src/workload-client/client.ts'
 import { openX509Source, type X509Source } from '../../src/workload-client/source.ts'
 import { KeptLog } from '../ca/support.ts'
 import { FakeIntents } from '../fakes/intents.ts'
@@ -59,6 +60,7 @@ export const idOf = (path: string): SpiffeId => parseSpiffeId(`spiffe://${trustD
 export interface WorldWishes {
   readonly profile?: ProfileAsWritten
   readonly syncInterval?: Duration
+  readonly witSvid?: boolean
 }
 
 /** Everything that outlives a restart of the server, and the server itself while it runs. */
@@ -69,6 +71,8 @@ export class World implements AsyncDisposable {
   /** While true, whoever stands above the CA does not answer. */
   upstreamIsAway = false
   readonly syncInterval: Duration
+  /** Whether WIT-SVIDs are issued and served. */
+  readonly witSvid: boolean
   readonly #profile: ProfileAsWritten
   readonly #store: Store
   readonly #keys: KeyManager
@@ -77,9 +81,15 @@ export class World implements AsyncDisposable {
   #running: RunningServer | undefined
   #port = 0
 
-  private constructor({ profile = {}, syncInterval = seconds(5) }: WorldWishes, store: Store, keys: KeyManager, audit: AuditTrail) {
+  private constructor(
+    { profile = {}, syncInterval = seconds(5), witSvid = false }: WorldWishes,
+    store: Store,
+    keys: KeyManager,
+    audit: AuditTrail,
+  ) {
     this.#profile = profile
     this.syncInterval = syncInterval
+    this.witSvid = witSvid
     this.#store = store
     this.#keys = keys
     this.#audit = audit
@@ -112,6 +122,7 @@ export class World implements AsyncDisposable {
       audit: this.#audit,
       upstream: await this.#upstream(),
       port: this.#port,
+      witSvid: this.witSvid,
     }
     this.#running = await startServer(opening, this.clock, this.log)
     this.#port = this.#running.listener.port
@@ -253,6 +264,7 @@ export class RunningAgent implements AsyncDisposable {
         peers: { ofPid: nobody },
         syncInterval: world.syncInterval,
         agentVersion: 'test',
+        witSvid: world.witSvid,
       }
       const agent = await openAgent(parts, stop.signal)
       const processes: FakeProcess[] = []
@@ -285,6 +297,12 @@ export class RunningAgent implements AsyncDisposable {
     return this.#owned.use(
       await openX509Source({ address: `unix://${this.#listener.address}`, clock: this.#world.clock, timeout: seconds(5) }),
     )
+  }
+
+  /** The whole Workload API, as a process with these selectors. */
+  api(...selectors: string[]): WorkloadApiClient {
+    this.#processes.push(fakeProcess(...selectors))
+    return this.#owned.use(openWorkloadApiClient({ scheme: 'unix', path: this.#listener.address }, this.#world.clock))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -327,11 +345,12 @@ interface ServerParts {
   readonly audit: AuditTrail
   readonly upstream: UpstreamAuthority
   readonly port: number
+  readonly witSvid: boolean
 }
 
 /** As `main/server.ts` does it, on the world's clock. */
 async function startServer(
-  { profile, store, keys, audit, upstream, port }: ServerParts,
+  { profile, store, keys, audit, upstream, port, witSvid }: ServerParts,
   fake: FakeClock,
   log: KeptLog,
 ): Promise<RunningServer> {
@@ -352,6 +371,7 @@ async function startServer(
       serverId: 'server',
       profile: issuanceProfile(profile),
       refreshHint: minutes(5),
+      witSvid,
     }),
   )
   const verifiers = new Map<string, NodeVerifier>()
