@@ -52,5 +52,6 @@ const units = [
   ['ms', 1],
 ] as const
 
-const durationPattern = /^(?:(\d{1,6})d)?(?:(\d{1,8})h)?(?:(\d{1,9})m)?(?:(\d{1,10})s)?(?:(\d{1,12})ms)?$/
+/** What {@link parseDuration} reads, but for the empty text and more than 100 years. */
+export const durationPattern = /^(?:(\d{1,6})d)?(?:(\d{1,8})h)?(?:(\d{1,9})m)?(?:(\d{1,10})s)?(?:(\d{1,12})ms)?$/
 const maxDuration = days(36_525)

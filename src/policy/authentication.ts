@@ -45,7 +45,7 @@ function readMode(tree: Tree, problems: Reading['problems']): MtlsMode | undefin
   if (tree.kind !== 'map') return problems.add(tree, `expected a map with \`mode\`, found ${tell(tree)}`)
   refuseUnknownKeys(tree, ['mode'], problems)
   if (!tree.entries.has('mode')) return undefined
-  const mode = oneOf(tree, 'mode', ['UNSET', 'DISABLE', 'PERMISSIVE', 'STRICT'] as const, problems)
+  const mode = oneOf(tree, 'mode', mtlsModes, problems)
   return mode === 'UNSET' ? undefined : mode
 }
 
@@ -53,7 +53,7 @@ function readPorts(tree: Tree, problems: Reading['problems']): PeerAuthenticatio
   if (tree.kind !== 'map') return problems.add(tree, `expected a map from ports to \`mode\`, found ${tell(tree)}`) ?? []
   if (tree.entries.size > limits.items) return problems.add(tree, `at most ${limits.items} ports, found ${tree.entries.size}`) ?? []
   return [...tree.entries].flatMap(([key, value]) => {
-    if (!/^[1-9]\d{0,4}$/.test(key) || Number(key) > 65_535)
+    if (!portPattern.test(key) || Number(key) > 65_535)
       return problems.add(value, `expected a port from 1 to 65535, found \`${shorten(key)}\``) ?? []
     const mode = readMode(value, problems)
     return [{ port: Number(key), ...(mode && { mode }) }]
@@ -90,7 +90,7 @@ function readJwtRule(rule: Tree, { problems, mode }: Reading): JwtRule | undefin
   const jwks = optionalText(rule, 'jwks', problems)
   const jwksUri = optionalText(rule, 'jwksUri', problems)
   if (jwks !== undefined && jwksUri !== undefined) problems.add(rule.entries.get('jwks')!, '`jwks` cannot stand beside `jwksUri`')
-  if (jwksUri !== undefined && !/^https?:\/\/[^/\s]+/.test(jwksUri))
+  if (jwksUri !== undefined && !keysAddress.test(jwksUri))
     problems.add(rule.entries.get('jwksUri')!, `expected an address of keys, \`https://…\`, found \`${shorten(jwksUri)}\``)
   const texts = (key: string): string[] =>
     rule.entries.has(key) ? (readValues(rule.entries.get(key)!, problems, (text) => text, mode) ?? []) : []
@@ -141,7 +141,11 @@ function mapsOf(tree: MapTree, key: string, keys: readonly string[], problems: R
   })
 }
 
-const jwtRuleKeys = [
+export const mtlsModes = ['UNSET', 'DISABLE', 'PERMISSIVE', 'STRICT'] as const
+const portPattern = /^[1-9]\d{0,4}$/
+export const keysAddress = /^https?:\/\/[^/\s]+/
+/** What a rule of a `RequestAuthentication` may hold. */
+export const jwtRuleKeys = [
   'issuer', 'audiences', 'jwks', 'jwksUri', 'fromHeaders', 'fromParams', 'fromCookies', 'forwardOriginalToken', 'outputPayloadToHeader',
   'outputClaimToHeaders', 'timeout', 'spaceDelimitedClaims',
-] // prettier-ignore
+] as const // prettier-ignore

@@ -1,12 +1,14 @@
 /** A decision, told to a person who may know: which rule decided, or which came nearest and what was in its way. */
 import { formatDuration } from '../kernel/duration.ts'
+import { formatSelector } from '../spiffe/selector.ts'
 import type { CompiledPolicies } from './compile.ts'
 import type { CompiledRule } from './compiled-rule.ts'
 import type { Decision } from './decision.ts'
 import { clauseHolds, see, type SeenRequest } from './evaluate.ts'
 import { formatStringMatch, type PathMatch } from './matching.ts'
+import { attestedClauseHolds } from './onboarding.ts'
 import type { Clause, PeerMatch } from './policy-set.ts'
-import type { PolicyRequest, ServerApiRequest } from './request.ts'
+import type { OnboardingRequest, PolicyRequest, ServerApiRequest } from './request.ts'
 import { serverApiClauseHolds } from './server-api.ts'
 
 /** Sentences about a decision on a request, the most important first. For operators; callers are told nothing of it. */
@@ -25,6 +27,15 @@ export function explainServerApi(compiled: CompiledPolicies, request: ServerApiR
     missingPeer: false,
     holds: (clause, rule) => serverApiClauseHolds(clause, rule.action, request),
     found: (clause) => foundInCall(clause, request),
+  })
+}
+
+/** The same for a node that wants to be admitted. */
+export function explainOnboarding(compiled: CompiledPolicies, request: OnboardingRequest, decision: Decision): string[] {
+  return tell(compiled, decision, {
+    missingPeer: false,
+    holds: (clause, rule) => attestedClauseHolds(clause, rule.action, request),
+    found: () => (request.selectors.length === 0 ? 'nothing' : request.selectors.map((one) => `\`${formatSelector(one)}\``).join(', ')),
   })
 }
 

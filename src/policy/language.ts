@@ -386,7 +386,7 @@ const istioSpecKeys = ['selector', 'targetRefs', 'targetRef', 'action', 'provide
 /** authorization.md 2. */
 const ourSpecKeys = ['identities', 'requirePeer', 'expires', 'target'] as const
 /** What a Kubernetes API server adds to an object is accepted, so that its output can be read as it is. */
-const metadataKeys = [
+export const metadataKeys = [
   'name', 'namespace', 'labels', 'annotations', 'uid', 'resourceVersion', 'generation', 'creationTimestamp', 'managedFields', 'ownerReferences', 'finalizers',
 ] // prettier-ignore
 

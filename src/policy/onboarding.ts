@@ -36,7 +36,7 @@ export function decideOnboarding(compiled: CompiledPolicies, request: Onboarding
  * What a node proved by evidence of another type, or not at all, never satisfies an ALLOW rule, negated or not; in a DENY rule it satisfies
  * negations. Of several values one is enough.
  */
-function attestedClauseHolds(clause: Clause, action: PolicyAction, { type, selectors }: OnboardingRequest): boolean {
+export function attestedClauseHolds(clause: Clause, action: PolicyAction, { type, selectors }: OnboardingRequest): boolean {
   if (clause.on !== 'attested') throw new Error(`bug: \`${clause.on}\` in a rule of onboarding`)
   const beginning = `${clause.selector}:`
   const values = selectors

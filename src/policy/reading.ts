@@ -199,7 +199,7 @@ export const ourVersion = 'vidimus.dev/v1'
 export const dnsLabel = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/
 export const dnsSubdomain = /^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/
 /** authorization.md 1.6; the group of a `Service` is empty. */
-const attachable: readonly string[] = [
+export const attachable: readonly string[] = [
   'gateway.networking.k8s.io/Gateway',
   'gateway.networking.k8s.io/GatewayClass',
   '/Service',

@@ -10,7 +10,7 @@ import type { ServerApiCaller, ServerApiRequest } from './request.ts'
 
 /** The server API's policies of a set, ready for {@link decideServerApi}. */
 export function serverApiPolicy(set: PolicySet): CompiledPolicies {
-  const policies = set.policies.filter((policy) => policy.target === 'serverApi')
+  const policies = set.policies.filter((policy) => policy.target === 'serverApi' && !policy.dryRun)
   return compilePolicies(policies, { mode: 'strict', pathNormalization: set.pathNormalization }, -Infinity)
 }
 

@@ -1,23 +1,41 @@
 /**
  * Tests of policies, written beside them: documents of kind `PolicyTest`. A case is a request and the verdict its author expects;
  * a matrix is many of them, a row for each peer. What is asked again and again has a name under `fixtures`.
+ * A case with a `target` is a call of our own API, or a node that wants to be admitted.
  */
 import type { Instant } from '../kernel/clock.ts'
+import { parseDuration } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import { parseSpiffeId, type SpiffeId } from '../spiffe/id.ts'
 import { parseSelector } from '../spiffe/selector.ts'
+import { parseTrustDomain } from '../spiffe/trust-domain.ts'
 import type { WorkloadFacts } from './compile.ts'
 import { isPolicyTest, tellProblem } from './language.ts'
 import { parseAddress } from './matching.ts'
 import type { Place, PolicyDocument } from './policy-set.ts'
-import { readMoment } from './reading.ts'
-import { type Claims, headerValues, type PolicyRequest } from './request.ts'
+import { oneOf, readMoment } from './reading.ts'
+import {
+  type Claims,
+  headerValues,
+  type OnboardingRequest,
+  type PolicyRequest,
+  type ServerApiAttributes,
+  type ServerApiCaller,
+  serverApiCallers,
+  type ServerApiRequest,
+} from './request.ts'
 import { Problems, readYaml, refuseUnknownKeys, shorten, suggestion, tell, type MapTree, type Tree } from './yaml-tree.ts'
 
-export interface PolicyTestCase {
+/** What is asked, by the `target` of the policies that answer it. */
+export type PolicyQuestion =
+  | { readonly target: 'workload'; readonly workload: WorkloadFacts; readonly request: PolicyRequest }
+  | { readonly target: 'serverApi'; readonly request: ServerApiRequest }
+  | { readonly target: 'onboarding'; readonly request: OnboardingRequest }
+
+export type PolicyTestCase = PolicyQuestion & Expectation
+
+interface Expectation {
   readonly name: string
-  readonly workload: WorkloadFacts
-  readonly request: PolicyRequest
   readonly expect: 'allowed' | 'denied'
   /** The policy, or `policy rule 2`, that must decide; absent: any, or none. */
   readonly by?: { readonly policy: string; readonly rule?: number }
@@ -77,8 +95,11 @@ interface Asked {
 
 function readFile(tree: MapTree, problems: Problems): PolicyTestCase[] {
   refuseUnknownKeys(tree, ['apiVersion', 'kind', 'metadata', 'workloads', 'fixtures', 'cases', 'matrix'], problems)
-  const named = { workloads: readWorkloads(tree.entries.get('workloads') ?? tree, problems), ...readFixtures(tree, problems) }
   const [cases, matrices] = [readItems(tree, 'cases', maxCases, problems), readItems(tree, 'matrix', maxMatrices, problems)]
+  const given = tree.entries.get('workloads')
+  const needsNone = matrices.length === 0 && cases.length > 0 && cases.every((one) => one.kind === 'map' && one.entries.has('target'))
+  const workloads = needsNone && !given ? new Map<string, WorkloadFacts>() : readWorkloads(given ?? tree, problems)
+  const named = { workloads, ...readFixtures(tree, problems) }
   if (cases.length + matrices.length === 0 && !tree.entries.has('cases') && !tree.entries.has('matrix'))
     problems.add(tree, 'expected `cases` or `matrix`, with at least one case')
   const read = [
@@ -170,18 +191,74 @@ function readWorkloads(tree: Tree, problems: Problems): Map<string, WorkloadFact
 
 function readCase(tree: Tree, named: Named, problems: Problems): PolicyTestCase | undefined {
   if (tree.kind !== 'map') return problems.add(tree, `expected a case, found ${tell(tree)}`)
-  refuseUnknownKeys(tree, caseKeys, problems)
+  const target = tree.entries.has('target') ? oneOf(tree, 'target', ['serverApi', 'onboarding'] as const, problems) : 'workload'
+  if (!target) return undefined
+  refuseUnknownKeys(tree, [...expectationKeys, ...questionKeys[target]], problems)
   const name = readText(tree, 'name', problems)
-  const workload = readWorkload(tree, named, problems)
   const given = tree.entries.get('expect')
   const expect = given ? readVerdict(given, problems) : problems.add(tree, 'expected the key `expect`')
   const by = readOptional(tree, 'by', readBy, problems)
   const at = readOptional(tree, 'at', momentOf, problems)
-  const peer = tree.entries.has('peer') ? namedPeer(tree.entries.get('peer')!, named, problems) : undefined
-  const fixture = tree.entries.has('request') ? namedRequest(tree.entries.get('request')!, named, problems) : undefined
-  const request = toRequest({ ...fixture, ...peer, ...readAsked(tree, problems) }, tree, problems)
-  if (name === undefined || !workload || !expect) return undefined
-  return { name, workload, request, expect, ...(by ? { by } : {}), ...(at === undefined ? {} : { at }), place: tree.place }
+  const question = questionReaders[target](tree, named, problems)
+  if (name === undefined || !question || !expect) return undefined
+  return { name, ...question, expect, ...(by ? { by } : {}), ...(at === undefined ? {} : { at }), place: tree.place }
+}
+
+type QuestionReader = (tree: MapTree, named: Named, problems: Problems) => PolicyQuestion | undefined
+
+const questionReaders: Readonly<Record<PolicyQuestion['target'], QuestionReader>> = {
+  workload(tree, named, problems) {
+    const workload = readWorkload(tree, named, problems)
+    const peer = tree.entries.has('peer') ? namedPeer(tree.entries.get('peer')!, named, problems) : undefined
+    const fixture = tree.entries.has('request') ? namedRequest(tree.entries.get('request')!, named, problems) : undefined
+    const request = toRequest({ ...fixture, ...peer, ...readAsked(tree, problems) }, tree, problems)
+    return workload && { target: 'workload', workload, request }
+  },
+
+  serverApi(tree, _named, problems) {
+    const callers = tree.entries.get('caller')
+    if (!callers || (callers.kind === 'list' && callers.items.length === 0))
+      problems.add(callers ?? tree, `expected the key \`caller\`: one of \`${serverApiCallers.join('`, `')}\`, or a list of them`)
+    const caller = (callers?.kind === 'list' ? callers.items : callers ? [callers] : []).flatMap(
+      (one) => parsed(one, callerOf, problems) ?? [],
+    )
+    const method = readText(tree, 'method', problems)
+    const attributes = readAttributes(tree.entries.get('attributes'), problems)
+    return method === undefined ? undefined : { target: 'serverApi', request: { caller, method, attributes } }
+  },
+
+  onboarding(tree, _named, problems) {
+    const type = readText(tree, 'evidence', problems)
+    const selectors = readList(tree, 'selectors', parseSelector, problems)
+    return type === undefined ? undefined : { target: 'onboarding', request: { type, selectors } }
+  },
+}
+
+const callerOf = (text: string): ServerApiCaller =>
+  serverApiCallers.find((one) => one === text) ?? wrong(`one of \`${serverApiCallers.join('`, `')}\``)
+
+/** What a call is about, as policies of the server API name it. What is left out is not known. */
+function readAttributes(tree: Tree | undefined, problems: Problems): ServerApiAttributes {
+  if (!tree) return {}
+  if (tree.kind !== 'map') return problems.add(tree, `expected a map, found ${tell(tree)}`) ?? {}
+  refuseUnknownKeys(tree, attributeKeys, problems)
+  const all: { readonly [Key in keyof ServerApiAttributes]: ServerApiAttributes[Key] | undefined } = {
+    'entry.spiffeId': readOptional(tree, 'entry.spiffeId', parseSpiffeId, problems),
+    'entry.parentId': readOptional(tree, 'entry.parentId', parseSpiffeId, problems),
+    'entry.x509Ttl': readOptional(tree, 'entry.x509Ttl', parseDuration, problems),
+    'entry.admin': readFlag(tree, 'entry.admin', problems),
+    'entry.downstream': readFlag(tree, 'entry.downstream', problems),
+    'agent.id': readOptional(tree, 'agent.id', parseSpiffeId, problems),
+    trustDomain: readOptional(tree, 'trustDomain', parseTrustDomain, problems),
+  }
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
+}
+
+function readFlag(tree: MapTree, key: string, problems: Problems): boolean | undefined {
+  const found = tree.entries.get(key)
+  if (!found) return undefined
+  if (found.kind !== 'boolean') return problems.add(found, `expected \`true\` or \`false\`, found ${tell(found)}`)
+  return found.text === 'true'
 }
 
 /** Rows of verdicts, one for each peer; a column for each request. */
@@ -210,7 +287,17 @@ function readMatrix(tree: Tree, named: Named, problems: Problems): PolicyTestCas
       const { name: asks, asked } = columns[index]!
       if (!expect || !workload || !peer || !asked) return []
       const request = toRequest({ ...asked, ...peer }, cell, problems)
-      return [{ name: `${title}: ${name}, ${asks}`, workload, request, expect, ...(at === undefined ? {} : { at }), place: cell.place }]
+      return [
+        {
+          name: `${title}: ${name}, ${asks}`,
+          target: 'workload' as const,
+          workload,
+          request,
+          expect,
+          ...(at === undefined ? {} : { at }),
+          place: cell.place,
+        },
+      ]
     })
   })
 }
@@ -383,9 +470,23 @@ const peerKeys = ['names', 'claims', 'sourceIp', 'remoteIp', 'sni'] as const
 const requestKeys: readonly string[] = [
   'method', 'path', 'host', 'headers', 'claims', 'port', 'sourceIp', 'remoteIp', 'destinationIp', 'sni', 'providers', 'metadata',
 ] // prettier-ignore
-const caseKeys: readonly string[] = ['name', 'workload', 'peer', 'names', 'request', ...requestKeys, 'at', 'expect', 'by']
+const attributeKeys: readonly (keyof ServerApiAttributes)[] = [
+  'entry.spiffeId', 'entry.parentId', 'entry.x509Ttl', 'entry.admin', 'entry.downstream', 'agent.id', 'trustDomain',
+] // prettier-ignore
+const expectationKeys = ['name', 'at', 'expect', 'by'] as const
+const questionKeys: Readonly<Record<PolicyQuestion['target'], readonly string[]>> = {
+  workload: ['workload', 'peer', 'names', 'request', ...requestKeys],
+  serverApi: ['target', 'caller', 'method', 'attributes'],
+  onboarding: ['target', 'evidence', 'selectors'],
+}
 /** Which keys there are, for editors. */
-export const testKeys = { peer: peerKeys, request: requestKeys, case: caseKeys }
+export const testKeys = {
+  peer: peerKeys,
+  request: requestKeys,
+  attributes: attributeKeys,
+  expectation: expectationKeys,
+  question: questionKeys,
+}
 const maxCases = 10_000
 const maxMatrices = 1000
 const maxNamed = 1000

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -58,6 +58,15 @@ describe('policy test', () => {
     expect(out).toContain('<testcase classname="policy" name="web lists"')
     expect(out).toContain('name="web &#60;deletes&#62; &#38; more"')
     expect(out).toContain('<failure message="expected allowed, found denied">denied: no ALLOW rule matches&#10;nearest is rule 0 of policy')
+  })
+
+  test('--junit writes the report to a file, and people read the rest', async () => {
+    const report = join(folder, 'report.xml')
+    const { code, out } = await run('--junit', report)
+    expect([code, out]).toEqual([1, expect.stringContaining('1 passed, 1 failed\n')])
+    expect(readFileSync(report, 'utf8')).toBe((await run('--output', 'junit')).out)
+    expect((await run('--junit', report, '--filter', 'nothing')).code).toBe(1)
+    expect(readFileSync(report, 'utf8')).toContain('<testsuites name="policies">\n</testsuites>')
   })
 
   test('what it generates is a test file that passes and leaves nothing open', async () => {

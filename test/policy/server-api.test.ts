@@ -31,6 +31,15 @@ describe('the server API is closed', () => {
     const set = parsePolicySet([], { mode: 'istio' })
     expect(decideServerApi(serverApiPolicy(set), { caller: 'local', method: create, attributes: {} }, noon).allowed).toBe(false)
   })
+  test('to policies on dry run, which refuse nothing either', () => {
+    const dry = (action: string) => {
+      const { name, text } = policy({ action, rules: rules({ callers: ['admin'] }) }, action.toLowerCase())
+      const tree = JSON.parse(text) as { metadata: object }
+      return { name, text: JSON.stringify({ ...tree, metadata: { name, annotations: { 'istio.io/dry-run': 'true' } } }) }
+    }
+    expect(decided([dry('ALLOW')], {})).toMatchObject({ allowed: false, reason: 'no-policy' })
+    expect(decided([policy({ rules: rules({ callers: ['admin'] }) }), dry('DENY')], {})).toMatchObject({ allowed: true })
+  })
   test('to policies for workloads', () => {
     const text = JSON.stringify({
       apiVersion: 'security.istio.io/v1',

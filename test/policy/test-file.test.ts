@@ -15,6 +15,8 @@ const file = (cases: unknown, more: object = {}) =>
   })
 const one = { name: 'a', workload: 'orders', method: 'GET', path: '/', expect: 'denied' }
 
+const call = { name: 'a', target: 'serverApi', caller: 'agent', method: '/a.B/C', expect: 'denied' }
+
 const fixtures = {
   peers: { web, alice: { spiffeId: web, claims: { iss: 'https://id.example.org', sub: 'alice', groups: ['admins'], level: 3 } } },
   requests: { list: { method: 'GET', path: '/orders' }, place: { method: 'POST', path: '/orders' } },
@@ -60,6 +62,26 @@ test.each<[string, string, string]>([
     'a request that has no name',
     file([{ ...one, request: 'lst' }], { fixtures: { requests: { list: {} } } }),
     'unknown request `lst`: did you mean `list`?',
+  ],
+  [
+    'a target that is none',
+    file([{ name: 'a', target: 'server', expect: 'denied' }]),
+    'expected `serverApi` or `onboarding`, found `server`',
+  ],
+  ['a call by nobody', file([{ ...call, caller: undefined }]), 'expected the key `caller`: one of `local`'],
+  ['a call by no caller of a list', file([{ ...call, caller: [] }]), 'expected the key `caller`: one of `local`'],
+  ['a call by who is none', file([{ ...call, caller: ['agent', 'root'] }]), 'expected one of `local`, `admin`, `agent`'],
+  ['a call of no method', file([{ ...call, method: undefined }]), 'expected the key `method`'],
+  ['a call with a path', file([{ ...call, path: '/' }]), 'unknown key `path`'],
+  ['a call at a workload', file([{ ...call, workload: 'orders' }]), 'unknown key `workload`'],
+  ['an attribute that is unknown', file([{ ...call, attributes: { 'entry.ttl': '1h' } }]), 'unknown key `entry.ttl`'],
+  ['an attribute that is none', file([{ ...call, attributes: { 'entry.x509Ttl': 'long' } }]), 'is not a duration'],
+  ['a flag that is none', file([{ ...call, attributes: { 'entry.admin': 'true' } }]), 'expected `true` or `false`'],
+  ['a node without evidence', file([{ name: 'a', target: 'onboarding', expect: 'denied' }]), 'expected the key `evidence`'],
+  [
+    'a node with a selector that is none',
+    file([{ name: 'a', target: 'onboarding', evidence: 'x', selectors: ['y'], expect: 'denied' }]),
+    'is not a selector',
   ],
   ['a matrix without requests', grid({ requests: undefined }), 'expected the key `requests`'],
   ['a matrix without verdicts', grid({ verdicts: {} }), 'expected `verdicts`'],
@@ -208,7 +230,8 @@ test('a named peer brings the token of its user, and a case says anew what its f
       ),
     ]),
   )
-  expect(cases.map(({ request }) => [request.peer?.spiffeId, request.http?.path, request.token?.claims])).toEqual([
+  const requests = cases.flatMap((test) => (test.target === 'workload' ? [test.request] : []))
+  expect(requests.map(({ peer, http, token }) => [peer?.spiffeId, http?.path, token?.claims])).toEqual([
     [web, '/orders', { iss: 'https://id.example.org', sub: 'alice', groups: ['admins'], level: 3 }],
     [web, '/other', { sub: 'bob' }],
   ])
@@ -226,4 +249,53 @@ test('a case says what providers and other filters answered', () => {
     documents([file([{ ...asked, providers: { opa: 'allowed' }, expect: 'allowed' }, { ...asked, providers: { opa: 'denied' } }, asked])]),
   )
   expect(runPolicyTests(set, cases, { at: noon }).map(({ passed }) => passed)).toEqual([true, true, true])
+})
+
+test('asks about our own API and about nodes, without any workload', () => {
+  const rules = (target: string, rule: object, action = 'ALLOW') =>
+    JSON.stringify({
+      apiVersion: 'vidimus.dev/v1',
+      kind: 'AuthorizationPolicy',
+      metadata: { name: `${target.toLowerCase()}-${action.toLowerCase()}` },
+      spec: { target, action, rules: [rule] },
+    })
+  const set = parsePolicySet(
+    documents([
+      rules('serverApi', { from: [{ source: { callers: ['agent'] } }], to: [{ operation: { paths: ['/a.B/C'] } }] }),
+      rules('serverApi', { when: [{ key: 'entry.x509Ttl', notValues: ['<=1h'] }] }, 'DENY'),
+      rules('onboarding', { when: [{ key: 'attested.x509pop.subject:cn', values: ['rack-*'] }] }),
+    ]),
+  )
+  const ttl = (text: string) => ({ attributes: { 'entry.x509Ttl': text } })
+  const node = (name: string, expected: string) =>
+    ({ name, target: 'onboarding', evidence: 'x509pop', selectors: [`x509pop:subject:cn:${name}`], expect: expected }) // prettier-ignore
+  const cases = [
+    { ...call, ...ttl('1h'), expect: 'allowed', by: 'serverapi-allow rule 0' },
+    { ...call, ...ttl('61m'), by: 'serverapi-deny' },
+    { ...call, caller: ['admin', 'agent'], ...ttl('5m'), expect: 'allowed' },
+    { ...call, caller: 'admin', ...ttl('5m') },
+    call,
+    node('rack-1', 'allowed'),
+    node('desk-1', 'denied'),
+    { ...node('rack-2', 'denied'), by: 'orders' },
+    node('desk-2', 'allowed'),
+    { ...call, caller: 'admin', ...ttl('5m'), expect: 'allowed' },
+  ]
+  const results = runPolicyTests(set, parsePolicyTests(documents([file(cases, { workloads: undefined })])), { at: noon })
+  expect(results.map(({ passed }) => passed)).toEqual([true, true, true, true, true, true, true, false, false, false])
+  expect(results.slice(-3).map(({ told }) => told)).toEqual([
+    ['expected denied by `orders`, found allowed', 'allowed by rule 0 of policy `onboarding-allow` (2.yaml:1)'],
+    [
+      'expected allowed, found denied',
+      'denied: no ALLOW rule matches',
+      'nearest is rule 0 of policy `onboarding-allow` (2.yaml:1)',
+      'it fails on `attested.x509pop.subject:cn values` (line 1): expected `rack-*`, found `x509pop:subject:cn:desk-2`',
+    ],
+    [
+      'expected allowed, found denied',
+      'denied: no ALLOW rule matches',
+      'nearest is rule 0 of policy `serverapi-allow` (0.yaml:1)',
+      'it fails on `callers` (line 1): expected `agent`, found `admin`',
+    ],
+  ])
 })

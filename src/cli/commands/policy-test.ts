@@ -20,16 +20,17 @@ export const policyTest = command({
     coverage: z.boolean().default(false).describe('say which values of which rules no test asked about'),
     minCoverage: parsed(readPercent).optional().describe('fail below this coverage').meta({ value: 'percent' }),
     generate: z.boolean().default(false).describe('print tests for what no test asked about, with the verdicts of now'),
+    junit: z.string().optional().describe('write a JUnit report to this file as well').meta({ value: 'path' }),
     ...languageFlags,
   }),
   positional: pathsArgument,
   forms: ['junit'],
   examples: [
     'vidimus policy test policies/',
-    'vidimus policy test policies/ --min-coverage 90 --output junit > policies.xml',
+    'vidimus policy test policies/ --min-coverage 90 --junit policies.xml',
     'vidimus policy test policies/ --generate > policies/more-tests.yaml',
   ],
-  async run({ paths, filter, coverage: wanted, minCoverage, generate, ...language }, { disk, clock }): Promise<Shown> {
+  async run({ paths, filter, coverage: wanted, minCoverage, generate, junit, ...language }, { disk, clock }): Promise<Shown> {
     const documents = await disk.yamlFiles(paths)
     const [tests, policies] = [documents.filter(isPolicyTestFile), documents.filter((document) => !isPolicyTestFile(document))]
     const set = valid(policies, asLanguageOptions(language))
@@ -37,16 +38,18 @@ export const policyTest = command({
     const cases = all.filter(({ name }) => name.includes(filter))
     const at = clock.now()
     const coverage = new Coverage(set)
-    for (const test of cases) coverage.note(compileFor(set, test.workload, { at: test.at ?? at }), test.request)
+    const ofWorkloads = cases.filter((test) => test.target === 'workload')
+    for (const test of ofWorkloads) coverage.note(compileFor(set, test.workload, { at: test.at ?? at }), test.request)
     if (generate) {
-      const missing = missingTests(set, workloadsOf(cases), coverage, { at })
+      const missing = missingTests(set, workloadsOf(ofWorkloads), coverage, { at })
       return { value: missing, text: missingTestsYaml(missing.tests, missing.unknown) }
     }
+    const results = runPolicyTests(set, cases, { at })
+    if (junit !== undefined) await disk.write(junit, testJunit(results), false)
     if (cases.length === 0) {
       const text = all.length === 0 ? 'there are no tests under these paths' : `none of ${all.length} tests has \`${filter}\` in its name`
       return { value: { passed: 0, failed: 0, tests: [] }, text, junit: testJunit([]), ok: false }
     }
-    const results = runPolicyTests(set, cases, { at })
     const failed = results.filter(({ passed }) => !passed).length
     const covered = coverage.report()
     const tooLittle = minCoverage !== undefined && covered.percent < minCoverage
@@ -65,7 +68,7 @@ export const policyTest = command({
   },
 })
 
-const workloadsOf = (cases: readonly PolicyTestCase[]) => [
+const workloadsOf = (cases: readonly Extract<PolicyTestCase, { target: 'workload' }>[]) => [
   ...new Map(cases.map(({ workload }) => [JSON.stringify(workload), workload])).values(),
 ]
 
