@@ -26,7 +26,7 @@ export const caMetrics = {
 
   steps: counter('vidimus_authority_steps_total', 'Steps of rotation that an authority took', {
     kind: authorityKinds,
-    step: { most: 20 },
+    step: { most: 20, known: ['prepared', 'published', 'activated', 'retired'] },
   }),
   rotationFailures: counter('vidimus_authority_failures_total', 'Failures to keep an authority fresh', {
     kind: authorityKinds,

@@ -17,6 +17,8 @@ export type LabelSet = readonly string[] | Bounded
 /** How many values a label may have at most. One more, or one that has not the form of a name, is counted as `other`. */
 export interface Bounded {
   readonly most: number
+  /** Those that are there from the start. */
+  readonly known?: readonly string[]
 }
 
 export type LabelValues<L extends Labels> = { readonly [Name in keyof L]: L[Name] extends readonly (infer Value)[] ? Value : string }
@@ -78,7 +80,7 @@ export interface TimingReading {
 
 /**
  * Counts in memory, for whoever looks. A count is an addition: labels are looked up when a series is asked for, and nothing is made each time.
- * What has only closed sets of labels is there from the start, with zero, so that its first count is seen as a rise.
+ * What its labels are known to be is there from the start, with zero, so that its first count is seen as a rise.
  */
 export class CountingMeter implements Meter {
   readonly #counters = new Map<Metric, SeriesOf<Count>>()
@@ -143,7 +145,9 @@ class SeriesOf<Held> {
     this.#sets = Object.values(labels)
     this.#seen = this.#sets.map(() => new Set())
     this.#make = make
-    if (kind !== 'gauge' && this.#sets.every(isClosed)) for (const values of combinations(this.#sets)) this.#take(values)
+    if (kind === 'gauge') return
+    for (const [at, set] of this.#sets.entries()) if (!isClosed(set)) for (const value of set.known ?? []) this.#seen[at]!.add(value)
+    for (const values of combinations(this.#sets)) this.#take(values)
   }
 
   of(labels: Plain): Held {
@@ -220,9 +224,10 @@ function known<Held>(all: ReadonlyMap<Metric, Held>, metric: unknown): Held {
 }
 
 function combinations(sets: readonly LabelSet[]): string[][] {
-  return sets.reduce<string[][]>((rows, set) => (isClosed(set) ? rows.flatMap((row) => set.map((value) => [...row, value])) : rows), [[]])
+  return sets.reduce<string[][]>((rows, set) => rows.flatMap((row) => knownOf(set).map((value) => [...row, value])), [[]])
 }
 
+const knownOf = (set: LabelSet): readonly string[] => (isClosed(set) ? set : (set.known ?? []))
 const isClosed = (set: LabelSet): set is readonly string[] => Array.isArray(set)
 const other = 'other'
 const nameLike = /^[A-Za-z0-9_./-]{1,128}$/

@@ -110,7 +110,10 @@ class Stream {
     const first = await untilAborted(asking.next(), signal)
     if (!first || first.done) return
     const watched = this.#open(first.value)
-    const sent = this.#options.meter.counter(xdsMetrics.responses, { type: this.#options.typeUrl })
+    const type = this.#options.typeUrl
+    const sent = this.#options.meter.counter(xdsMetrics.responses, { type })
+    // Seen with zero before the first.
+    this.#options.meter.counter(xdsMetrics.rejections, { type })
     const changing = watched.changes(signal)
     const beating = this.#beats(signal)
 

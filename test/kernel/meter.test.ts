@@ -79,6 +79,14 @@ describe('counting', () => {
     ])
   })
 
+  test('so is what a label is known to be beside others, and it counts among them', () => {
+    const events = counter('vidimus_events_total', 'Events', { event: { most: 2, known: ['clone'] } })
+    const meter = new CountingMeter([events])
+    expect(seriesOf(meter, 'vidimus_events_total')).toEqual([{ labels: { event: 'clone' }, value: 0 }])
+    for (const event of ['a', 'b', 'clone']) meter.counter(events, { event }).add()
+    expect(seriesOf(meter, 'vidimus_events_total').map(({ labels }) => Object.values(labels)[0])).toEqual(['clone', 'a', 'other'])
+  })
+
   test('a series that is asked for twice is one', () => {
     const meter = open()
     meter.counter(calls, { outcome: 'done' }).add()

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import { parser } from '@prometheus-io/lezer-promql'
 import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { CountingMeter, type Metric, silentMeter } from '../../src/kernel/meter.ts'
@@ -26,7 +27,7 @@ describe('what is written about metrics', () => {
     expect(named.length).toBeGreaterThan(50)
   })
 
-  test('every rule of an alert is one that Prometheus can load, and says what is wrong', async () => {
+  test('every rule of an alert is one that Prometheus can read, and says what is wrong', async () => {
     const { groups } = parse(await readFile('deploy/prometheus/rules.yaml', 'utf8')) as {
       groups: { name: string; rules: Record<string, unknown>[] }[]
     }
@@ -38,6 +39,7 @@ describe('what is written about metrics', () => {
         labels: { severity: expect.stringMatching(/^(page|ticket)$/) as string },
         annotations: { summary: expect.any(String) as string },
       })
+      expect(isPromQl(String(rule['expr'])), String(rule['expr'])).toBe(true)
     }
     expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length)
   })
@@ -91,6 +93,13 @@ describe('the configuration of metrics', () => {
     expect(() => server(text)).not.toThrow(/password@/)
   })
 })
+
+/** By the grammar of Prometheus itself. */
+function isPromQl(expression: string): boolean {
+  let isWhole = true
+  parser.parse(expression).iterate({ enter: ({ type }) => void (isWhole &&= !type.isError) })
+  return isWhole
+}
 
 const typeOf = ({ kind }: Metric): string => (kind === 'timing' ? 'histogram' : kind)
 
