@@ -90,12 +90,18 @@ describe('the address that Prometheus asks', () => {
     expect((await asked(server.port, method, path)).statusCode).toBe(status)
   })
 
-  test('does not listen to headers without end', async () => {
+  test('takes headers of a few KiB, and closes the connection on more', async () => {
     await using server = await listening(new CountingMeter(metrics))
-    const socket = connect(server.port, '127.0.0.1')
-    const closed = once(socket, 'close')
-    socket.on('error', () => {}).write(`GET /metrics HTTP/1.1\r\nx: ${'y'.repeat(20_000)}`)
-    await closed
+    const heard = async (headerBytes: number): Promise<string> => {
+      const socket = connect(server.port, '127.0.0.1')
+      const parts: Buffer[] = []
+      socket.on('data', (part: Buffer) => parts.push(part)).on('error', () => {})
+      socket.write(`GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: ${'y'.repeat(headerBytes)}\r\n\r\n`)
+      await once(socket, 'close')
+      return Buffer.concat(parts).toString('latin1').slice(0, 12)
+    }
+    expect(await heard(4000)).toBe('HTTP/1.1 200')
+    expect(await heard(9000)).toBe('')
   })
 
   test('keeps no more than a few connections', async () => {
