@@ -2,7 +2,7 @@
 import { collectSelectors, type Collection } from '../attestation/collect.ts'
 import type { PeerCredentials } from '../attestation/peer-credentials.ts'
 import { type Clock, formatInstant } from '../kernel/clock.ts'
-import { formatSelector, type Selector } from '../spiffe/selector.ts'
+import { tellSelector, type Selector } from '../spiffe/selector.ts'
 import { isInForce } from './entry-index.ts'
 import type { ConsideredEntry } from './identities.ts'
 import type { IdentityCache } from './identity-cache.ts'
@@ -58,7 +58,7 @@ function verdict(considered: readonly ExplainedEntry[], cache: IdentityCache): s
   const [nearest] = considered
   if (!nearest) return 'no identity: there is no entry for this node; create one with this agent as its parent'
   if (nearest.missing.length === 0) return `no identity: ${nearest.note}`
-  return `no identity: the nearest entry, \`${nearest.entry.spiffeId}\`, also asks for ${nearest.missing.map((one) => `\`${formatSelector(one)}\``).join(' and ')}`
+  return `no identity: the nearest entry, \`${nearest.entry.spiffeId}\`, also asks for ${nearest.missing.map((one) => `\`${tellSelector(one)}\``).join(' and ')}`
 }
 
 const mostConsidered = 50

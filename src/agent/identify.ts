@@ -5,7 +5,7 @@ import type { Clock, Instant } from '../kernel/clock.ts'
 import { type Duration, seconds } from '../kernel/duration.ts'
 import { Failure } from '../kernel/failure.ts'
 import type { Watched } from '../kernel/watched.ts'
-import { formatSelector } from '../spiffe/selector.ts'
+import { tellSelector } from '../spiffe/selector.ts'
 import type { Workload, WorkloadIdentities } from './identities.ts'
 import { type IdentityCache, notReady } from './identity-cache.ts'
 import { policiesOf } from './policies.ts'
@@ -70,9 +70,9 @@ export function noIdentity(workload: Workload): Failure {
     public: 'no identity issued',
     internal: {
       pid: workload.pid,
-      selectors: workload.selectors.map(formatSelector),
+      selectors: workload.selectors.map(tellSelector),
       considered: (workload.considered?.() ?? []).map(
-        ({ entry, missing }) => `${entry.id} ${entry.spiffeId}: lacks ${missing.map(formatSelector).join(' ') || 'nothing'}`,
+        ({ entry, missing }) => `${entry.id} ${entry.spiffeId}: lacks ${missing.map(tellSelector).join(' ') || 'nothing'}`,
       ),
     },
   })

@@ -7,7 +7,7 @@ import { deadline } from '../kernel/clock.ts'
 import { Failure } from '../kernel/failure.ts'
 import type { AttestedNode } from '../registry/node.ts'
 import { pathOf, trustDomainOf } from '../spiffe/id.ts'
-import { formatSelector, uniqueSelectors } from '../spiffe/selector.ts'
+import { tellSelector, uniqueSelectors } from '../spiffe/selector.ts'
 import { parseCertificateRequest, proven, type ProvenKey } from '../x509/certificate-request.ts'
 import type { Server } from './server.ts'
 
@@ -69,7 +69,7 @@ function checkAdmitted({ policies, clock }: Needs, type: string, { selectors }: 
   if (allowed) return
   throw new Failure('permission_denied', 'attest.not-admitted', {
     public: `no onboarding policy admits this node by \`${type}\``,
-    internal: { reason, rule: decidedBy[0]?.id, errors, selectors: selectors.map(formatSelector) },
+    internal: { reason, rule: decidedBy[0]?.id, errors, selectors: selectors.map(tellSelector) },
   })
 }
 

@@ -35,6 +35,9 @@ function malformed(text: string): Failure {
 
 export const formatSelector = (one: Selector): string => `${one.type}:${one.value}`
 
+/** For logs and explanations: a variable of a process's environment often is a secret, so its name alone is told (R-36). */
+export const tellSelector = (one: Selector): string => formatSelector(one).replace(environment, '$1[secret]')
+
 /** Those of `wanted` that `seen` lacks. */
 export function missingSelectors(wanted: readonly Selector[], seen: readonly Selector[]): Selector[] {
   const have = new Set(seen.map(formatSelector))
@@ -52,5 +55,7 @@ export function uniqueSelectors(list: readonly Selector[]): Selector[] {
   return [...byText.keys()].sort().map((text) => byText.get(text)!)
 }
 
+/** `docker:env:NAME=value`, as SPIRE's attestor writes it. */
+const environment = /^([^:]+:env:[^=]*=).*$/s
 const maxType = 255
 const maxValue = 4096

@@ -5,7 +5,7 @@ import type { AgentStatus } from '../agent/health.ts'
 import { Failure } from '../kernel/failure.ts'
 import { Operator } from '../rpc/gen/vidimus/api/agent/v1/operator_pb.ts'
 import { mount, type Mounted } from '../rpc/handler.ts'
-import { formatSelector } from '../spiffe/selector.ts'
+import { tellSelector } from '../spiffe/selector.ts'
 
 /** The part of the agent that operators see. */
 export interface OperatedAgent {
@@ -21,11 +21,11 @@ export function operatorService<Peer>(agent: OperatedAgent): Mounted<Peer> {
       const { selectors, considered, verdict } = await agent.explain(pid, signal)
       return {
         pid,
-        selectors: selectors.map(formatSelector),
+        selectors: selectors.map(tellSelector),
         considered: considered.map(({ entry, missing, matches, note }) => ({
           entryId: entry.id,
           spiffeId: entry.spiffeId,
-          missingSelectors: missing.map(formatSelector),
+          missingSelectors: missing.map(tellSelector),
           matches,
           note,
         })),

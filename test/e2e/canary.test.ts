@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -16,12 +17,20 @@ beforeAll(async () => {
 })
 afterAll(() => installation[Symbol.asyncDispose]())
 
-test('R-36 no key, no token and no evidence is in a log, a metric, the audit trail or an intent, at the most talkative level', async () => {
+test('R-36 no key, no token, no evidence and no variable of an environment is in a log, a metric, the audit trail or an intent, at the most talkative level', async () => {
   const joinTokens = [await server.joinToken()]
   for (const name of await readdir(installation.directory)) {
     if (name.endsWith('-token')) joinTokens.push((await readFile(installation.path(name), 'utf8')).trim())
   }
   const uid = process.getuid!()
+  const canary = `canary-${randomUUID()}`
+  const secretive = [`unix:uid:${uid}`, `docker:env:PASSWORD=${canary}`]
+  await server.entries(await agent.spiffeId(), { spiffeId: idOf('/secretive'), selectors: secretive })
+  const explained = () =>
+    runVidimus('explain', 'workload', '--pid', String(process.pid), '--agent-admin-socket', agent.adminSocket).catch(String)
+  await expect.poll(explained, { timeout: 20_000 }).toContain('docker:env:PASSWORD=[secret]')
+  await expect(runVidimus('fetch', 'x509', '--socket', agent.address)).rejects.toThrow('no identity issued')
+  await expect.poll(() => agent.log.join('\n')).toContain('lacks docker:env:PASSWORD=[secret]')
   await server.entries(await agent.spiffeId(), { spiffeId: idOf('/workload'), selectors: [`unix:uid:${uid}`] })
   const socket = ['--socket', agent.address]
   const written = installation.path('written')
@@ -45,11 +54,13 @@ test('R-36 no key, no token and no evidence is in a log, a metric, the audit tra
     ...(await textsUnder(installation.path(server.name), (path) => /audit|intents/.test(path))),
   ].join('\n')
   expect(said).toContain('x509-svid.issued')
-  expect(said).toContain('vidimus_agent_svids 1')
+  expect(said).toContain('vidimus_agent_svids 2')
   for (const secret of [...joinTokens.slice(0, 1), ...tokens, ...tokens.map((token) => token.split('.')[2]!), ...keyLines])
     expect(said).not.toContain(secret)
   for (const line of workloadKeys.filter((one) => !one.startsWith('-----'))) expect(said).not.toContain(line)
   expect(said).not.toContain('PRIVATE KEY')
+  expect(said).not.toContain(canary)
+  expect(await explained()).not.toContain(canary)
 })
 
 async function textsUnder(folder: string, isMeant: (path: string) => boolean): Promise<string[]> {
