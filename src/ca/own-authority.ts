@@ -31,7 +31,7 @@ import { issueJwtSvid, type JwtPorts } from './jwt-authority.ts'
 import { checked as checkedKeys, type KeyManager } from './key-manager.ts'
 import { KeyUse } from './key-use.ts'
 import { caMetrics } from './metrics.ts'
-import type { IssuanceProfile } from './profile.ts'
+import type { IssuanceProfile, KeyTypes } from './profile.ts'
 import { openRotation, type Rotation } from './rotation.ts'
 import { Serials } from './serial.ts'
 import { checked as checkedUpstream, type UpstreamAuthority } from './upstream-authority.ts'
@@ -53,6 +53,8 @@ export interface CertificateAuthorityPorts {
   /** Where certificates are shaped and checked: on this thread when left out. */
   readonly workbench?: Workbench
   readonly profile: IssuanceProfile
+  /** Asked when an authority is made: those of the profile when left out (C-35). */
+  readonly keyTypes?: () => KeyTypes
   readonly trustDomain: TrustDomain
   /** Under which the journal is kept: no two servers may share it. */
   readonly serverId: string
@@ -76,7 +78,10 @@ export async function openCertificateAuthority(
   const office = { intents: ports.intents, workbench: ports.workbench ?? onThisThread }
   for (const { kind, name, id, entry } of ports.intents.unresolved)
     await ports.audit.append(issuanceUnresolved({ kind, name, spiffeId: id, entry }))
-  const rotation = await openRotation({ ...ports, keys, upstream, serials, office, wit: ports.witSvid ?? false }, signal)
+  const rotation = await openRotation(
+    { keyTypes: () => ports.profile.ca, ...ports, keys, upstream, serials, office, wit: ports.witSvid ?? false },
+    signal,
+  )
   return new OwnAuthority(ports, serials, office, rotation)
 }
 

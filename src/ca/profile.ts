@@ -37,14 +37,20 @@ export interface LifetimeLimits {
   readonly longest: Duration
 }
 
+/** With what keys authorities are made. */
+export interface KeyTypes {
+  /** Of X.509 authorities. */
+  readonly keyType: KeyType
+  /** Of the keys that sign tokens. */
+  readonly jwtKeyType: KeyType
+}
+
 /** Limits as meant. */
 export interface IssuanceProfile {
   readonly x509: Readonly<Record<SvidKind, LifetimeLimits>>
   readonly jwt: LifetimeLimits
-  readonly ca: {
+  readonly ca: KeyTypes & {
     readonly lifetime: Duration
-    readonly keyType: KeyType
-    readonly jwtKeyType: KeyType
     /** How many CAs there may be below ours (C-5). */
     readonly pathLength: number
     /** Whether the authorities that we certify ourselves, roots or not, may certify SPIFFE IDs of the trust domain alone (C-6). */

@@ -31,7 +31,7 @@ import { keyIdOf } from './jwt-authority.ts'
 import type { Line } from './line.ts'
 import { isKeyOf, type KeyManager, type ManagedKey } from './key-manager.ts'
 import { caMetrics } from './metrics.ts'
-import type { IssuanceProfile } from './profile.ts'
+import type { IssuanceProfile, KeyTypes } from './profile.ts'
 import type { Serials } from './serial.ts'
 import * as slots from './slots.ts'
 import { alarmShare, nextMoment, nextStep, trusted, type Authority, type RotationRules, type Slots, type Step } from './slots.ts'
@@ -51,6 +51,8 @@ export interface RotationPorts {
   readonly serials: Serials
   readonly office: Office
   readonly profile: IssuanceProfile
+  /** Asked when an authority is made. */
+  readonly keyTypes: () => KeyTypes
   readonly trustDomain: TrustDomain
   readonly serverId: string
   readonly refreshHint: Duration
@@ -490,7 +492,7 @@ export class Rotation implements AsyncDisposable {
   #x509Line(): Line<X509Material> {
     return {
       kind: 'x509',
-      keyType: this.#ports.profile.ca.keyType,
+      keyType: this.#ports.keyTypes().keyType,
       slots: () => this.#record.x509,
       with: (x509) => ({ ...this.#record, x509 }),
       nameOf: authorityId,
@@ -504,7 +506,7 @@ export class Rotation implements AsyncDisposable {
   #keyLine(kind: 'jwt' | 'wit'): Line<JwtMaterial> {
     return {
       kind,
-      keyType: this.#ports.profile.ca.jwtKeyType,
+      keyType: this.#ports.keyTypes().jwtKeyType,
       slots: () => this.#record[kind],
       with: (changed) => ({ ...this.#record, [kind]: changed }),
       nameOf: ({ kid }) => kid,

@@ -1,6 +1,7 @@
 /** The only file that knows how this process is told to stop and what it leaves behind. */
 import type { Terminal } from '../cli/output.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
+import { WatchedValue, type Watched } from '../kernel/watched.ts'
 
 /** Exit codes of every command. */
 const exitCodes = { success: 0, failure: 1, usage: 2 } as const
@@ -33,6 +34,14 @@ export async function runProcess(work: (stop: AbortSignal) => Promise<void>): Pr
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
   }
+}
+
+/** Counts how often this process was asked to read its configuration anew: SIGHUP, which would end it otherwise. */
+export function countHangups(): Disposable & { readonly asked: Watched<number> } {
+  const asked = new WatchedValue(0)
+  const onSignal = () => asked.set(asked.current + 1)
+  process.on('SIGHUP', onSignal)
+  return { asked, [Symbol.dispose]: () => void process.off('SIGHUP', onSignal) }
 }
 
 /** A reader that has seen enough, as `head` has, is no failure of ours. */

@@ -2,6 +2,7 @@
 import type { ConfigChoice, Programs } from '../cli/context.ts'
 import type { ConfigSource } from './config/load.ts'
 import { systemDisk } from './disk.ts'
+import { countHangups } from './process.ts'
 
 /** Each program is imported when it is asked for, so that a command which needs neither starts fast. */
 export const programs: Programs = {
@@ -9,7 +10,9 @@ export const programs: Programs = {
     const source = await sourceOf(choice)
     if (kind === 'server') {
       const [{ runServer }, { loadServerConfig }] = await Promise.all([import('./server.ts'), import('./config/server.ts')])
-      return runServer(loadServerConfig(source, choice.overrides), stop)
+      const load = (from: ConfigSource) => loadServerConfig(from, choice.overrides)
+      using hangups = countHangups()
+      return await runServer(load(source), stop, { asked: hangups.asked, read: async () => load(await sourceOf(choice)) })
     }
     const [{ runAgent }, { loadAgentConfig }] = await Promise.all([import('./agent.ts'), import('./config/agent.ts')])
     return runAgent(loadAgentConfig(source, choice.overrides), stop)

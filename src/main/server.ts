@@ -4,7 +4,7 @@ import { openPeerCredentials } from '../attestation/peer/linux.ts'
 import type { NodeVerifier } from '../attestation/node-attestor.ts'
 import { openTrail } from '../audit/trail.ts'
 import { openIntents } from '../ca/intents.ts'
-import { issuanceProfile } from '../ca/profile.ts'
+import { issuanceProfile, type KeyTypes } from '../ca/profile.ts'
 import { openCertificateAuthority } from '../ca/own-authority.ts'
 import { overThreads } from '../ca/workbench-threads.ts'
 import { Scope } from '../kernel/scope.ts'
@@ -27,12 +27,13 @@ import { nodeAttestors } from './builtins.ts'
 import type { ServerConfig } from './config/server.ts'
 import { Metrics } from './metrics.ts'
 import { ownApiPolicies, trustedPolicyKeys } from './policies.ts'
+import { keepReading, type Rereading } from './reload.ts'
 import { openWorkbenchThreads } from './threads.ts'
 import { version } from './version.ts'
 import { systemWorld } from './world.ts'
 
-/** Runs a server until `stop` aborts. @throws Failure for whatever keeps it from starting, named with its place */
-export async function runServer(config: ServerConfig, stop: AbortSignal): Promise<void> {
+/** Runs a server until `stop` aborts, on a configuration that may be read again. @throws Failure for whatever keeps it from starting, named with its place */
+export async function runServer(config: ServerConfig, stop: AbortSignal, rereading: Rereading): Promise<void> {
   await using owned = new AsyncDisposableStack()
   const { trustDomain } = config
   const metrics = new Metrics('server', config)
@@ -63,8 +64,10 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
   const workbench = overThreads(await workbenches)
   const { ca: caSettings, svid } = config
   const profile = issuanceProfile({ ca: caSettings, svid, backdate: svid.backdate, oneKeyOneIdentity: svid.oneKeyOneIdentity })
+  let keyTypes: KeyTypes = config.ca
   const authority = {
     ...world,
+    keyTypes: () => keyTypes,
     trustDomain,
     keys,
     upstream,
@@ -102,6 +105,7 @@ export async function runServer(config: ServerConfig, stop: AbortSignal): Promis
 
   const scope = owned.use(new Scope(stop, { grace: config.shutdownGrace }))
   scope.run('ca rotation', (signal) => ca.keepFresh(signal))
+  scope.run('configuration', (signal) => keepReading(config, rereading, { ...world, use: (types) => (keyTypes = types) }, signal))
   scope.run('issuance records', (signal) => intents.keepCopied(signal))
   scope.run('server identity', (signal) => identity.keepFresh(signal))
   scope.run('health', (signal) => health.keepWatching(signal))

@@ -5,7 +5,7 @@ import type { IssuedJwtSvid, IssuedX509Svid } from '../../src/ca/certificate-aut
 import { parseRecord } from '../../src/ca/journal.ts'
 import type { KeyManager } from '../../src/ca/key-manager.ts'
 import { memory } from '../../src/ca/keys/memory.ts'
-import type { ProfileAsWritten } from '../../src/ca/profile.ts'
+import type { KeyTypes, ProfileAsWritten } from '../../src/ca/profile.ts'
 import type { MintedAuthority, UpstreamAuthority } from '../../src/ca/upstream-authority.ts'
 import { selfSigned } from '../../src/ca/upstream/self-signed.ts'
 import { hours, minutes, seconds } from '../../src/kernel/duration.ts'
@@ -17,6 +17,7 @@ import { verifyJwtSvid } from '../../src/spiffe/jwt-svid.ts'
 import { verifyX509Svid } from '../../src/spiffe/x509-svid.ts'
 import type { Certificate } from '../../src/x509/certificate.ts'
 import type { ProvenKey } from '../../src/x509/certificate-request.ts'
+import { oid } from '../../src/x509/oid.ts'
 import { FakeJournal } from '../fakes/journal.ts'
 import { TestCa } from '../support/test-ca.ts'
 import {
@@ -218,6 +219,32 @@ describe('authorities rotate', () => {
       expect(ca.complaints()).toEqual(['there is no X.509 authority: the vault cannot be reached'])
     })
   })
+})
+
+test('C-35 other types of keys are taken up by the next rotation, without a restart, and what the old ones signed stays good', async () => {
+  let keyTypes: KeyTypes = { keyType: 'ec-p256', jwtKeyType: 'ec-p256' }
+  const profile = { ca: { lifetime: hours(1) }, svid: { x509: minutes(10) } }
+  await using opened = await openTestAuthority({ profile, keyTypes: () => keyTypes })
+  const { ca, world } = opened
+  const key = await provenKey()
+  const order = { kind: 'workload', spiffeId: workload, key, context: {} } as const
+  const algorithmOf = (token: string) => (JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString()) as { alg: string }).alg
+  const types = new Set<string>()
+  await whileFresh(ca, async () => {
+    for (let passed = 0; passed < 30; passed++) {
+      const before = await ca.issueX509Svid(order, never)
+      const { token } = await ca.issueJwtSvid({ spiffeId: workload, audience: ['a'], context: {} }, never)
+      types.add(`${before.chain[0]!.signatureAlgorithm.oid} ${algorithmOf(token)}`)
+      if (passed === 4) keyTypes = { keyType: 'ec-p384', jwtKeyType: 'rsa-2048' }
+      await pass(world, minutes(4))
+      const bundles = bundleSet([ca.bundle.current])
+      expect(verifyX509Svid(before.chain, bundles, world.clock.now()).spiffeId).toBe(workload)
+      expect((await verifyJwtSvid(token, bundles, 'a', world.clock.now())).spiffeId).toBe(workload)
+    }
+  })
+  expect([...types].at(0)).toBe(`${oid.ecdsaWithSHA256} ES256`)
+  expect([...types].at(-1)).toBe(`${oid.ecdsaWithSHA384} RS256`)
+  expect(ca.complaints()).toEqual([])
 })
 
 describe('a server starts again', () => {

@@ -4,7 +4,7 @@ import type { CaJournal } from '../../src/ca/journal.ts'
 import type { KeyManager } from '../../src/ca/key-manager.ts'
 import { memory } from '../../src/ca/keys/memory.ts'
 import { openCertificateAuthority } from '../../src/ca/own-authority.ts'
-import { issuanceProfile, type ProfileAsWritten } from '../../src/ca/profile.ts'
+import { issuanceProfile, type KeyTypes, type ProfileAsWritten } from '../../src/ca/profile.ts'
 import type { UpstreamAuthority } from '../../src/ca/upstream-authority.ts'
 import { selfSigned } from '../../src/ca/upstream/self-signed.ts'
 import type { World } from '../../src/kernel/driver.ts'
@@ -78,6 +78,7 @@ export interface CaWishes {
   readonly journal?: CaJournal
   readonly intents?: FakeIntents
   readonly profile?: ProfileAsWritten
+  readonly keyTypes?: () => KeyTypes
   readonly refreshHint?: Duration
   readonly witSvid?: boolean
   /** `example.org` when left out. */
@@ -120,6 +121,7 @@ export async function openTestAuthority(wishes: CaWishes = {}): Promise<TestAuth
     audit,
     upstream: wishes.upstream ?? (await selfSigned.open({}, world)),
     profile: issuanceProfile(wishes.profile),
+    ...(wishes.keyTypes && { keyTypes: wishes.keyTypes }),
     trustDomain: wishes.trustDomain ?? trustDomain,
     serverId: 'server',
     refreshHint: wishes.refreshHint ?? minutes(5),
