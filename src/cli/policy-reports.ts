@@ -1,4 +1,5 @@
 /** What analysis found, for terminals, pull requests and code scanning. */
+import { formatDuration } from '../kernel/duration.ts'
 import { assumptions, type Unknown } from '../policy/analysis/answer.ts'
 import type { Region, Witness } from '../policy/analysis/difference.ts'
 import type { PolicyDiff } from '../policy/analysis/diff.ts'
@@ -8,7 +9,8 @@ import type { nearestChange } from '../policy/analysis/nearest.ts'
 import type { WhoCan } from '../policy/analysis/who-can.ts'
 import type { WorkloadFacts } from '../policy/compile.ts'
 import type { Place, PolicyMode } from '../policy/policy-set.ts'
-import type { PolicyRequest } from '../policy/request.ts'
+import type { OnboardingRequest, PolicyRequest, ServerApiRequest } from '../policy/request.ts'
+import { formatSelector } from '../spiffe/selector.ts'
 import { counted } from './output.ts'
 import type { RequestLine } from './policy-lines.ts'
 
@@ -42,6 +44,20 @@ function requestWords({ peer, http, destinationPort, sourceIp }: PolicyRequest):
   return `${what} from ${peer?.spiffeId ?? `nobody verified (${sourceIp ?? 'no address'})`}${more.length > 0 ? ` with ${more.join('; ')}` : ''}`
 }
 
+/** A call in one line: `BatchCreateEntry of spire.api.server.entry.v1.Entry by admin, entry.admin true`. */
+function callWords({ caller, method, attributes }: ServerApiRequest): string {
+  const told = Object.entries(attributes).map(
+    ([key, value]) => `${key} ${key === 'entry.x509Ttl' ? formatDuration(Number(value)) : String(value)}`,
+  )
+  return `${method} by ${[caller].flat().join(' and ')}${told.length > 0 ? ` with ${told.join(', ')}` : ''}`
+}
+
+/** A node in one line: what it proved, and how. */
+function nodeWords({ type, selectors }: OnboardingRequest): string {
+  const proved = selectors.map((one) => `\`${formatSelector(one)}\``)
+  return `a node with evidence of type ${type}${proved.length > 0 ? ` that proves ${joined(proved, 'and')}` : ' that proves nothing else'}`
+}
+
 // Differences.
 
 export type Kind = 'newly-allowed' | 'newly-denied'
@@ -49,33 +65,49 @@ export type Kind = 'newly-allowed' | 'newly-denied'
 /** A region, and everywhere that it is the same. */
 interface Found {
   readonly kind: Kind
-  readonly region: Region
+  readonly region: Region<unknown>
+  /** The witness in one line. */
+  readonly example: string
   readonly where: readonly string[]
 }
 
 /** Every region once: most of them are the same for several kinds of workloads. */
-function found({ destinations }: PolicyDiff): Found[] {
-  const all = new Map<string, { kind: Kind; region: Region; where: string[] }>()
-  for (const { destination, newlyAllowed, newlyDenied } of destinations) {
-    const note = (kind: Kind) => (region: Region) => {
+function found({ destinations, targets }: PolicyDiff): Found[] {
+  const all = new Map<string, { kind: Kind; region: Region<unknown>; example: string; where: string[] }>()
+  const note = <Request>({ newlyAllowed, newlyDenied }: Changed<Request>, where: string, told: (request: Request) => string) => {
+    const noteOne = (kind: Kind, region: Region<Request>) => {
       const key = JSON.stringify([kind, region.constraints.toSorted((a, b) => (a.about < b.about ? -1 : 1)), whyWords(region.witness)])
       const before = all.get(key)
-      if (before) before.where.push(destination.words)
-      else all.set(key, { kind, region, where: [destination.words] })
+      if (before) before.where.push(where)
+      else all.set(key, { kind, region, example: told(region.witness.request), where: [where] })
     }
-    newlyAllowed.forEach(note('newly-allowed'))
-    newlyDenied.forEach(note('newly-denied'))
+    for (const region of newlyAllowed) noteOne('newly-allowed', region)
+    for (const region of newlyDenied) noteOne('newly-denied', region)
+  }
+  for (const one of destinations) note(one, one.destination.words, requestWords)
+  for (const one of targets) {
+    if (one.target === 'serverApi') note(one, targetWords.serverApi, callWords)
+    else note(one, targetWords.onboarding, nodeWords)
   }
   return [...all.values()]
 }
 
+interface Changed<Request> {
+  readonly newlyAllowed: readonly Region<Request>[]
+  readonly newlyDenied: readonly Region<Request>[]
+}
+
+/** Where a difference is that is at no workload. */
+const targetWords = { serverApi: "the server's own API", onboarding: 'the admission of nodes' } as const
+
 /** True if something of this kind changed. */
-export const hasChange = ({ destinations }: PolicyDiff, kind: Kind): boolean =>
-  destinations.some((one) => (kind === 'newly-allowed' ? one.newlyAllowed : one.newlyDenied).length > 0)
+export const hasChange = ({ destinations, targets }: PolicyDiff, kind: Kind): boolean =>
+  [...destinations, ...targets].some((one) => (kind === 'newly-allowed' ? one.newlyAllowed : one.newlyDenied).length > 0)
 
 /** Everything that was left open. */
-export const openQuestions = ({ unknown, destinations }: PolicyDiff): readonly Unknown[] => [
+export const openQuestions = ({ unknown, destinations, targets }: PolicyDiff): readonly Unknown[] => [
   ...unknown,
+  ...targets.flatMap((one) => one.unknown),
   ...destinations.flatMap(({ destination, unknown: open }) =>
     open.map(({ reason, what }) => ({ reason, what: `${what}, at ${destination.words}` })),
   ),
@@ -87,17 +119,17 @@ export function diffText(diff: PolicyDiff, inFilters = 0): string {
   return [...blocks, ...openQuestions(diff).map(unknownLine), conclusion(diff, inFilters), assumed(diff.assumptions)].join('\n\n')
 }
 
-function regionLines({ kind, region: { words, witness, dependsOn } }: Found): string[] {
+function regionLines({ kind, example, region: { words, witness, dependsOn } }: Found): string[] {
   return [
     `  ${kind.replace('-', ' ')}: ${words}`,
     ...dependsOn.map(({ reason, what }) => `    depends on ${what} (${reason})`),
-    `    for example ${requestWords(witness.request)}`,
+    `    for example ${example}`,
     `    ${whyWords(witness)}`,
   ]
 }
 
 /** Why it was, and why it is. */
-function whyWords({ before, after, replayed, places }: Witness): string {
+function whyWords({ before, after, replayed, places }: Witness<unknown>): string {
   const told = (decision: Witness['before']) => {
     const by = decision.decidedBy.map(({ policy, rule }) => `rule ${rule} of \`${policy}\``).join(', ')
     return `${decision.allowed ? 'allowed' : 'denied'} (${by === '' ? decision.reason : by})`
@@ -112,13 +144,22 @@ export const unknownLine = ({ reason, what }: Unknown): string => `unknown (${re
 /** `inFilters`: how many examples the filters of a proxy were asked about as well. */
 export function conclusion(diff: PolicyDiff, inFilters = 0): string {
   const compared = counted(diff.compared, 'kind of workload', 'kinds of workloads')
-  if (diff.answer === 'same') return `no request is decided differently: proved for ${compared}`
-  const more = diff.destinations.reduce((sum, one) => sum + one.more.newlyAllowed + one.more.newlyDenied, 0)
+  const also = diff.targets.map(({ target }) => targetWords[target])
+  const everywhere = joined([compared, ...also], 'and')
+  if (diff.answer === 'same') return `no request is decided differently: proved for ${everywhere}`
+  const more = [...diff.destinations, ...diff.targets].reduce((sum, one) => sum + one.more.newlyAllowed + one.more.newlyDenied, 0)
   const count = (kind: Kind) => found(diff).filter((one) => one.kind === kind).length
   const open = openQuestions(diff).length
+  const changed = diff.targets.flatMap(({ target, newlyAllowed, newlyDenied }) =>
+    newlyAllowed.length + newlyDenied.length > 0 ? [targetWords[target]] : [],
+  )
+  const where = [
+    ...(diff.destinations.length > 0 || changed.length === 0 ? [`${diff.destinations.length} of ${compared}`] : []),
+    ...changed,
+  ]
   return [
     `${count('newly-allowed')} newly allowed, ${count('newly-denied')} newly denied${more > 0 ? ` (and ${more} more: --most lists them)` : ''}`,
-    `at ${diff.destinations.length} of ${compared}; every example was replayed on the evaluator${inFilters > 0 ? `, ${inFilters} on the filters of a proxy as well` : ''}`,
+    `at ${joined(where, 'and')}; every example was replayed on the evaluator${inFilters > 0 ? `, ${inFilters} on the filters of a proxy as well` : ''}`,
     ...(open > 0 ? [`${counted(open, 'question')} left open`] : []),
   ].join('; ')
 }
@@ -126,12 +167,12 @@ export function conclusion(diff: PolicyDiff, inFilters = 0): string {
 const assumed = (list: readonly string[]): string => `assuming:\n${list.map((one) => `  - ${one}`).join('\n')}`
 
 export function diffMarkdown(diff: PolicyDiff): string {
-  const rows = found(diff).map(({ kind, where, region: { words, witness, dependsOn } }) =>
+  const rows = found(diff).map(({ kind, where, example, region: { words, witness, dependsOn } }) =>
     [
       kind === 'newly-allowed' ? '**newly allowed**' : 'newly denied',
       joined(where, 'and'),
       `${words}${dependsOn.map(({ what }) => `; depends on ${what}`).join('')}`,
-      requestWords(witness.request),
+      example,
       whyWords(witness),
     ]
       .map(cell)
@@ -151,10 +192,10 @@ export function diffMarkdown(diff: PolicyDiff): string {
 const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('\n', ' ')
 
 export function diffSarif(diff: PolicyDiff): string {
-  const results = found(diff).map(({ kind, where, region: { words, witness } }) => ({
+  const results = found(diff).map(({ kind, where, example, region: { words, witness } }) => ({
     rule: kind,
     level: kind === 'newly-allowed' ? ('warning' as const) : ('note' as const),
-    text: `${kind.replace('-', ' ')} at ${joined(where, 'and')}: ${words}; for example ${requestWords(witness.request)}`,
+    text: `${kind.replace('-', ' ')} at ${joined(where, 'and')}: ${words}; for example ${example}`,
     places: witness.places.slice(0, 1),
   }))
   const open = openQuestions(diff).map((one) => ({
@@ -203,7 +244,7 @@ export function sarif(results: readonly SarifResult[], rules: Readonly<Record<st
 
 /** A difference as JSON has it: witnesses as lines of `vidimus policy eval`. */
 export function diffValue(diff: PolicyDiff): unknown {
-  const { answer, destinations, unknown, compared, assumptions } = diff
+  const { answer, destinations, targets, unknown, compared, assumptions } = diff
   const toRegion =
     (facts: WorkloadFacts) =>
     ({ constraints, words, witness, dependsOn }: Region) => ({
@@ -229,6 +270,7 @@ export function diffValue(diff: PolicyDiff): unknown {
       unknown: open,
       proof,
     })),
+    targets,
     unknown,
     assumptions,
   }

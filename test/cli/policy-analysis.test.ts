@@ -93,3 +93,21 @@ test('policy lint ends with 1 for what is at least a warning, and names the hole
   expect(istio.code).toBe(1)
   expect(istio.out).toContain('"ruleId": "hole-host-without-port"')
 })
+
+test('policy diff tells who may call the server and which nodes are admitted, with an example', async () => {
+  const policy = (target: string, spec: object) => JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: target.toLowerCase() }, spec: { target, rules: [spec] } }) // prettier-ignore
+  const calls = (callers: readonly string[]) => policy('serverApi', { from: [{ source: { callers } }], to: [{ operation: { paths: ['/a.B/C'] } }] }) // prettier-ignore
+  const nodes = policy('onboarding', { when: [{ key: 'attested.x509pop.subject:cn', values: ['rack-1'] }] })
+  writeFileSync(at('own.yaml'), calls(['admin']))
+  writeFileSync(at('own-next.yaml'), `${calls(['admin', 'agent'])}\n---\n${nodes}`)
+  const { code, out } = await vidimus(['policy', 'diff', at('own.yaml'), at('own-next.yaml')])
+  expect(code).toBe(1)
+  expect(out).toContain(
+    "at the server's own API\n  newly allowed: caller `agent`, method `/a.B/C`\n    for example /a.B/C by agent\n    was denied (no-rule-matched), is allowed (rule 0 of `serverapi`)",
+  )
+  expect(out).toContain('for example a node with evidence of type x509pop that proves `x509pop:subject:cn:rack-1`\n')
+  expect(out).toContain("2 newly allowed, 0 newly denied; at the server's own API and the admission of nodes; every example was replayed")
+  expect((await vidimus(['policy', 'equivalent', at('own.yaml'), at('own.yaml')])).out).toBe(
+    "equivalent: no request is decided differently: proved for 1 kind of workload and the server's own API\n",
+  )
+})

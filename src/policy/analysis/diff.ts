@@ -6,12 +6,15 @@ import { assumptions, type Unknown } from './answer.ts'
 import { Budget, BudgetExhausted } from './budget.ts'
 import { type Destination, destinationsOf } from './destinations.ts'
 import { type Difference, differenceOf, type DifferenceOptions } from './difference.ts'
+import { compareTargets, targetAssumption, type TargetDifference } from './own-targets.ts'
 
 export interface PolicyDiff {
   /** `same` is proved; `different` has a replayed witness; `unknown` is neither. */
   readonly answer: 'same' | 'different' | 'unknown'
   /** The classes of workloads at which something changes, or may. */
   readonly destinations: readonly (Difference & { readonly destination: Destination })[]
+  /** Our own API and onboarding, as far as either set is about them. */
+  readonly targets: readonly TargetDifference[]
   /** What is open about the whole comparison. */
   readonly unknown: readonly Unknown[]
   /** Classes of workloads that were compared. */
@@ -28,7 +31,8 @@ export interface DiffOptions extends DifferenceOptions {
 
 /** Compares two sets. */
 export function diffSets(before: PolicySet, after: PolicySet, { at, destinations, ...options }: DiffOptions): PolicyDiff {
-  const unknown: Unknown[] = otherTargets(before, after)
+  const unknown: Unknown[] = []
+  const targets = compareTargets(before, after, { at, most: options.most ?? 20, limits: options.limits })
   let places: readonly Destination[]
   try {
     places = destinations ?? destinationsOf([before, after], new Budget(options.limits))
@@ -43,24 +47,15 @@ export function diffSets(before: PolicySet, after: PolicySet, { at, destinations
     const isEmpty = [difference.newlyAllowed, difference.newlyDenied, difference.unknown].every((list) => list.length === 0)
     return isEmpty ? [] : [{ destination, ...difference }]
   })
-  const regions = differences.flatMap(({ newlyAllowed, newlyDenied }) => [...newlyAllowed, ...newlyDenied])
-  const isOpen = unknown.length > 0 || differences.some((one) => one.unknown.length > 0) || regions.length > 0
+  const all = [...differences, ...targets]
+  const regions = all.flatMap(({ newlyAllowed, newlyDenied }) => [...newlyAllowed, ...newlyDenied])
+  const isOpen = unknown.length > 0 || all.some((one) => one.unknown.length > 0) || regions.length > 0
   return {
     answer: regions.some(({ dependsOn }) => dependsOn.length === 0) ? 'different' : isOpen ? 'unknown' : 'same',
     destinations: differences,
+    targets,
     unknown,
     compared: places.length,
-    assumptions: assumptions(before.mode),
+    assumptions: [...assumptions(before.mode), ...(targets.length > 0 ? [targetAssumption] : [])],
   }
-}
-
-/** Policies of our own API and of onboarding are compared as texts: that they changed is said, and no more. */
-function otherTargets(before: PolicySet, after: PolicySet): Unknown[] {
-  const texts = ({ policies }: PolicySet, target: string) =>
-    JSON.stringify(policies.filter((policy) => policy.target === target), (key, value: unknown) => (key === 'place' ? undefined : value)) // prettier-ignore
-  return (['serverApi', 'onboarding'] as const).flatMap((target): Unknown[] =>
-    texts(before, target) === texts(after, target)
-      ? []
-      : [{ reason: 'environment', what: `policies with \`target: ${target}\` changed: what that means is not analysed` }],
-  )
 }

@@ -14,18 +14,18 @@ import { http, protocolLevel, Space } from './space.ts'
 import { type Constraint, constraintsOf, wordsOf } from './words.ts'
 
 /** Requests of which all, or none, are newly allowed. */
-export interface Region {
+export interface Region<Request = PolicyRequest> {
   readonly constraints: readonly Constraint[]
   /** The constraints in one line. */
   readonly words: string
   /** One of the requests, decided by both sets. */
-  readonly witness: Witness
+  readonly witness: Witness<Request>
   /** What the difference depends on, where it is not the same whatever that is. */
   readonly dependsOn: readonly Unknown[]
 }
 
-export interface Witness {
-  readonly request: PolicyRequest
+export interface Witness<Request = PolicyRequest> {
+  readonly request: Request
   readonly before: Decision
   readonly after: Decision
   /** False where the difference depends on something that no request shows. */
@@ -191,7 +191,7 @@ function witnessOf(space: Space, cube: Cube, { before, after, expected }: Sides,
   return { request, before: was, after: is, replayed, places }
 }
 
-function placesOfDeciding(policies: CompiledPolicies, { decidedBy }: Decision): Place[] {
+export function placesOfDeciding(policies: CompiledPolicies, { decidedBy }: Decision): Place[] {
   return rulesOf(policies).flatMap((rule) => (decidedBy.some(({ id }) => id === rule.id) ? [rule.place] : []))
 }
 
@@ -219,7 +219,7 @@ export function typicalPoint(space: Space, cube: Cube): readonly number[] {
 }
 
 /** Cubes that differ at one level are one: again and again, until none do. */
-export function merge(space: Space, cubes: readonly Cube[]): Cube[] {
+export function merge(space: Pick<Space, 'diagram'>, cubes: readonly Cube[]): Cube[] {
   let merged = [...cubes]
   const levels = [...new Set(cubes.flatMap((cube) => cube.map(({ level }) => level)))]
   for (let changed = true; changed;) {

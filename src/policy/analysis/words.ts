@@ -20,7 +20,7 @@ export function constraintsOf(space: Space, cube: Cube): Constraint[] {
     constraints.push({ about: 'protocol', words: protocol[0] === http ? 'HTTP' : 'a connection that is not HTTP' })
   }
   for (const { key, dimension } of space.places) {
-    const words = dimension.isList ? listWords(dimension, at) : scalarWords(dimension, at.get(dimension.level))
+    const words = partWords(dimension, at)
     if (words !== undefined) constraints.push({ about: key, words })
   }
   const says = constraints.filter(({ about }) => about !== 'protocol')
@@ -28,6 +28,10 @@ export function constraintsOf(space: Space, cube: Cube): Constraint[] {
   const isPlainly = says.some(({ about }) => space.placeOf(about)?.http)
   return isPlainly && protocol?.[0] === http ? says : constraints
 }
+
+/** What classes at the levels of one dimension say; nothing where they say nothing. */
+export const partWords = (dimension: Dimension, at: ReadonlyMap<number, readonly number[]>): string | undefined =>
+  dimension.isList ? listWords(dimension, at) : scalarWords(dimension, at.get(dimension.level))
 
 /** One line of words for a cube. */
 export const wordsOf = (constraints: readonly Constraint[]): string =>

@@ -32,12 +32,6 @@ describe('a difference', () => {
     ])
   })
 
-  test('of other targets is said to be open', () => {
-    const serverApi = (method: string) =>
-      JSON.stringify({ apiVersion: 'vidimus.dev/v1', kind: 'AuthorizationPolicy', metadata: { name: 's' }, spec: { target: 'serverApi', rules: [{ to: [{ operation: { paths: [method] } }] }] } }) // prettier-ignore
-    expect(diff([serverApi('/a.B/C')], [serverApi('/a.B/D')]).answer).toBe('unknown')
-  })
-
   test('of two spellings of one meaning is proved to be none', () => {
     const before = [ours({ rules: [{ to: [{ operation: { paths: ['/a/*'] } }] }, { to: [{ operation: { paths: ['/a/b'] } }] }] })]
     expect(words(diff(before, [ours({ rules: [{ to: [{ operation: { paths: ['/a/*'], methods: ['*'] } }] }] })]))).toEqual({
