@@ -1,4 +1,7 @@
-/** Requests that cover every class of every atom of a policy set: for each rule one that meets it, and from there each attribute through all its classes. */
+/**
+ * Requests that a client can send to a real proxy: for each rule one that meets it, and from there each attribute through near misses of all that rules say of it.
+ * Knows nothing of the classes that `src/policy/analysis/cover.ts` makes its requests of: what those leave out by mistake is met here.
+ */
 import type { CelTest, CelTree } from '../../src/policy/cel.ts'
 import type { CompiledPolicies } from '../../src/policy/compile.ts'
 import type { CompiledRule } from '../../src/policy/compiled-rule.ts'
