@@ -2,7 +2,7 @@ import { X509Certificate } from 'node:crypto'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { Metadata } from '@grpc/grpc-js'
-import { exportJWK, generateKeyPair, SignJWT } from 'jose'
+import { type CryptoKey, exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { HeldIdentity } from '../../src/agent/identities.ts'
 import { filterChain } from '../../src/authz/filter-chain.ts'
@@ -10,8 +10,10 @@ import { rulesJson } from '../../src/authz/messages.ts'
 import { rbacRules, type RbacRules } from '../../src/authz/rbac.ts'
 import { applyAll, seenByProxy, type ProxyRequest } from '../../src/authz/rbac-interpreter.ts'
 import { compileFor, type CompiledPolicies } from '../../src/policy/compile.ts'
+import type { Decision } from '../../src/policy/decision.ts'
 import { decide } from '../../src/policy/evaluate.ts'
 import { parsePolicySet } from '../../src/policy/language.ts'
+import { mtlsAt } from '../../src/policy/mtls.ts'
 import type { PolicyMode } from '../../src/policy/policy-set.ts'
 import { headerValues, type PolicyRequest } from '../../src/policy/request.ts'
 import { Authorization } from '../../src/rpc/gen/envoy/service/auth/v3/auth_pb.ts'
@@ -98,7 +100,10 @@ async function startBench(binary: string): Promise<Bench> {
     },
   })
   const socket = owned.use(await serveAgent(workload, [provider]))
-  const prepared = rows.flatMap((row, index) => row.modes.map((mode) => prepare(row, mode, `${mode}-${index}`, jwks)))
+  const ports = await freePorts(rows.reduce((sum, { alone, modes }) => sum + (alone ? modes.length : 0), 0))
+  const prepared = rows.flatMap((row, index) =>
+    row.modes.map((mode) => prepare(row, mode, { id: `${mode}-${index}`, jwks, port: row.alone && ports.pop()! })),
+  )
   const httpPorts = await freePorts(httpListeners.length)
   const envoy = owned.use(await startRuleEnvoy(binary, { local, sets: prepared, httpPorts, agentSocket: socket.path }))
   const clients = await identities(local)
@@ -108,9 +113,7 @@ async function startBench(binary: string): Promise<Bench> {
     of: (row, mode) => prepared.find((one) => one.row === row && one.mode === mode)!,
     async judge(one, sent) {
       const client = clients[sent.caller ?? 'web']
-      const token =
-        sent.token &&
-        (await new SignJWT(sent.token).setProtectedHeader({ alg: 'ES256', kid: 'k' }).setExpirationTime('1h').sign(privateKey))
+      const token = await tokenOf(sent, privateKey)
       const judged = await judge({ envoy, client, token, counts }, one, sent)
       if (new Set(Object.values(judged.verdicts)).size > 1) counts.disagreements++
       return judged
@@ -121,9 +124,55 @@ async function startBench(binary: string): Promise<Bench> {
   }
 }
 
-function prepare(row: Row, mode: PolicyMode, id: string, jwks: string): Prepared {
+async function tokenOf({ token, badToken }: Sent, key: CryptoKey): Promise<string | undefined> {
+  const sign = (claims: JWTPayload, expires: string) =>
+    new SignJWT(claims).setProtectedHeader({ alg: 'ES256', kid: 'k' }).setExpirationTime(expires).sign(key)
+  if (token) return sign(token, '1h')
+  const claims = { iss: 'https://issuer.test', sub: 'alice' }
+  switch (badToken) {
+    case undefined:
+      return undefined
+    case 'expired':
+      return sign(claims, '2 hours ago')
+    case 'forged':
+      return (await sign(claims, '1h')).replace(/.{20}$/, 'A'.repeat(20))
+    case 'garbage':
+      return 'e30.e30.e30'
+    default:
+      throw new Error(`bug: ${JSON.stringify(badToken satisfies never)}`)
+  }
+}
+
+/** Where a token stands in a request: its header, or what its path gets. */
+function carrying(
+  token: string | undefined,
+  place: Sent['tokenIn'],
+): { readonly header?: readonly [string, string]; readonly query?: string } {
+  if (token === undefined) return {}
+  switch (place) {
+    case undefined:
+      return { header: ['authorization', `Bearer ${token}`] }
+    case 'x-token':
+      return { header: ['x-token', `Token ${token}`] }
+    case 'unread':
+      return { header: ['x-unread', `Bearer ${token}`] }
+    case 'cookie':
+      return { header: ['cookie', `a=b; session=${token}`] }
+    case 'access_token':
+    case 'tok':
+      return { query: `?${place}=${token}` }
+    default:
+      throw new Error(`bug: ${JSON.stringify(place satisfies never)}`)
+  }
+}
+
+function prepare(
+  row: Row,
+  mode: PolicyMode,
+  { id, jwks, port }: { readonly id: string; readonly jwks: string; readonly port: number | undefined },
+): Prepared {
   const readsTokens = /requestPrincipals|notRequestPrincipals|request\.auth/i.test(JSON.stringify(row.policies))
-  const texts = [...row.policies, ...(readsTokens ? [tokensFrom(jwks)] : [])]
+  const texts = row.alone ? row.alone(port!, jwks) : [...row.policies, ...(readsTokens ? [tokensFrom(jwks)] : [])]
   const aliases = (row.aliases ?? []).map((name) => parseTrustDomain(name))
   const set = parsePolicySet(
     texts.map((text, index) => ({ name: `${index}.yaml`, text })),
@@ -133,7 +182,8 @@ function prepare(row: Row, mode: PolicyMode, id: string, jwks: string): Prepared
   const trustDomains = ['example.org', 'other.test'].map((name) => parseTrustDomain(name))
   const chain = filterChain(compiled, { trustDomains, ...(row.providers && { providers: row.providers }) })
   const rules = (point: 'http' | 'tcp') => rbacRules(compiled, { trustDomains, point, refusePlaintext: mode === 'strict' })
-  return { id, row, mode, compiled, chain, tcp: row.tcp === true, rules: { http: rules('http'), tcp: rules('tcp') } }
+  const own = port === undefined ? undefined : { port, mtls: mtlsAt(compiled.mtls, port) }
+  return { id, row, mode, compiled, chain, tcp: row.tcp === true, own, rules: { http: rules('http'), tcp: rules('tcp') } }
 }
 
 const facts = {
@@ -156,51 +206,65 @@ async function judge({ envoy, client, token, counts }: Judges, one: Prepared, se
     const request = asSeen(sent, client, port, [])
     return { ...judgedBy(one, request, counts), verdicts: { ...judgedBy(one, request, counts).verdicts, envoy: open } }
   }
+  const carried = carrying(token, sent.tokenIn)
   const headers = [
     ...(sent.headers ?? []),
     ...(sent.remoteIp === undefined ? [] : [['x-forwarded-for', sent.remoteIp] as const]),
     ...(sent.meta === undefined ? [] : [['x-meta', sent.meta] as const]),
     ...(sent.provider === undefined ? [] : [['x-provider', sent.provider] as const]),
-    ...(token === undefined ? [] : [['authorization', `Bearer ${token}`] as const]),
+    ...(carried.header ? [carried.header] : []),
   ]
+  const path = `${sent.path ?? '/'}${carried.query ?? ''}`
   const lines = [
-    `${sent.method ?? 'GET'} ${sent.path ?? '/'} HTTP/1.1`,
+    `${sent.method ?? 'GET'} ${path} HTTP/1.1`,
     `Host: ${sent.host ?? 'shop.test'}`,
     'Content-Length: 0',
     ...headers.map(([name, value]) => `${name}: ${value}`),
   ]
   counts.requests++
   const { status, audit, port } = await envoy.ask(one, from, lines)
-  const request = asSeen(sent, client, port, headers)
+  const request = asSeen({ ...sent, path }, client, port, headers)
   const judged = judgedBy(one, request, counts)
-  if (status === 400) {
+  const isTaken = takes(one, client)
+  if (isTaken !== (status !== 0)) throw new Error(`the listener answered ${status} to ${client ? 'mTLS' : 'plain text'}`)
+  // Who is no client of a listener without TLS has no verdict.
+  if (status === 400 || (!isTaken && client)) {
     counts.unanswered++
     return { reason: judged.reason, verdicts: {} }
   }
-  if (![200, 401, 403].includes(status)) throw new Error(`the proxy answered ${status} to ${lines.join(' | ')}`)
+  if (![0, 200, 401, 403].includes(status)) throw new Error(`the proxy answered ${status} to ${lines.join(' | ')}`)
   // AUDIT is seen where the answer is not the filters' own.
   const marked = status === 200 && one.rules.http.audit !== undefined
   const { audited } = decide(one.compiled, request)
   if (marked && audit !== (audited !== undefined))
     throw new Error(`AUDIT: the proxy says ${audit}, the evaluator ${JSON.stringify(audited)}`)
+  if (sent.badToken) return { reason: judged.reason, verdicts: { envoy: status === 200 } }
   return { ...judged, verdicts: { ...judged.verdicts, envoy: status === 200 } }
 }
+
+/** Whether a connection of this client is for the listener at all: in strict mode, and where many share one, it always is. */
+const takes = ({ mode, own }: Prepared, client: HeldIdentity | undefined): boolean =>
+  mode === 'strict' || !own || own.mtls === 'PERMISSIVE' || (own.mtls === 'STRICT') === (client !== undefined)
 
 function judgedBy(one: Prepared, request: PolicyRequest, counts: Judges['counts']): Judged {
   const decision = decide(one.compiled, request)
   const rules = one.rules[request.http ? 'http' : 'tcp']
   const seen = seenByProxy(request, one.compiled.pathNormalization, one.compiled.tokens)
-  const grpc = seen && grpcSays(one, rules, seen)
+  const grpc = seen && isFor(one, decision) ? grpcSays(one, rules, seen) : undefined
   if (grpc !== undefined) counts.grpc++
   return {
     reason: decision.reason,
     verdicts: {
       evaluator: decision.allowed,
-      ...(seen && { interpreter: applyAll(rules, seen, one.row.providers ? request.providers : {}).allowed }),
+      ...(isFor(one, decision) && seen && { interpreter: applyAll(rules, seen, one.row.providers ? request.providers : {}).allowed }),
       ...(grpc !== undefined && { grpc }),
     },
   }
 }
+
+/** Tokens are refused by another filter than RBAC, and so is, in istio mode, plain text by the listener. */
+const isFor = ({ mode }: Prepared, { reason }: Decision): boolean =>
+  reason !== 'token-refused' && !(mode === 'istio' && reason === 'plaintext-refused')
 
 function asSeen(
   sent: Sent,
@@ -215,7 +279,7 @@ function asSeen(
     destinationIp: '127.0.0.1',
     destinationPort: port,
     ...(client && sent.sni !== undefined && { sni: sent.sni }),
-    ...(sent.token && { token: { claims: sent.token } }),
+    ...(sent.token && sent.tokenIn !== 'unread' && { token: { claims: sent.token } }),
     ...(sent.meta !== undefined && { filterMetadata: { [metadataFilter]: { meta: sent.meta } } }),
     // What is not asked of a provider that is known here has no answer.
     ...(sent.provider && { providers: { test: sent.provider, 'test-2': sent.provider } }),

@@ -17,6 +17,10 @@ export interface Sent {
   readonly remoteIp?: string
   /** Claims of a token that is valid. */
   readonly token?: Readonly<Record<string, unknown>>
+  /** Where the token stands; in `authorization`, unless said otherwise. `unread` is a header that nobody looks into. */
+  readonly tokenIn?: 'x-token' | 'access_token' | 'tok' | 'cookie' | 'unread'
+  /** A token that no key vouches for, or not any more. */
+  readonly badToken?: 'expired' | 'forged' | 'garbage'
   readonly meta?: string
   /** What the provider of CUSTOM policies says. */
   readonly provider?: 'allowed' | 'denied'
@@ -34,6 +38,8 @@ export interface Row {
   readonly providers?: Readonly<Record<string, string>>
   /** Also enforced on connections without HTTP. */
   readonly tcp?: true
+  /** With a listener of its own at this port, and no other policies that read tokens: in place of `policies`. `jwks` are the keys of all issuers. */
+  readonly alone?: (port: number, jwks: string) => readonly string[]
 }
 
 const both: readonly PolicyMode[] = ['strict', 'istio']
@@ -961,6 +967,106 @@ const conditions: readonly Row[] = (['ALLOW', 'DENY'] as const).flatMap((action)
   ]
 })
 
+/** Everyone may enter, if the connection and the token are right. */
+function authentication(
+  name: string,
+  documents: (port: number, jwks: string) => readonly string[],
+  answers: Row['answers'],
+  modes = both,
+  policies: readonly string[] = [everyone],
+): Row {
+  return { name: `1.9 ${name}`, modes, policies: [], answers, alone: (port, jwks) => [...policies, ...documents(port, jwks)] }
+}
+
+type Mode = 'UNSET' | 'DISABLE' | 'PERMISSIVE' | 'STRICT'
+interface PeerOptions {
+  readonly name?: string
+  readonly namespace?: string
+  readonly app?: string
+  readonly ports?: Readonly<Record<number, Mode>>
+  readonly createdAt?: string
+}
+/** A `PeerAuthentication`: of a workload where it names an app. */
+function peers(mode: Mode | undefined, { name = 'peers', namespace = 'shop', app, ports, createdAt }: PeerOptions = {}): string {
+  return JSON.stringify({
+    apiVersion: 'security.istio.io/v1',
+    kind: 'PeerAuthentication',
+    metadata: { name, namespace, ...(createdAt !== undefined && { creationTimestamp: createdAt }) },
+    spec: {
+      ...(app !== undefined && { selector: { matchLabels: { app } } }),
+      ...(mode && { mtls: { mode } }),
+      ...(ports && { portLevelMtls: Object.fromEntries(Object.entries(ports).map(([port, each]) => [port, { mode: each }])) }),
+    },
+  })
+}
+const mesh = (mode: Mode): string => peers(mode, { name: 'mesh', namespace: 'istio-system' })
+const own = (mode: Mode | undefined, ports?: PeerOptions['ports']): string =>
+  peers(mode, { name: 'own', app: 'server', ...(ports && { ports }) })
+const plaintext = (taken: boolean): Row['answers'] => [
+  [web, true],
+  [nobody, taken],
+]
+const [before, after] = ['2026-01-01T00:00:00Z', '2026-02-01T00:00:00Z']
+
+const peerAuthentication: readonly Row[] = [
+  authentication('without a PeerAuthentication connections with and without mTLS are taken', () => [], plaintext(true)),
+  authentication('PERMISSIVE takes connections with and without mTLS', () => [mesh('PERMISSIVE')], plaintext(true)),
+  authentication('STRICT of the mesh takes mTLS alone', () => [mesh('STRICT')], plaintext(false)),
+  authentication('STRICT of the namespace takes mTLS alone', () => [peers('STRICT')], plaintext(false)),
+  authentication('STRICT of the workload takes mTLS alone', () => [own('STRICT')], plaintext(false)),
+  authentication('DISABLE takes connections without mTLS', () => [mesh('DISABLE')], [[nobody, true]]),
+  authentication('the namespace goes before the mesh', () => [mesh('STRICT'), peers('PERMISSIVE')], plaintext(true)),
+  authentication('the namespace goes before the mesh, STRICT too', () => [mesh('PERMISSIVE'), peers('STRICT')], plaintext(false)),
+  authentication('the workload goes before the namespace', () => [mesh('STRICT'), peers('STRICT'), own('PERMISSIVE')], plaintext(true)),
+  authentication('the workload goes before the namespace, STRICT too', () => [peers('PERMISSIVE'), own('STRICT')], plaintext(false)),
+  authentication('UNSET inherits from the next wider scope', () => [mesh('STRICT'), peers('UNSET'), own(undefined)], plaintext(false)),
+  authentication('UNSET everywhere is PERMISSIVE', () => [mesh('UNSET'), peers('UNSET')], plaintext(true)),
+  authentication(
+    'of two in one scope the oldest counts',
+    () => [peers('PERMISSIVE', { name: 'a', createdAt: after }), peers('STRICT', { name: 'b', createdAt: before })],
+    plaintext(false),
+  ),
+  authentication(
+    'of two in one scope the oldest counts, PERMISSIVE too',
+    () => [peers('STRICT', { name: 'a', createdAt: after }), peers('PERMISSIVE', { name: 'b', createdAt: before })],
+    plaintext(true),
+  ),
+  authentication('a port may be STRICT where the workload is not', (port) => [own('PERMISSIVE', { [port]: 'STRICT' })], plaintext(false)),
+  authentication('a port may be PERMISSIVE where the workload is STRICT', (port) => [own('STRICT', { [port]: 'PERMISSIVE' })], plaintext(true)),
+  authentication('a port that is UNSET is as the workload', (port) => [own('STRICT', { [port]: 'UNSET' })], plaintext(false)),
+  authentication('a port that inherits a mode from the mesh', (port) => [mesh('STRICT'), own(undefined, { [port]: 'UNSET' })], plaintext(false)),
+  authentication('the mode of another port says nothing', () => [own('STRICT', { 1: 'PERMISSIVE' })], plaintext(false)),
+  authentication('one of another namespace or workload says nothing', () => [peers('STRICT', { namespace: 'bank' }), peers('STRICT', { name: 'x', app: 'x' })], plaintext(true)),
+  authentication('one of the root namespace with a selector is ignored', () => [peers('STRICT', { namespace: 'istio-system', app: 'server' })], plaintext(true), istioOnly),
+] // prettier-ignore
+
+/** A `RequestAuthentication` with one rule. */
+const tokens = (rule: object, { name = 'tokens', namespace = 'shop' } = {}): string =>
+  document('RequestAuthentication', { jwtRules: [rule] }, { name, namespace })
+const alice = ['https://issuer.test/alice']
+const forAlice = [policy(from({ requestPrincipals: alice }))]
+const forOthers = [policy(from({ notRequestPrincipals: alice }))]
+const bad = (['expired', 'forged', 'garbage'] as const).map((badToken) => [{ badToken }, false] as const)
+const issuer = issuers[0]
+const unread: Sent = { ...token(), tokenIn: 'unread' }
+
+const requestAuthentication: readonly Row[] = [
+  authentication('a token that is not valid is refused, and none is needed', (_port, jwks) => [tokens({ issuer, jwks })], [[web, true], [nobody, true], [token(), true], ...bad]),
+  authentication('without a RequestAuthentication no token is looked at', () => [], [[web, true], ...(['expired', 'forged', 'garbage'] as const).map((badToken) => [{ badToken }, true] as const)]),
+  authentication('without a RequestAuthentication no requestPrincipals match', () => [], [[web, false], [unread, false]], both, forAlice),
+  authentication('without a RequestAuthentication all notRequestPrincipals match', () => [], [[web, { strict: false, istio: true }], [unread, { strict: false, istio: true }]], both, forOthers),
+  authentication('the issuer is compared exactly', (_port, jwks) => [tokens({ issuer, jwks })], [[token({}, issuer), true], [token({}, `${issuer}/`), false], [token({}, issuer.toUpperCase()), false], [token({ iss: undefined }), false]]),
+  authentication('one of the audiences is enough', (_port, jwks) => [tokens({ issuer, jwks, audiences: ['a', 'b'] })], [[web, true], [token({ aud: 'a' }), true], [token({ aud: ['x', 'b'] }), true], [token({ aud: 'x' }), false], [token(), false]]),
+  authentication('without audiences every audience is taken', (_port, jwks) => [tokens({ issuer, jwks })], [[token({ aud: 'x' }), true], [token(), true]]),
+  authentication('several issuers: each has tokens of its own', (_port, jwks) => [tokens({ issuer, jwks }), tokens({ issuer: issuers[1], jwks, audiences: ['a'] }, { name: 'more' })], [[token(), true], [token({ aud: 'a' }, issuers[1]), true], [token({}, issuers[1]), false], ...bad]),
+  authentication('a token is read from Authorization and ?access_token where nothing is said', (_port, jwks) => [tokens({ issuer, jwks })], [[token(), true], [{ ...token(), tokenIn: 'access_token' }, true], [unread, false]], both, forAlice),
+  authentication('fromHeaders: a token is read there, and nowhere else', (_port, jwks) => [tokens({ issuer, jwks, fromHeaders: [{ name: 'x-token', prefix: 'Token ' }] })], [[{ ...token(), tokenIn: 'x-token' }, true], [unread, false], [web, false]], both, forAlice),
+  authentication('fromParams: a token is read there, and nowhere else', (_port, jwks) => [tokens({ issuer, jwks, fromParams: ['tok'] })], [[{ ...token(), tokenIn: 'tok' }, true], [unread, false], [web, false]], both, forAlice),
+  authentication('fromCookies: a token is read there, and nowhere else', (_port, jwks) => [tokens({ issuer, jwks, fromCookies: ['session'] })], [[{ ...token(), tokenIn: 'cookie' }, true], [unread, false], [web, false]], both, forAlice),
+  authentication('one of the root namespace is for everyone', (_port, jwks) => [tokens({ issuer, jwks }, { namespace: 'istio-system' })], [[token(), true], [web, false], ...bad], both, forAlice),
+  authentication('one of another namespace reads nothing here', (_port, jwks) => [tokens({ issuer, jwks }, { namespace: 'bank' })], [[unread, false], [{ badToken: 'forged' }, false]], both, forAlice),
+] // prettier-ignore
+
 export const rows: readonly Row[] = [
   ...order,
   ...field('principals', ['example.org/ns/shop/sa/web'], 'source', [web], [other, deep, foreign], [nobody], both, true),
@@ -1015,4 +1121,6 @@ export const rows: readonly Row[] = [
   ...connections,
   ...edges,
   ...conditions,
+  ...peerAuthentication,
+  ...requestAuthentication,
 ] // prettier-ignore

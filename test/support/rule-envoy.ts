@@ -3,7 +3,7 @@ import net from 'node:net'
 import tls from 'node:tls'
 import type { HeldIdentity } from '../../src/agent/identities.ts'
 import type { FilterChain } from '../../src/authz/filter-chain.ts'
-import type { PolicyMode } from '../../src/policy/policy-set.ts'
+import type { MtlsMode, PolicyMode } from '../../src/policy/policy-set.ts'
 import { formatPem } from '../../src/x509/pem.ts'
 import { heldIdentity, type LocalAgent } from '../sds/local-agent.ts'
 import { parseSpiffeId } from '../../src/spiffe/id.ts'
@@ -16,10 +16,18 @@ export interface EnforcedSet {
   readonly chain: FilterChain
   /** With listeners of its own for plain connections. */
   readonly tcp: boolean
+  /** With a listener of its own for HTTP, at a port that was free. */
+  readonly own?: OwnListener | undefined
+}
+
+export interface OwnListener {
+  readonly port: number
+  /** Which connections it takes, as Istio's listeners do: `STRICT` those with mTLS, `DISABLE` those without, `PERMISSIVE` both. */
+  readonly mtls: MtlsMode
 }
 
 export interface Asked {
-  /** 0 where the connection ended without an answer. */
+  /** 0 where the connection ended without an answer, or was not taken. */
   readonly status: number
   /** What AUDIT rules left for the access log. */
   readonly audit: boolean
@@ -41,18 +49,23 @@ export interface RuleEnvoy extends AsyncDisposable {
   connect(set: EnforcedSet, from: From): Promise<{ readonly open: boolean; readonly port: number }>
 }
 
-/** Ports that nobody listens on just now: rules about ports must know them before the proxy starts. */
+/** Ports that nobody listens on just now, none of them given twice: rules about ports must know them before the proxy starts. */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => net.createServer())
-  const ports = await Promise.all(
-    servers.map(async (server) => {
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-      return (server.address() as net.AddressInfo).port
-    }),
-  )
+  const servers: net.Server[] = []
+  const ports: number[] = []
+  while (ports.length < count) {
+    const server = net.createServer()
+    servers.push(server)
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as net.AddressInfo
+    if (!given.has(port)) ports.push(port)
+    given.add(port)
+  }
   await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))))
   return ports
 }
+
+const given = new Set<number>()
 
 /** `httpPorts`: one for each of {@link httpListeners}. `agentSocket` answers what CUSTOM rules ask. */
 export async function startRuleEnvoy(
@@ -78,12 +91,13 @@ export async function startRuleEnvoy(
       ...httpListeners.map(({ mode, over }, index) => {
         const chain = [
           manager(
-            sets.filter((set) => set.mode === mode),
+            sets.filter((set) => set.mode === mode && !set.own),
             mode,
           ),
         ]
         return listener(`http-${mode}-${over}`, httpPorts[index]!, chain, over === 'tls' ? withTls : undefined)
       }),
+      ...sets.flatMap((set) => (set.own ? [ownListener(set, set.own, withTls)] : [])),
       ...tcp.flatMap((set) =>
         (['tls', 'plain'] as const).map((over) =>
           listener(
@@ -104,13 +118,13 @@ export async function startRuleEnvoy(
     envoy,
     async ask(set, from, lines) {
       const over = from.client ? 'tls' : 'plain'
-      const port = httpPorts[httpListeners.findIndex((one) => one.mode === set.mode && one.over === over)]!
+      const port = set.own?.port ?? httpPorts[httpListeners.findIndex((one) => one.mode === set.mode && one.over === over)]!
       const key = [port, from.client?.spiffeId, from.client?.chainPem.length, from.sni, from.sourceIp].join(' ')
       const connection = connections.get(key) ?? new Connection(() => open(local, from, port))
       connections.set(key, connection)
       const [first, ...rest] = lines
-      const answer = await connection.ask([first!, ...rest, `x-set: ${set.id}`])
-      return { ...answer, port }
+      const answer = connection.ask([first!, ...rest, `x-set: ${set.id}`])
+      return { ...(await (set.own ? answer.catch(() => notTaken) : answer)), port }
     },
     async connect(set, from) {
       const port = portOf.get(`${set.id}/${from.client ? 'tls' : 'plain'}`)!
@@ -125,20 +139,36 @@ export async function startRuleEnvoy(
 
 export const httpListeners = (['strict', 'istio'] as const).flatMap((mode) => (['tls', 'plain'] as const).map((over) => ({ mode, over })))
 
+const notTaken = { status: 0, audit: false } as const
+
 function listener(name: string, port: number, filters: readonly object[], transport: object | undefined): object {
   return {
     name,
     address: { socket_address: { address: '127.0.0.1', port_value: port } },
-    ...(transport && {
-      listener_filters: [
-        {
-          name: 'envoy.filters.listener.tls_inspector',
-          typed_config: typed('envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector', {}),
-        },
-      ],
-    }),
+    ...(transport && { listener_filters: [tlsInspector] }),
     filter_chains: [{ ...(transport && { transport_socket: transport }), filters }],
   }
+}
+
+/** In strict mode it takes every connection, and the filters refuse what they must; in istio mode it is made as Istio makes it. */
+function ownListener(set: EnforcedSet, { port, mtls }: OwnListener, withTls: object): object {
+  const filters = [manager([set], set.mode)]
+  const taken = set.mode === 'strict' ? 'PERMISSIVE' : mtls
+  const chains = [
+    { mtls: true, chain: { filter_chain_match: { transport_protocol: 'tls' }, transport_socket: withTls, filters } },
+    { mtls: false, chain: { filter_chain_match: { transport_protocol: 'raw_buffer' }, filters } },
+  ]
+  return {
+    name: set.id,
+    address: { socket_address: { address: '127.0.0.1', port_value: port } },
+    listener_filters: [tlsInspector],
+    filter_chains: chains.filter((one) => taken === 'PERMISSIVE' || one.mtls === (taken === 'STRICT')).map(({ chain }) => chain),
+  }
+}
+
+const tlsInspector = {
+  name: 'envoy.filters.listener.tls_inspector',
+  typed_config: typed('envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector', {}),
 }
 
 function manager(sets: readonly EnforcedSet[], mode: PolicyMode): object {
