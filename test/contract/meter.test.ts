@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage } from 'node:http'
 import { request as ask } from 'node:http'
 import { connect, type AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { systemClock } from '../../src/kernel/clock.ts'
 import { seconds } from '../../src/kernel/duration.ts'
 import { counter, CountingMeter, gauge, reasonCodes, timing, type Metric } from '../../src/kernel/meter.ts'
@@ -134,6 +134,29 @@ describe('the address that Prometheus asks', () => {
     broken[Symbol.dispose]()
     expect((await asked(server.port, 'GET', '/metrics')).statusCode).toBe(200)
   })
+})
+
+test("a collector's token comes from the environment, as OpenTelemetry says; its address from the configuration alone", async () => {
+  vi.stubEnv('OTEL_EXPORTER_OTLP_HEADERS', 'authorization=Bearer%20t0ken')
+  vi.stubEnv('OTEL_EXPORTER_OTLP_METRICS_ENDPOINT', 'http://127.0.0.1:1/elsewhere')
+  const asked = Promise.withResolvers<IncomingMessage>()
+  const collector = createServer((request, response) => {
+    response.end('{}')
+    asked.resolve(request)
+  })
+  await once(collector.listen(0, '127.0.0.1'), 'listening')
+  const log = new KeptLog()
+  const otlp = { endpoint: `http://127.0.0.1:${(collector.address() as AddressInfo).port}/v1/metrics`, interval: seconds(0.05) }
+  try {
+    await using _sending = await openExports(new CountingMeter(metrics), 'server', { otlp }, { clock: systemClock, log })
+    const { headers, url } = await asked.promise
+    expect([headers.authorization, url]).toEqual(['Bearer t0ken', '/v1/metrics'])
+    expect(log.lines.join()).not.toContain('t0ken')
+  } finally {
+    vi.unstubAllEnvs()
+    collector.close()
+    collector.closeAllConnections()
+  }
 })
 
 test('a collector that is away hinders nobody, and the log says once that it is', async () => {

@@ -15,6 +15,7 @@ const pages = [
   'docs/conformance.md',
   'docs/policies.md',
   'docs/adding-a-driver.md',
+  'docs/metrics.md',
   'deploy/systemd/README.md',
   'deploy/envoy/README.md',
   'policies/examples/README.md',
