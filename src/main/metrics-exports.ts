@@ -134,33 +134,60 @@ function refuse(response: ServerResponse, status: number, text: string): void {
   response.writeHead(status, { 'content-type': 'text/plain; charset=utf-8', connection: 'close' }).end(text)
 }
 
-/** OTLP over HTTP in JSON, again and again, and once more at the end. A collector that is away hinders nobody. */
+/**
+ * OTLP over HTTP in JSON, again and again, and once more at the end. A collector that is away hinders nobody, and one that does not answer
+ * holds up the end for two seconds, or for what is left of the five that an export may take.
+ */
 function pushTo(producer: Producer, { endpoint, interval }: NonNullable<MetricsConfig['otlp']>, log: Log): AsyncDisposable {
-  const timeout = Math.min(interval, seconds(10))
-  const exporter = told(new OTLPMetricExporter({ url: endpoint, timeoutMillis: timeout, concurrencyLimit: 1 }), log)
+  const timeout = Math.min(interval, seconds(5))
+  const exporter = new ToldExporter(endpoint, timeout, log)
   const reader = new PeriodicExportingMetricReader({ exporter, exportIntervalMillis: interval, exportTimeoutMillis: timeout })
   reader.setMetricProducer(producer)
   log.info('metrics are sent', { endpoint, intervalMs: interval })
-  return { [Symbol.asyncDispose]: () => reader.shutdown({ timeoutMillis: seconds(2) }).catch(() => {}) }
-}
-
-/** Says in the log when sending begins to fail, and when it works again: the library keeps both to itself. */
-function told(exporter: OTLPMetricExporter, log: Log): PushMetricExporter {
-  let failing = false
   return {
-    export(metrics, done) {
-      exporter.export(metrics, (result) => {
-        const failed = result.code !== ExportResultCode.SUCCESS
-        if (failed && !failing) log.warn('metrics cannot be sent', { error: tellChain(result.error) })
-        if (!failed && failing) log.info('metrics are sent again')
-        failing = failed
-        done(result)
-      })
+    async [Symbol.asyncDispose]() {
+      exporter.isEnding = true
+      await reader.shutdown({ timeoutMillis: farewell }).catch(() => {})
     },
-    forceFlush: () => exporter.forceFlush(),
-    shutdown: () => exporter.shutdown(),
   }
 }
 
+/** Says in the log when sending begins to fail, and when it works again: the library keeps both to itself. */
+class ToldExporter implements PushMetricExporter {
+  readonly #usual: OTLPMetricExporter
+  /** The library cannot end an export that is under way: what begins at the end has less time. */
+  readonly #last: OTLPMetricExporter
+  readonly #log: Log
+  #isFailing = false
+  isEnding = false
+
+  constructor(url: string, timeoutMillis: number, log: Log) {
+    this.#usual = new OTLPMetricExporter({ url, timeoutMillis, concurrencyLimit: 1 })
+    this.#last = new OTLPMetricExporter({ url, timeoutMillis: Math.min(farewell, timeoutMillis), concurrencyLimit: 1 })
+    this.#log = log
+  }
+
+  export(metrics: ResourceMetrics, done: Parameters<PushMetricExporter['export']>[1]): void {
+    if (this.isEnding && this.#isFailing) return done({ code: ExportResultCode.FAILED })
+    const exporter = this.isEnding ? this.#last : this.#usual
+    exporter.export(metrics, (result) => {
+      const failed = result.code !== ExportResultCode.SUCCESS
+      if (failed && !this.#isFailing) this.#log.warn('metrics cannot be sent', { error: tellChain(result.error) })
+      if (!failed && this.#isFailing) this.#log.info('metrics are sent again')
+      this.#isFailing = failed
+      done(result)
+    })
+  }
+
+  async forceFlush(): Promise<void> {
+    await Promise.all([this.#usual.forceFlush(), this.#last.forceFlush()])
+  }
+
+  async shutdown(): Promise<void> {
+    await Promise.all([this.#usual.shutdown(), this.#last.shutdown()])
+  }
+}
+
+const farewell = seconds(2)
 const path = '/metrics'
 const maxConnections = 16
