@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { checked, distrusted, type KeyManager, type ManagedKey } from '../../src/ca/key-manager.ts'
 import { disk } from '../../src/ca/keys/disk.ts'
 import { memory } from '../../src/ca/keys/memory.ts'
+import { systemFiles, type Files } from '../../src/kernel/files.ts'
 import { never, testWorld } from './support.ts'
 
 describe('C-20 a key manager is not believed', () => {
@@ -87,6 +88,53 @@ describe('R-40 keys on disk', () => {
 })
 
 // Deriving a key from a passphrase is slow on purpose.
+describe('C-26 copies of keys that this process made, and the runtime lets it reach', () => {
+  let directory: string
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'vidimus-'))
+  })
+  afterEach(() => rm(directory, { recursive: true }))
+
+  /** A disk that keeps in mind what went through it, and may be full. */
+  function watchedDisk(isFull = false) {
+    const seen: Uint8Array[] = []
+    const files: Files = {
+      ...systemFiles,
+      async read(path) {
+        const content = await systemFiles.read(path)
+        if (content) seen.push(content)
+        return content
+      },
+      async writeAtomically(path, content) {
+        seen.push(content)
+        if (isFull) throw new Error('the disk is full')
+        await systemFiles.writeAtomically(path, Uint8Array.from(content))
+      },
+    }
+    const copies = () => seen.map((bytes) => bytes.some((octet) => octet !== 0))
+    return { world: { ...testWorld(), files }, copies }
+  }
+
+  test('are overwritten when a key was written, read, and could not be written', async () => {
+    const { world, copies } = watchedDisk()
+    const keys = await disk.open({ directory }, world)
+    await keys.create('a', 'ec-p256', never)
+    expect((await keys.find('a', never))?.keyType).toBe('ec-p256')
+    expect(copies()).toEqual([false, false])
+    const full = watchedDisk(true)
+    await expect((await disk.open({ directory }, full.world)).create('b', 'ec-p256', never)).rejects.toThrow('the disk is full')
+    expect(full.copies()).toEqual([false])
+  })
+
+  test('are overwritten when a key cannot be used', async () => {
+    const { world, copies } = watchedDisk()
+    const keys = await disk.open({ directory }, world)
+    await writeFile(join(directory, 'a.pem'), '-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n', { mode: 0o600 })
+    await expect(keys.find('a', never)).rejects.toThrow()
+    expect(copies()).toEqual([false])
+  })
+})
+
 describe('C-25 keys on disk, encrypted', { timeout: 60_000 }, () => {
   let folder: string
   let directory: string

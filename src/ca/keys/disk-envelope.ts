@@ -36,11 +36,16 @@ export function openEnvelopes(from: EnvelopeKey, { random, secrets }: { readonly
       const written = read(name, envelope)
       const sealed = Buffer.from(written.sealed, 'base64')
       const key = await derived(from, written.derivation, secrets)
+      let plain: Buffer | undefined
       try {
         const decipher = createDecipheriv('aes-256-gcm', key, Buffer.from(written.nonce, 'base64'))
         decipher.setAAD(bound(name, written.derivation)).setAuthTag(sealed.subarray(-tagBytes))
-        return Buffer.concat([decipher.update(sealed.subarray(0, -tagBytes)), decipher.final()])
+        plain = decipher.update(sealed.subarray(0, -tagBytes))
+        // Of this cipher nothing is left to come: what remains is whether the tag holds.
+        decipher.final()
+        return plain
       } catch (cause) {
+        plain?.fill(0)
         throw refused(
           'wrong-envelope-key',
           `the key \`${name}\` cannot be decrypted: the passphrase or key is another, or the file was changed`,

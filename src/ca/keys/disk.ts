@@ -30,8 +30,14 @@ export const disk = keyManager({
     }
     /** A JavaScript process cannot promise to forget; it can at least not keep this copy (C-26). */
     const write = async (id: string, der: Uint8Array): Promise<void> => {
-      await files.writeAtomically(pathOf(id), envelopes ? await envelopes.seal(id, der) : utf8(formatPem('PRIVATE KEY', der)))
-      der.fill(0)
+      let content: Uint8Array | undefined
+      try {
+        content = envelopes ? await envelopes.seal(id, der) : utf8(formatPem('PRIVATE KEY', der))
+        await files.writeAtomically(pathOf(id), content)
+      } finally {
+        der.fill(0)
+        content?.fill(0)
+      }
     }
     return {
       async create(id, type) {
@@ -44,15 +50,21 @@ export const disk = keyManager({
         const path = pathOf(id)
         const content = await files.read(path)
         if (!content) return undefined
-        await demandPrivate(path)
-        const der = isEnvelope(content) ? await unsealed(id, path, content, envelopes) : bare(path, content)
-        const key = keyIn(path, der)
-        if (envelopes && !isEnvelope(content)) {
-          await write(id, der)
-          log.info('a key on disk is encrypted from now on', { path })
+        let der: Uint8Array | undefined
+        try {
+          await demandPrivate(path)
+          const sealed = isEnvelope(content)
+          der = sealed ? await unsealed(id, path, content, envelopes) : bare(path, content)
+          const key = keyIn(path, der)
+          if (envelopes && !sealed) {
+            await write(id, der)
+            log.info('a key on disk is encrypted from now on', { path })
+          }
+          return keyOf(id, key)
+        } finally {
+          der?.fill(0)
+          content.fill(0)
         }
-        der.fill(0)
-        return keyOf(id, key)
       },
       async remove(id) {
         await files.remove(pathOf(id))
