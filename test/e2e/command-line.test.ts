@@ -10,7 +10,7 @@ let server: ServerProgram
 let agent: AgentProgram
 beforeAll(async () => {
   installation = await Installation.open()
-  server = await installation.server()
+  server = await installation.server({ svid: { additions: { subject: ['organizationalUnit'], claims: ['tier'] } } })
   agent = await installation.agent(server)
 })
 afterAll(() => installation[Symbol.asyncDispose]())
@@ -97,6 +97,16 @@ test('an identity, from the entry to its end, by commands alone', async () => {
   })
   expect([elsewhere.code, elsewhere.stdout]).toEqual([1, ''])
   expect(elsewhere.stderr).not.toContain(svids[0]!.token)
+
+  // An entry that changes reaches what it is for, and its workload.
+  await onServer('entry', 'update', 'web', '--subject', '{"organizationalUnit":"Storage"}', '--claims', '{"tier":"gold"}')
+  const subject = async () => {
+    await fetchX509('--write', folder)
+    return run('openssl', ['x509', '-noout', '-subject', '-nameopt', 'RFC2253', '-in', join(folder, 'svid.0.pem')], { deadlineMs: 20_000 })
+  }
+  expect((await eventually(subject, ({ stdout }) => stdout.includes('OU='))).stdout).toBe('subject=OU=Storage,O=Vidimus\n')
+  const amended = (await json('fetch', 'jwt', '--audience', 'orders')) as { svids: { token: string }[] }
+  expect(JSON.parse(Buffer.from(amended.svids[0]!.token.split('.')[1]!, 'base64url').toString())).toMatchObject({ tier: 'gold' })
   expect(await json('fetch', 'bundles')).toMatchObject({ x509: { 'example.org': pem }, jwt: { 'example.org': { keys: [{}] } } })
 
   expect(await json('explain', 'workload', '--pid', String(process.pid), '--agent-admin-socket', agent.adminSocket)).toMatchObject({
