@@ -73,6 +73,18 @@ test('policy reach prints a matrix, also as comma-separated values', async () =>
   ])
 })
 
+test('policy reach --diff prints what each source gained and lost, and nothing where nothing changed', async () => {
+  const { code, out } = await vidimus(['policy', 'reach', '--diff', at('old.yaml'), at('new.yaml'), '--output', 'csv'])
+  expect([code, out]).toEqual([
+    0,
+    `"source","destination","before","after","gained","lost"\r\n"\`${web}\`","workloads with identity \`spiffe://example.org/{**}\`","some","some","path \`/orders\`, method \`PUT\`",""\r\n`,
+  ])
+  const back = await vidimus(['policy', 'reach', '--diff', at('new.yaml'), at('old.yaml'), '--identities', at('live.txt'), '--output', 'json']) // prettier-ignore
+  expect(back.json()).toMatchObject({ changes: [{ source: web, gained: '', lost: 'path `/orders`, method `PUT`', witness: { http: { method: 'PUT' } } }] }) // prettier-ignore
+  const same = await vidimus(['policy', 'reach', '--diff', at('old.yaml'), at('same.yaml')])
+  expect(same).toMatchObject({ code: 0, out: 'every source reaches what it reached before, and nothing else\n' })
+})
+
 test('policy explain says which rule, as a sentence, and the nearest change', async () => {
   const ask = (method: string) => JSON.stringify({ workload: { identities: ['spiffe://example.org/ns/shop/sa/orders'] }, peer: { principal: web }, method, host: 'a', path: '/orders' }) // prettier-ignore
   const denied = await vidimus(['policy', 'explain', ask('PUT'), '--policies', at('old.yaml')])

@@ -309,7 +309,19 @@ describe('releases of policies', () => {
     const [a, b] = [file('rel-a.yaml', policy('a')), file('rel-b.yaml', policy('b'))]
     await rig.vidimus('policy', 'apply', '--prune', a)
     const dry = await rig.vidimus('policy', 'apply', '--dry-run', '--prune', b)
-    expect(dry.out).toBe('a dry run: nothing has changed\n  would be added     rel-b.yaml\n  would be removed   rel-a.yaml\n')
+    expect(dry.out).toContain(
+      'a dry run: nothing has changed\n  would be added     rel-b.yaml\n  would be removed   rel-a.yaml\n\nno request is decided',
+    )
+    const opens = file('rel-b.yaml', `${policy('b')}  requirePeer: false\n  rules: [{ to: [{ operation: { paths: [/open] } }] }]\n`)
+    expect((await rig.vidimus('policy', 'apply', '--dry-run', opens)).out).toMatch(
+      /\n\nat workloads with identity .*\n  newly allowed: path `\/open`\n/,
+    )
+    const candidate = await rig.vidimus('policy', 'shadow', 'start', opens)
+    expect(candidate.out).toMatch(/^2 files tried as version .*\n\nat workloads with .*\n  newly allowed: path `\/open`\n/)
+    await rig.vidimus('policy', 'shadow', 'stop')
+    const istio = await rig.vidimus('policy', 'apply', '--dry-run', '--compat', 'istio', a)
+    expect(istio.out).toContain('unknown (environment): what is in force is read in another mode')
+    file('rel-b.yaml', policy('b'))
     expect((await rig.vidimus('policy', 'apply', b)).out).toContain('  added     rel-b.yaml\n  1 file unchanged\n')
     const history = (await rig.vidimus('policy', 'history', '--output', 'json')).json() as {
       sets: { serial: number; documents: string[] }[]

@@ -7,7 +7,7 @@ import { diffSets, type PolicyDiff } from '../../policy/analysis/diff.ts'
 import { lint, lintRules } from '../../policy/analysis/lint.ts'
 import { nearestChange } from '../../policy/analysis/nearest.ts'
 import { rulesOf } from '../../policy/analysis/places.ts'
-import { reachOf } from '../../policy/analysis/reach.ts'
+import { reachChanges, type ReachDiff, reachOf } from '../../policy/analysis/reach.ts'
 import { whoCan } from '../../policy/analysis/who-can.ts'
 import { compileFor, type WorkloadFacts } from '../../policy/compile.ts'
 import { decide } from '../../policy/evaluate.ts'
@@ -18,7 +18,7 @@ import { selector } from '../../spiffe/selector.ts'
 import { command } from '../command.ts'
 import type { Context } from '../context.ts'
 import { asLanguageOptions, languageFlags, parsed, positional, positive } from '../flags.ts'
-import { table } from '../output.ts'
+import { type Shown, table } from '../output.ts'
 import { parseRequestLine } from '../policy-lines.ts'
 import {
   conclusion,
@@ -198,13 +198,31 @@ export const policyWhoCan = command({
 export const policyReach = command({
   name: 'policy reach',
   summary: 'print which sources reach which workloads: not at all, somehow, or whatever they ask',
-  flags: z.strictObject({ paths, ...identitiesFlag, ...languageFlags }),
+  flags: z.strictObject({
+    paths,
+    diff: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('policies of before: print only where the matrix is another, and what of it')
+      .meta({ value: 'path' }),
+    ...identitiesFlag,
+    ...languageFlags,
+  }),
   positional: pathsArgument,
   forms: ['csv'],
-  examples: ['vidimus policy reach policies/', 'vidimus policy reach policies/ --identities live.txt --output csv'],
+  examples: [
+    'vidimus policy reach policies/',
+    'vidimus policy reach policies/ --identities live.txt --output csv',
+    'vidimus policy reach --diff policies-in-force/ policies/',
+  ],
   async run(flags, context) {
     const [set] = await setsOf([flags.paths], flags, context)
     const identities = flags.identities === undefined ? undefined : await identitiesIn(flags.identities, context)
+    if (flags.diff !== undefined) {
+      const [before] = await setsOf([flags.diff], flags, context)
+      return shownReachDiff(reachChanges(before!, set!, { at: context.clock.now(), ...(identities && { identities }) }))
+    }
     const reach = reachOf(set!, { at: context.clock.now(), ...(identities && { identities }) })
     const open = reach.unknown.map(unknownLine)
     const rows = reach.cells.map(({ source, destination, reach: how, summary }) => [source, destination, how, summary])
@@ -216,6 +234,29 @@ export const policyReach = command({
     }
   },
 })
+
+function shownReachDiff(diff: ReachDiff): Shown {
+  const rows = diff.changes.map(({ source, destination, before, after, gained, lost }) => [
+    source,
+    destination,
+    before,
+    after,
+    gained,
+    lost,
+  ])
+  const matrix =
+    rows.length > 0
+      ? table(['SOURCE', 'DESTINATION', 'BEFORE', 'AFTER', 'GAINED', 'LOST'], rows)
+      : diff.unknown.length === 0
+        ? 'every source reaches what it reached before, and nothing else'
+        : 'no change was found'
+  return {
+    value: diff,
+    text: [matrix, ...diff.unknown.map(unknownLine)].join('\n'),
+    csv: csvOf([['source', 'destination', 'before', 'after', 'gained', 'lost'], ...rows]),
+    ok: diff.unknown.length === 0,
+  }
+}
 
 export const policyExplain = command({
   name: 'policy explain',

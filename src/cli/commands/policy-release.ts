@@ -2,9 +2,10 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto'
 import { basename, relative } from 'node:path'
 import { z } from 'zod'
-import { formatInstant } from '../../kernel/clock.ts'
+import { formatInstant, type Instant } from '../../kernel/clock.ts'
 import { formatDuration, parseDuration } from '../../kernel/duration.ts'
 import { Failure } from '../../kernel/failure.ts'
+import { diffSets } from '../../policy/analysis/diff.ts'
 import { checkPolicies, type LanguageOptions } from '../../policy/language.ts'
 import type { PolicyDocument } from '../../policy/policy-set.ts'
 import { signPolicySet } from '../../policy/signed-set.ts'
@@ -14,6 +15,7 @@ import { command } from '../command.ts'
 import type { Disk } from '../context.ts'
 import { parsed, positive, serverSocket, within } from '../flags.ts'
 import { counted, facts, type Shown, table } from '../output.ts'
+import { diffText, diffValue } from '../policy-reports.ts'
 import { listed } from '../wording.ts'
 import { paths, pathsArgument, policyFiles, valid } from './policy.ts'
 
@@ -40,7 +42,7 @@ export const policyApply = command({
     ...serverSocket,
     ...readingFlags,
     paths,
-    dryRun: z.boolean().default(false).describe('say what would change, and change nothing'),
+    dryRun: z.boolean().default(false).describe('say which files and which verdicts would change, and change nothing'),
     prune: z.boolean().default(false).describe('take away what is in force and not among these files'),
     signature: z
       .string()
@@ -58,13 +60,14 @@ export const policyApply = command({
   ],
   async run(
     { serverSocket, paths, compat, rootNamespace, trustDomainAlias, signature, dryRun, prune, expectedVersion, force },
-    { disk, stop },
+    { disk, stop, clock },
   ) {
     const options = optionsOf({ compat, rootNamespace, trustDomainAlias })
     valid(await policyFiles(disk, paths), options)
     const documents = await namedInside(disk, paths)
     const proof = signature === undefined ? undefined : (await disk.read(signature)).trim()
     await using server = connectAdmin(serverSocket)
+    const before = dryRun ? await server.policies.list(within(stop)) : undefined
     const applied = await server.policies.apply(
       {
         documents,
@@ -79,10 +82,18 @@ export const policyApply = command({
     )
     const changes = applied.changes ?? { added: [], changed: [], removed: [], unchanged: [] }
     const { version, serial } = applied
+    const compared = before && compareSets(before, withTexts(applied, [...before.documents, ...documents]), clock.now())
     return {
-      value: { version, serial, dryRun, documents: applied.documents.map(({ name }) => name), changes: plainly(changes) },
-      text: dryRun
-        ? `a dry run: nothing has changed\n${whatChanges(changes, 'would be ')}`
+      value: {
+        version,
+        serial,
+        dryRun,
+        documents: applied.documents.map(({ name }) => name),
+        changes: plainly(changes),
+        ...(compared && { diff: compared.value }),
+      },
+      text: compared
+        ? `a dry run: nothing has changed\n${whatChanges(changes, 'would be ')}\n\n${compared.text}`
         : `${inForce(applied)}\n${whatChanges(changes, '')}`,
     }
   },
@@ -227,16 +238,19 @@ export const policyShadowStart = command({
   }),
   positional: pathsArgument,
   examples: ['vidimus policy shadow start --prune policies/'],
-  async run({ serverSocket, paths, prune, ...reading }, { disk, stop }) {
+  async run({ serverSocket, paths, prune, ...reading }, { disk, stop, clock }) {
     const options = optionsOf(reading)
     valid(await policyFiles(disk, paths), options)
     const documents = await namedInside(disk, paths)
     await using server = connectAdmin(serverSocket)
-    const { version, documents: tried } = await server.shadow.start({ documents, prune, ...(options && { options }) }, within(stop))
-    const names = tried.map(({ name }) => name)
+    const tried = await server.shadow.start({ documents, prune, ...(options && { options }) }, within(stop))
+    const before = await server.policies.list(within(stop))
+    const compared = compareSets(before, withTexts(tried, [...before.documents, ...documents]), clock.now())
+    const { version } = tried
+    const names = tried.documents.map(({ name }) => name)
     return {
-      value: { version, documents: names },
-      text: `${counted(names.length, 'file')} tried as version ${version.slice(0, 16)}: \`vidimus policy shadow report\` says how verdicts differ`,
+      value: { version, documents: names, diff: compared.value },
+      text: `${counted(names.length, 'file')} tried as version ${version.slice(0, 16)}: \`vidimus policy shadow report\` says how verdicts differ\n\n${compared.text}`,
     }
   },
 })
@@ -296,6 +310,25 @@ function shownReport({ candidate, counts, unlisted, agents }: SeenInShadow, fail
     text: told.join('\n'),
     ok: !failOnChange || (differ === 0 && unlisted === 0),
   }
+}
+
+type ReadSet = Pick<AppliedSet, 'documents' | 'options'>
+
+/** An answer to a change has names alone: their texts are those that were sent last. */
+function withTexts({ documents, options }: AppliedSet, known: readonly PolicyDocument[]): ReadSet {
+  const texts = new Map(known.map(({ name, text }) => [name, text]))
+  return { documents: documents.map(({ name, text }) => ({ name, text: texts.get(name) ?? text })), ...(options && { options }) }
+}
+
+/** Which requests another set decides otherwise than what is in force: exactly, as `policy diff`. */
+function compareSets(before: ReadSet, after: ReadSet, at: Instant): { readonly value: unknown; readonly text: string } {
+  const [old, next] = [before, after].map(({ documents, options }) => checkPolicies(documents, options).set)
+  if (!old || !next || old.mode !== next.mode || old.pathNormalization !== next.pathNormalization) {
+    const why = 'what is in force is read in another mode: which requests would be decided otherwise is not worked out'
+    return { value: { answer: 'unknown', unknown: [{ reason: 'environment', what: why }] }, text: `unknown (environment): ${why}` }
+  }
+  const diff = diffSets(old, next, { at })
+  return { value: diffValue(diff), text: diffText(diff) }
 }
 
 /** The same names wherever the command is run: inside the folder that was given, or the file's own. */

@@ -6,7 +6,7 @@ import { assumptions, type Unknown } from './answer.ts'
 import { Budget, BudgetExhausted } from './budget.ts'
 import { type Destination, destinationsOf } from './destinations.ts'
 import { type Difference, differenceOf, type DifferenceOptions } from './difference.ts'
-import { compareTargets, targetAssumption, type TargetDifference } from './own-targets.ts'
+import { compareTargets, targetAssumptions, type TargetDifference } from './own-targets.ts'
 
 export interface PolicyDiff {
   /** `same` is proved; `different` has a replayed witness; `unknown` is neither. */
@@ -56,6 +56,6 @@ export function diffSets(before: PolicySet, after: PolicySet, { at, destinations
     targets,
     unknown,
     compared: places.length,
-    assumptions: [...assumptions(before.mode), ...(targets.length > 0 ? [targetAssumption] : [])],
+    assumptions: [...assumptions(before.mode), ...(targets.length > 0 ? targetAssumptions : [])],
   }
 }

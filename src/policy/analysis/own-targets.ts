@@ -63,8 +63,10 @@ export function compareTargets(before: PolicySet, after: PolicySet, options: Tar
 }
 
 /** Printed with every comparison of targets. */
-export const targetAssumption =
-  'a call of the server, or a node, may come with anything that policies of their targets ask about, or without it'
+export const targetAssumptions: readonly string[] = [
+  'a call of the server, or a node, may come with anything that policies of their targets ask about, or without it',
+  'a server decides by these policies of its own API alone: those that it comes with are compared where they are among them',
+]
 
 /** A part of what is asked, and how a value of its class is put into a request. */
 interface Part {
