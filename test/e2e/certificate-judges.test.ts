@@ -14,6 +14,7 @@ import { createCertificateRequest } from '../../src/x509/certificate-request.ts'
 import type { Certificate } from '../../src/x509/certificate.ts'
 import { generateKeyPair, type KeyType } from '../../src/x509/key-type.ts'
 import { formatPem } from '../../src/x509/pem.ts'
+import type { SubjectAttributes } from '../../src/x509/subject.ts'
 import { signerOf, type Signer } from '../../src/x509/signature.ts'
 import { never, trustDomain, workload } from '../ca/support.ts'
 import { FakeIntents } from '../fakes/intents.ts'
@@ -37,6 +38,15 @@ interface Cell {
 
 const at = systemClock.now()
 const otherDomain = 'other.test'
+/** Every attribute that an entry may choose; leaves with keys on P-384 have them. */
+const chosen = {
+  country: 'DE',
+  stateOrProvince: 'Hessen',
+  locality: 'Köln',
+  organization: 'Ünïcode, GmbH & Söhne',
+  organizationalUnit: 'x'.repeat(64),
+  commonName: 'Zahlungen 支払い',
+}
 const serials = new Serials(systemRandom)
 const office = { intents: new FakeIntents(), workbench: onThisThread }
 const leafTypes: readonly KeyType[] = ['ec-p256', 'ec-p384', 'rsa-2048']
@@ -69,7 +79,7 @@ beforeAll(async () => {
     const stray = await ca.leaf()
     const outsider = { chain: [stray.certificate, ...issuers].map(({ raw }) => raw), key: stray.keyPem }
     for (const [leafType, { csr, key }] of leaves) {
-      const leaf = await issue(csr, issuers[0] ?? root, signer)
+      const leaf = await issue(csr, issuers[0] ?? root, signer, leafType === 'ec-p384' ? chosen : undefined)
       const name = nameOf(leafType, type, depth, constrained)
       made.push({ name, chain: [leaf, ...issuers.map(({ raw }) => raw)], root, key, outsider })
     }
@@ -95,11 +105,20 @@ async function authority(type: KeyType, depth: number, constrained = false): Pro
   return { issuers: [ours, ...(depth === 2 ? [] : [above.certificate])], root: upstream.certificate, signer: key }
 }
 
-async function issue(csr: Uint8Array, certificate: Certificate, signer: Signer): Promise<Uint8Array> {
+async function issue(csr: Uint8Array, certificate: Certificate, signer: Signer, subject?: SubjectAttributes): Promise<Uint8Array> {
   const lifetime = hours(1)
   const period = validity({ at, backdate: seconds(30), lifetime, earliest: certificate.notBefore, latest: certificate.notAfter })
   const issuer = { certificate, keyType: signer.keyType, authorityKeys: [] }
-  const order = { trustDomain, spiffeId: workload, applicant: csr, dnsNames: ['a.example.org'], serial: serials.next(), at, ...period }
+  const order = {
+    trustDomain,
+    spiffeId: workload,
+    applicant: csr,
+    dnsNames: ['a.example.org'],
+    subject,
+    serial: serials.next(),
+    at,
+    ...period,
+  }
   const token = await prepareLeaf({ ...order, longest: lifetime, issuer }, signer, { entry: '', revision: '' }, onThisThread)
   return (await redeem(token, signer, office, never)).certificate
 }
@@ -133,6 +152,15 @@ describe('C-7 openssl accepts, strictly, for servers and for clients', () => {
     const { chain, root } = cells.get(name)!
     for (const purpose of ['sslserver', 'sslclient']) expect(verify(chain, root, purpose)).toBe(true)
     expect(verify(forged(chain), root, 'sslserver'), 'a forged leaf').toBe(false)
+  })
+
+  test('the subject that an entry chose, and reads it as it was written', () => {
+    for (const [name, { chain }] of cells) {
+      if (!name.startsWith('ec-p384')) continue
+      const args = ['x509', '-inform', 'DER', '-noout', '-subject', '-nameopt', 'utf8,sep_multiline,lname']
+      const [, ...lines] = execFileSync('openssl', args, { input: chain[0]! }).toString().trimEnd().split('\n')
+      expect(lines.map((line) => line.trim().split('=')[1])).toEqual(Object.values(chosen))
+    }
   })
 
   test('C-6 an identity of another trust domain where there are no name constraints, and none where there are', () => {
