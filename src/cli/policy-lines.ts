@@ -13,18 +13,18 @@ const text = z.string().max(65_536)
 const list = (of: z.ZodType<string>) => z.array(of).max(1000)
 const port = z.int().min(0).max(65_535)
 
+const workloadLine = z.strictObject({
+  identities: list(text).optional().describe('its SPIFFE IDs'),
+  namespace: text.optional().describe('the attested namespace; by default the one in its SPIFFE ID'),
+  labels: z.record(text, text).optional(),
+  selectors: list(text).optional().describe('what else was attested, as `type:value`'),
+  ip: text.optional(),
+  port: port.optional().describe('the port that it listens on'),
+})
+
 export const requestLine = z.strictObject({
   id: text.optional().describe('comes back with the verdict'),
-  workload: z
-    .strictObject({
-      identities: list(text).optional().describe('its SPIFFE IDs'),
-      namespace: text.optional().describe('the attested namespace; by default the one in its SPIFFE ID'),
-      labels: z.record(text, text).optional(),
-      selectors: list(text).optional().describe('what else was attested, as `type:value`'),
-      ip: text.optional(),
-      port: port.optional().describe('the port that it listens on'),
-    })
-    .describe('where the request goes'),
+  workload: workloadLine.describe('where the request goes'),
   peer: z
     .strictObject({
       principal: text.describe('the SPIFFE ID of a verified certificate, with or without `spiffe://`'),
@@ -78,6 +78,25 @@ export interface Question {
   readonly at?: Instant
 }
 
+/** Reads a workload as `workload` of a request has it, and the port that it listens on. @throws Failure `usage.request` */
+export function parseWorkloadLine(line: string): WorkloadFacts & { readonly port?: number } {
+  if (line.length > maxLine) throw wrong(`the line has ${line.length} characters: at most ${maxLine}`)
+  const read = workloadLine.safeParse(parsedJson(line), { error: wording })
+  if (!read.success) throw wrong(read.error.issues.map(({ path, message }) => problem(path.join('.') || 'the line', message)).join('; '))
+  return { ...factsOf(read.data), ...(read.data.port === undefined ? {} : { port: read.data.port }) }
+}
+
+function factsOf({ identities = [], namespace, labels = {}, selectors = [] }: z.infer<typeof workloadLine>): WorkloadFacts {
+  return {
+    spiffeIds: identities.map(parseSpiffeId),
+    selectors: [
+      ...(namespace === undefined ? [] : [selector('k8s', `ns:${namespace}`)]),
+      ...Object.entries(labels).map(([key, value]) => selector('k8s', `pod-label:${key}:${value}`)),
+      ...selectors.map(parseSelector),
+    ],
+  }
+}
+
 /** Reads a line. @throws Failure `usage.request` */
 export function parseRequestLine(line: string): Question {
   if (line.length > maxLine) throw wrong(`the line has ${line.length} characters: at most ${maxLine}`)
@@ -90,14 +109,7 @@ export function parseRequestLine(line: string): Question {
     throw wrong(`\`at\`: expected a moment, \`2030-12-31T18:00:00Z\`, found \`${at.slice(0, 80)}\``)
   return {
     ...(id === undefined ? {} : { id }),
-    workload: {
-      spiffeIds: (workload.identities ?? []).map(parseSpiffeId),
-      selectors: [
-        ...(workload.namespace === undefined ? [] : [selector('k8s', `ns:${workload.namespace}`)]),
-        ...Object.entries(workload.labels ?? {}).map(([key, value]) => selector('k8s', `pod-label:${key}:${value}`)),
-        ...(workload.selectors ?? []).map(parseSelector),
-      ],
-    },
+    workload: factsOf(workload),
     request: requestOf(read.data, peer && { spiffeId: idOf(peer.principal), ...(peer.names && { names: peer.names }) }),
     ...(moment === undefined ? {} : { at: moment }),
   }

@@ -10,6 +10,7 @@ export const wording: z.core.$ZodErrorMap = (issue) => {
   if (issue.code === 'too_small') return tooSmall(issue)
   if (issue.code === 'too_big')
     return `expected at most ${issue.maximum}${units[issue.origin] ?? ''}, found ${found(issue.origin, issue.input)}`
+  if (issue.code === 'unrecognized_keys') return `${issue.keys.length === 1 ? 'unknown key' : 'unknown keys'} ${listed(issue.keys)}`
   return undefined
 }
 

@@ -107,7 +107,7 @@ export function compilePolicies(
 }
 
 /** True if a selection is for this workload: by namespace, labels and identities, as far as it names them (authorization.md 1.6, 3). */
-function selects({ namespace, matchLabels, identities, targetRefs }: Selection, facts: WorkloadFacts): boolean {
+export function selects({ namespace, matchLabels, identities, targetRefs }: Selection, facts: WorkloadFacts): boolean {
   if (targetRefs) return false
   if (namespace !== undefined && !namespacesOf(facts).includes(namespace)) return false
   if (identities && !facts.spiffeIds.some((id) => identities.some((match) => idMatches(match, id)))) return false

@@ -101,6 +101,11 @@ test('policy lint ends with 1 for what is at least a warning, and names the hole
   expect(note).toMatchObject({ code: 0 })
   expect(note.out).toContain('note redundant-rule (p rule 1)\n')
   expect((await vidimus(['policy', 'lint', at('same.yaml'), '--fail-on', 'note'])).code).toBe(1)
+  writeFileSync(at('workloads.jsonl'), '{"identities":["spiffe://other.org/a"],"port":80}\n\n')
+  expect((await vidimus(['policy', 'lint', at('old.yaml'), '--workloads', at('workloads.jsonl')])).out).toContain('warning selects-nothing (p)\n  none of the known workloads') // prettier-ignore
+  writeFileSync(at('wrong.jsonl'), '{"identities":[]}\n{"ports":80}\n')
+  const wrong = await vidimus(['policy', 'lint', at('old.yaml'), '--workloads', at('wrong.jsonl')])
+  expect([wrong.code, String(wrong.thrown)]).toEqual([2, expect.stringMatching(/wrong.jsonl:2: .*`ports`/)])
   const istio = await vidimus(['policy', 'lint', at('istio.yaml'), '--compat', 'istio', '--output', 'sarif'])
   expect(istio.code).toBe(1)
   expect(istio.out).toContain('"ruleId": "hole-host-without-port"')

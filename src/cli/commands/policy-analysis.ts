@@ -19,7 +19,7 @@ import { command } from '../command.ts'
 import type { Context } from '../context.ts'
 import { asLanguageOptions, languageFlags, parsed, positional, positive } from '../flags.ts'
 import { type Shown, table } from '../output.ts'
-import { parseRequestLine } from '../policy-lines.ts'
+import { parseRequestLine, parseWorkloadLine } from '../policy-lines.ts'
 import {
   conclusion,
   csvOf,
@@ -307,6 +307,11 @@ export const policyLint = command({
       .optional()
       .describe('a trust domain whose peers there are, as often as needed')
       .meta({ value: 'name' }),
+    workloads: z
+      .string()
+      .optional()
+      .describe('a file of workloads that exist, one a line, as `workload` in the requests of `policy eval`')
+      .meta({ value: 'path' }),
     ...identitiesFlag,
     ...languageFlags,
   }),
@@ -319,6 +324,7 @@ export const policyLint = command({
     const { findings, unknown } = lint(set!, {
       at: context.clock.now(),
       ...(identities && { identities }),
+      ...(flags.workloads !== undefined && { workloads: await workloadsIn(flags.workloads, context) }),
       ...(flags.trustDomain && { trustDomains: flags.trustDomain }),
     })
     const levels = ['error', 'warning', 'note', 'nothing'] as const
@@ -363,6 +369,20 @@ async function identitiesIn(path: string | undefined, { disk }: Pick<Context, 'd
   if (path === undefined) return []
   const lines = (await disk.read(path)).split('\n').map((line) => line.trim())
   return lines.filter((line) => line !== '' && !line.startsWith('#')).map(parseSpiffeId)
+}
+
+/** Workloads as JSON, one a line; empty lines are passed over. @throws Failure `usage.request` with the number of the line */
+async function workloadsIn(path: string, { disk }: Pick<Context, 'disk'>) {
+  const lines = (await disk.read(path)).split('\n')
+  return lines.flatMap((line, index) => {
+    if (line.trim() === '') return []
+    try {
+      return [parseWorkloadLine(line)]
+    } catch (error) {
+      const { message } = Failure.from(error)
+      throw new Failure('invalid_argument', 'usage.request', { public: `${path}:${index + 1}: ${message}` })
+    }
+  })
 }
 
 function readPort(text: string): number {

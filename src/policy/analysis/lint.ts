@@ -1,7 +1,7 @@
 /** What is suspicious about a set of policies, each with its place, why, and what to do (authorization.md 5.3). */
 import type { Instant } from '../../kernel/clock.ts'
 import { trustDomainOf, type SpiffeId } from '../../spiffe/id.ts'
-import { compileFor, idMatches, type CompiledPolicies } from '../compile.ts'
+import { compileFor, idMatches, selects, type CompiledPolicies, type WorkloadFacts } from '../compile.ts'
 import type { CompiledRule } from '../compiled-rule.ts'
 import { formatMatch } from '../explain.ts'
 import type { Clause, Place, Policy, PolicySet } from '../policy-set.ts'
@@ -23,7 +23,7 @@ export const lintRules = {
   'expires-soon': 'the policy is about to end',
   'token-never-read': 'a rule is about an end-user token, and no `RequestAuthentication` reads one there',
   'unknown-trust-domain': 'a peer of a trust domain that is not among those known',
-  'selects-nothing': 'the policy is for identities that nobody has',
+  'selects-nothing': 'the policy, or a rule of it, is for workloads or ports that there are none of',
   'plain-connections': 'a DENY about HTTP refuses connections that are not HTTP as well',
   'hole-unauthenticated-negation': 'a negation that a peer without mTLS, or a request without a token, satisfies',
   'hole-deny-template': 'a template in a DENY does not match every path below it',
@@ -44,6 +44,10 @@ export interface Finding {
   readonly fix: string
 }
 
+export interface KnownWorkload extends WorkloadFacts {
+  readonly port?: number
+}
+
 export interface LintReport {
   /** By document and line. */
   readonly findings: readonly Finding[]
@@ -56,6 +60,8 @@ export interface LintOptions {
   readonly trustDomains?: readonly string[]
   /** Identities that exist; absent: not asked. */
   readonly identities?: readonly SpiffeId[]
+  /** Workloads that there are, with the ports that they listen on as far as those are known. */
+  readonly workloads?: readonly KnownWorkload[]
   readonly limits?: AnalysisLimits
 }
 
@@ -171,7 +177,11 @@ function redundantIn(space: Space, rules: readonly CompiledRule[]): CompiledRule
 }
 
 /** What can be seen in one policy alone. */
-function ofPolicy(policy: Policy, { mode }: PolicySet, { at, trustDomains, identities }: LintOptions): Finding[] {
+/** Only where every workload says its port: one that says none may listen on any. */
+const isAtNoPort = (ports: readonly number[], workloads: readonly KnownWorkload[]): boolean =>
+  workloads.length > 0 && workloads.every(({ port }) => port !== undefined && !ports.includes(port))
+
+function ofPolicy(policy: Policy, { mode }: PolicySet, { at, trustDomains, identities, workloads }: LintOptions): Finding[] {
   const name = policy.namespace === '' ? policy.name : `${policy.namespace}/${policy.name}`
   const findings: Finding[] = []
   const add = (rule: LintRule, level: Finding['level'], place: Place, sentence: string, fix: string, number?: number) =>
@@ -200,6 +210,16 @@ function ofPolicy(policy: Policy, { mode }: PolicySet, { at, trustDomains, ident
     )
   }
   if (policy.target !== 'workload') return findings
+  const selected = workloads?.filter((one) => selects(policy.selection, one))
+  if (selected?.length === 0 && !policy.selection.targetRefs) {
+    add(
+      'selects-nothing',
+      'warning',
+      policy.place,
+      'none of the known workloads has the namespace, the labels and the identity that this policy is for',
+      'correct what it selects by, or take the policy away',
+    )
+  }
   for (const [number, rule] of policy.rules.entries()) {
     const clauses: readonly Clause[] = [
       ...(rule.from === 'any' ? [] : rule.from.flat()),
@@ -213,6 +233,16 @@ function ofPolicy(policy: Policy, { mode }: PolicySet, { at, trustDomains, ident
       add('plain-connections', 'note', rule.place, `a connection ${where} that is not HTTP is refused whatever \`${aboutHttp[0]!.field}\` says: it has none`, 'name the `ports` that speak HTTP', number) // prettier-ignore
     }
     for (const clause of clauses) {
+      if (clause.on === 'destination.port' && !clause.not && selected && isAtNoPort(clause.anyOf, selected)) {
+        add(
+          'selects-nothing',
+          'warning',
+          clause.place,
+          `no known workload that this policy is for listens on ${joined(clause.anyOf.map(String), 'or')}`,
+          'name a port that one listens on, as the workload numbers it, or take the rule away',
+          number,
+        )
+      }
       if (trustDomains && clause.on === 'peer') {
         for (const domain of foreignDomains(clause, trustDomains)) add('unknown-trust-domain', 'warning', clause.place, `\`${domain}\` is not among the known trust domains (${trustDomains.join(', ')}): nobody of it is ever verified`, 'correct the name, or federate with it', number) // prettier-ignore
       }

@@ -1,16 +1,17 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { coveringRequests } from '../../../src/policy/analysis/cover.ts'
+import { namedDestination } from '../../../src/policy/analysis/destinations.ts'
 import { lint } from '../../../src/policy/analysis/lint.ts'
 import { nearestChange } from '../../../src/policy/analysis/nearest.ts'
-import { reachOf } from '../../../src/policy/analysis/reach.ts'
+import { reachChanges, reachOf } from '../../../src/policy/analysis/reach.ts'
 import { whoCan } from '../../../src/policy/analysis/who-can.ts'
 import { decide, decideByReading } from '../../../src/policy/evaluate.ts'
 import { ruleSentence } from '../../../src/policy/explain.ts'
 import { checkPolicies, parsePolicySet, type LanguageOptions } from '../../../src/policy/language.ts'
 import type { PolicyMode } from '../../../src/policy/policy-set.ts'
 import { parseSpiffeId } from '../../../src/spiffe/id.ts'
-import { compiled, documents, istios, noon, orders, ours, request, web } from '../make.ts'
+import { compiled, documents, istios, noon, orders, ours, request, selectors, web } from '../make.ts'
 import { policiesIn, requestsIn } from './arbitrary.ts'
 
 const rule = (operation: object | undefined, source: object | undefined = { spiffeIds: [web] }) => ({
@@ -37,6 +38,23 @@ describe('lint names', () => {
     expect(soon.findings[0]).toMatchObject({ rule: 'expires-soon', sentence: 'this policy ends in 3 days', place: { line: 1 } })
     expect(kinds([allow(rule(undefined))], {}, { identities: [parseSpiffeId('spiffe://other.org/x')] })).toEqual(['selects-nothing'])
     expect(kinds([allow(rule(undefined))], {}, { trustDomains: ['other.org'] })).toEqual(['unknown-trust-domain'])
+  })
+
+  test('namespaces, labels and ports that no known workload has', () => {
+    const labelled = istios({
+      selector: { matchLabels: { app: 'orders' } },
+      rules: [{ to: [{ operation: { ports: ['80'], methods: ['GET'] } }] }],
+    })
+    const of = (...known: readonly { readonly selectors: readonly string[]; readonly port?: number }[]) => {
+      const workloads = known.map(({ selectors: texts, ...port }) => ({ spiffeIds: [], selectors: selectors(...texts), ...port }))
+      return kinds([labelled], {}, { workloads }).filter((one) => one === 'selects-nothing')
+    }
+    expect(of({ selectors: ['k8s:ns:other', 'k8s:pod-label:app:orders'] })).toHaveLength(1)
+    expect(of({ selectors: ['k8s:ns:shop', 'k8s:pod-label:app:web'] })).toHaveLength(1)
+    const selectsIt = ['k8s:ns:shop', 'k8s:pod-label:app:orders']
+    expect(of({ selectors: selectsIt, port: 8080 })).toHaveLength(1)
+    expect(of({ selectors: selectsIt, port: 8080 }, { selectors: selectsIt, port: 80 })).toEqual([])
+    expect(of({ selectors: selectsIt, port: 8080 }, { selectors: selectsIt })).toEqual([])
   })
 
   test('tokens that nobody reads', () => {
@@ -153,3 +171,22 @@ test.each<PolicyMode>(['strict', 'istio'])('in %s mode the covering requests mee
   expect(count).toBeGreaterThan(1000)
   expect(coveringRequests(compiled([allow(rule({ paths: ['/a'] }))], {}, orders)).map(({ about }) => about)).toContain('two `authorization` headers')
 }, 20_000) // prettier-ignore
+
+test.each<PolicyMode>(['strict', 'istio'])('in %s mode a source gains and loses only where requests of its are decided otherwise', (mode) => {
+  fc.assert(
+    fc.property(policiesIn(mode), policiesIn(mode), fc.array(requestsIn(mode), { minLength: 20, maxLength: 20 }), (old, next, requests) => {
+      fc.pre([old, next].every((texts) => checkPolicies(documents(texts), { mode }).problems.length === 0))
+      const [before, after] = [old, next].map((texts) => parsePolicySet(documents(texts), { mode }))
+      const destinations = [namedDestination(orders)]
+      for (const asked of requests) {
+        if (!asked.peer || asked.peer.names) continue
+        const { spiffeId } = asked.peer
+        // Every witness is replayed by the function itself: an error would be a disagreement.
+        const { changes } = reachChanges(before!, after!, { at: noon, destinations, identities: [spiffeId] })
+        const [was, is] = [old, next].map((texts) => decide(compiled(texts, { mode }), asked).allowed)
+        if (was !== is) expect(changes.map(({ gained, lost }) => (is ? gained : lost) !== '')).toEqual([true])
+      }
+    }),
+    { numRuns: 6, endOnFailure: true },
+  )
+}, 30_000) // prettier-ignore
