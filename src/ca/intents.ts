@@ -221,12 +221,11 @@ class IntentLog implements Intents {
     this.#writing ??= this.#writeAll()
   }
 
-  /** Groups are small enough that those who go on after one do not hold up everybody else. */
   async #writeAll(): Promise<void> {
     // Lets the intents of one turn of the event loop gather, so that they share a write.
     await Promise.resolve()
     while (this.#waiting.length > 0) {
-      const group = this.#waiting.splice(0, maxGroup)
+      const group = this.#waiting.splice(0, groupLength(this.#waiting))
       try {
         if (this.#isRotationDue()) await this.#rotate()
         await this.#file.append(utf8(`${group.map(({ said }) => JSON.stringify(said)).join('\n')}\n`))
@@ -350,20 +349,30 @@ interface ReadSegment {
 /** `turn` is awaited now and then, so that others have theirs. */
 async function readSegment({ files, directory }: IntentsPorts, number: number, turn?: () => Promise<void>): Promise<ReadSegment> {
   const content = (await files.read(pathOf(directory, number))) ?? new Uint8Array()
-  const lines = Buffer.from(content).toString('utf8').split('\n')
-  // Nothing was signed for a line that was not written to its end.
-  lines.pop()
+  const bytes = Buffer.from(content.buffer, content.byteOffset, content.byteLength)
   const intents: Intent[] = []
   const settled = new Map<string, Outcome>()
   let damaged = 0
-  for (const [index, line] of lines.entries()) {
-    if (turn && index % linesATurn === linesATurn - 1) await turn()
-    const said = read(line)
+  let from = 0
+  // A line is made text when its turn comes: all at once would hold the thread for as long as it takes. Nothing was signed for one without an end.
+  for (let lines = 1, end = bytes.indexOf(newline); end >= 0; lines++, end = bytes.indexOf(newline, from)) {
+    const said = read(bytes.toString('utf8', from, end))
+    from = end + 1
     if (!said) damaged++
     else if (said.intent) intents.push(said.intent)
     else if (said.outcome !== undefined && said.name !== undefined) settled.set(said.name, said.outcome)
+    if (turn && lines % linesATurn === 0) await turn()
   }
   return { intents, settled, damaged, size: content.length }
+}
+
+/** How many of those that wait share the next write: a write serves as many intents whether or not outcomes travel with it, for nobody goes on after an outcome. */
+function groupLength(waiting: readonly Waiting[]): number {
+  let intents = 0
+  for (const [index, { done }] of waiting.entries()) {
+    if (index === maxLines || (done && intents++ === maxIntents)) return index
+  }
+  return waiting.length
 }
 
 function read(line: string): { readonly intent?: Intent; readonly outcome?: Outcome; readonly name?: string } | undefined {
@@ -390,7 +399,10 @@ function numberIn(name: string): number | undefined {
   return digits === undefined ? undefined : Number(digits)
 }
 
-const maxGroup = 32
+/** Of one write: few enough that those who go on after it do not hold up everybody else. */
+const maxIntents = 32
+const maxLines = 4 * maxIntents
+const newline = 0x0a
 const maxWaiting = 8192
 /** Below what one read takes. */
 const maxSegmentBytes = 4 * 1024 * 1024

@@ -123,6 +123,34 @@ describe('C-10 an intent', () => {
     )
   })
 
+  test('shares its write with as many others while outcomes are written too, and a write has an end', async () => {
+    const writes: { intents: number; lines: number }[] = []
+    const appendTo = files.appendTo.bind(files)
+    files.appendTo = async (path, options) => {
+      const file = await appendTo(path, options)
+      const append = (content: Uint8Array) => {
+        const lines = fromUtf8(content).trim().split('\n')
+        writes.push({ lines: lines.length, intents: lines.filter((line) => line.startsWith('{"intent"')).length })
+        return file.append(content)
+      }
+      return Object.defineProperty({ ...file, append }, 'size', { get: () => file.size })
+    }
+    await using intents = await open()
+    const first = Array.from({ length: 640 }, (_, index) => intent(`a${index}`))
+    await Promise.all(first.map((one) => intents.intend(one)))
+    writes.length = 0
+    const second = first.map((one, index) => {
+      intents.settle(one, 'issued')
+      return intents.intend(intent(`b${index}`))
+    })
+    await Promise.all(second)
+    expect(writes.map((write) => write.intents)).toEqual(Array.from({ length: 20 }, () => 32))
+    writes.length = 0
+    for (let index = 0; index < 640; index++) intents.settle(intent(`b${index}`), 'issued')
+    await intents.intend(intent('last'))
+    expect(Math.max(...writes.map(({ lines }) => lines))).toBe(128)
+  })
+
   test('is copied to the store with what became of it, and its file is removed then', async () => {
     await using intents = await open()
     const [a, b] = [intent('a'), intent('b')]
