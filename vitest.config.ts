@@ -22,7 +22,7 @@ export default defineConfig({
       },
       { test: { ...common, name: 'contract', include: [folder('contract')] } },
       { test: { ...common, name: 'conformance', include: [folder('conformance')] } },
-      { test: { ...common, name: 'scenario', include: [folder('scenario')], testTimeout: 30_000, hookTimeout: 30_000 } },
+      { test: { ...common, name: 'scenario', include: [folder('scenario')], testTimeout: 60_000, hookTimeout: 60_000 } },
       // Real programs on two cores: one file at a time, and after everything else.
       {
         test: {

@@ -51,6 +51,7 @@ import { openX509Source, type X509Source } from '../../src/workload-client/sourc
 import { KeptLog } from '../ca/support.ts'
 import { FakeIntents } from '../fakes/intents.ts'
 import { FakeClock } from '../fakes/clock.ts'
+import { Calls, stillness } from './stillness.ts'
 import { TestMeter } from '../support/counted.ts'
 
 export const operator: Caller = { kind: 'local', uid: 0, gid: 0, pid: 1 }
@@ -78,6 +79,7 @@ export class World implements AsyncDisposable {
   readonly #keys: KeyManager
   readonly #audit: AuditTrail
   readonly #agents = new Set<RunningAgent>()
+  readonly #calls = new Calls()
   #running: RunningServer | undefined
   #port = 0
 
@@ -136,7 +138,7 @@ export class World implements AsyncDisposable {
   /** Joins an agent with a fresh token; with the directory of one before it and no token, it starts again with what that one kept. */
   async agent(name: string, { token = true }: { readonly token?: boolean | string } = {}): Promise<RunningAgent> {
     const evidence = typeof token === 'string' ? token : token ? await this.token() : undefined
-    const agent = await RunningAgent.start(this, name, this.#port, evidence)
+    const agent = await RunningAgent.start(this, name, this.#port, evidence, this.#calls)
     this.#agents.add(agent)
     return agent
   }
@@ -170,19 +172,18 @@ export class World implements AsyncDisposable {
     }
   }
 
-  /** Moves on in small steps until this is so. A connection that was lost comes back in real time, so each step takes a little of that as well. */
+  /** Moves on in small steps until this is so. A connection that was lost comes back in real time: whoever waits for one is waited for. */
   async passUntil(condition: () => boolean, longest: Duration, what: string): Promise<void> {
     for (let passed = 0; passed < longest && !condition(); passed += 250) {
       await this.clock.advance(250)
-      const turn = performance.now() + 5
-      await until(() => performance.now() > turn, 'a little time')
+      await this.quiet()
     }
     if (!condition()) throw new Error(`did not happen in ${longest / 1000} s: ${what}`)
   }
 
-  /** Resolves when nobody is at work: every task of the server and of each agent sleeps until its time. */
+  /** Resolves when nobody is at work: whatever goes on from here waits for the clock. */
   async quiet(): Promise<void> {
-    await until(() => (this.#running?.isAsleep() ?? true) && [...this.#agents].every((agent) => agent.isAsleep()), 'everybody asleep')
+    await stillness(this.#calls, longestWait)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -214,16 +215,13 @@ export class RunningAgent implements AsyncDisposable {
   /** Settles when the agent ends by itself: with the failure, or undefined after a stop. */
   readonly ended: Promise<unknown>
   readonly #world: World
-  readonly #clock: CountingClock
   readonly #stop: AbortController
   readonly #listener: Listener
   readonly #processes: FakeProcess[]
   readonly #owned: AsyncDisposableStack
-  #isOver = false
 
   private constructor(
     world: World,
-    clock: CountingClock,
     agent: OpenAgent,
     stop: AbortController,
     listener: Listener,
@@ -231,26 +229,21 @@ export class RunningAgent implements AsyncDisposable {
     owned: AsyncDisposableStack,
   ) {
     this.#world = world
-    this.#clock = clock
     this.agent = agent
     this.id = agent.status().spiffeId
     this.#stop = stop
     this.#listener = listener
     this.#processes = processes
     this.#owned = owned
-    this.ended = agent
-      .run(stop.signal)
-      .catch((error: unknown) => error)
-      .finally(() => (this.#isOver = true))
+    this.ended = agent.run(stop.signal).catch((error: unknown) => error)
   }
 
-  static async start(world: World, name: string, port: number, token: string | undefined): Promise<RunningAgent> {
+  static async start(world: World, name: string, port: number, token: string | undefined, calls: Calls): Promise<RunningAgent> {
     const owned = new AsyncDisposableStack()
     const stop = new AbortController()
     try {
-      const clock = new CountingClock(world.clock)
-      const ports = portsWith(clock, world.log, token)
-      const upstream = owned.use(connectServer({ host: '127.0.0.1', port }, ports))
+      const ports = portsWith(world.clock, world.log, token)
+      const upstream = owned.use(calls.of(connectServer({ host: '127.0.0.1', port }, ports)))
       const prover = token === undefined ? undefined : owned.use(await joinToken.openProver({ token: { env: 'TOKEN' } }, ports))
       const trustBundle = { bundle: world.ca.bundle.current }
       const parts = {
@@ -279,23 +272,18 @@ export class RunningAgent implements AsyncDisposable {
           limits: { grace: 200 },
         }),
       )
-      return new RunningAgent(world, clock, agent, stop, listener, processes, owned)
+      return new RunningAgent(world, agent, stop, listener, processes, owned)
     } catch (error) {
       await owned.disposeAsync()
       throw error
     }
   }
 
-  /** True when sync, signing, expiry and the agent's own renewal wait for their time. */
-  isAsleep(): boolean {
-    return this.#isOver || this.#clock.sleeping >= 4
-  }
-
   /** Opens the Workload API as a process with these selectors; resolves with its first identity. */
   async workload(...selectors: string[]): Promise<X509Source> {
     this.#processes.push(fakeProcess(...selectors))
     return this.#owned.use(
-      await openX509Source({ address: `unix://${this.#listener.address}`, clock: this.#world.clock, timeout: seconds(5) }),
+      await openX509Source({ address: `unix://${this.#listener.address}`, clock: this.#world.clock, timeout: seconds(20) }),
     )
   }
 
@@ -325,7 +313,7 @@ export function demandMutualTrust(world: World, ...workloads: readonly X509Sourc
 
 /** Waits, in real time, for what real sockets and keys take; the clock of the world stands still. */
 export async function until(condition: () => boolean, what: string): Promise<void> {
-  const end = performance.now() + 8000
+  const end = performance.now() + longestWait
   while (!condition()) {
     if (performance.now() > end) throw new Error(`did not happen: ${what}`)
     await new Promise((resolve) => setImmediate(resolve))
@@ -335,7 +323,6 @@ export async function until(condition: () => boolean, what: string): Promise<voi
 interface RunningServer extends AsyncDisposable {
   readonly server: Server
   readonly listener: Listener
-  isAsleep(): boolean
 }
 
 interface ServerParts {
@@ -351,12 +338,11 @@ interface ServerParts {
 /** As `main/server.ts` does it, on the world's clock. */
 async function startServer(
   { profile, store, keys, audit, upstream, port, witSvid }: ServerParts,
-  fake: FakeClock,
+  clock: FakeClock,
   log: KeptLog,
 ): Promise<RunningServer> {
   const owned = new AsyncDisposableStack()
   const stop = new AbortController()
-  const clock = new CountingClock(fake)
   const ports = portsWith(clock, log)
   const journal = store.journal
   const ca = owned.use(
@@ -409,36 +395,12 @@ async function startServer(
   return {
     server,
     listener,
-    isAsleep: () => clock.sleeping >= 2,
     async [Symbol.asyncDispose]() {
       await listener[Symbol.asyncDispose]()
       stop.abort()
       await scope[Symbol.asyncDispose]()
       await owned.disposeAsync()
     },
-  }
-}
-
-/** The world's clock as one of its inhabitants sees it, who can be seen to sleep. */
-class CountingClock implements Clock {
-  sleeping = 0
-  readonly #clock: Clock
-
-  constructor(clock: Clock) {
-    this.#clock = clock
-  }
-
-  now() {
-    return this.#clock.now()
-  }
-
-  async sleep(duration: Duration, signal?: AbortSignal): Promise<void> {
-    this.sleeping++
-    try {
-      await this.#clock.sleep(duration, signal)
-    } finally {
-      this.sleeping--
-    }
   }
 }
 
@@ -482,3 +444,5 @@ const emptyEntry = {
   jwtSvidIncludeJti: false,
 }
 let pids = 1000
+/** Of real time, in milliseconds, for what takes a moment on a machine with nothing else to do. */
+const longestWait = 20_000
