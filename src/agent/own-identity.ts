@@ -145,7 +145,13 @@ export class OwnIdentity {
 
   /** The SVID in use has ended, so no restart could use it either: a renewed one is used although the disk does not take it. */
   async #goOnUnkept(): Promise<void> {
-    if (this.#renewed && this.#isGood(this.#renewed)) return this.#useRenewed(this.#renewed, 'use')
+    if (this.#renewed && this.#isGood(this.#renewed)) {
+      await this.#useRenewed(this.#renewed, 'use')
+      this.#parts.log.warn('the renewed SVID of the agent is used although it cannot be kept', {
+        spiffeId: this.#state.current.credentials.spiffeId,
+      })
+      return
+    }
     throw new Failure('unauthenticated', 'agent.identity-expired', {
       public: 'the SVID of the agent expired before it could be renewed: the agent must join again',
     })

@@ -1,5 +1,5 @@
 /** What happened, one maker an event. Redacted by construction: a maker takes only what may be kept. */
-import type { Instant } from '../kernel/clock.ts'
+import { formatInstant, type Instant } from '../kernel/clock.ts'
 
 /** One thing that happened. `what` is a stable name; `fields` hold names and numbers, never keys, tokens or whole certificates. */
 export interface AuditEvent {
@@ -55,6 +55,13 @@ export const trailRepaired = (torn: { bytes: number; sha256: string }): AuditEve
   what: 'audit.repaired',
   outcome: 'done',
   fields: { bytes: torn.bytes, sha256: torn.sha256 },
+})
+
+/** Nothing could be recorded since then, and what was to be recorded was not done, or done without a record where that is configured. */
+export const trailResumed = (since: Instant): AuditEvent => ({
+  what: 'audit.resumed',
+  outcome: 'done',
+  fields: { since: formatInstant(since) },
 })
 
 /** An earlier run ended while this was being signed: a signature may exist, and nobody is known to have got it. `name` is a serial number or a `jti`. */

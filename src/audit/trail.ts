@@ -5,7 +5,7 @@ import type { Driver } from '../kernel/driver.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
 import type { Meter, Tally } from '../kernel/meter.ts'
-import { trailRepaired, type AuditEvent } from './event.ts'
+import { trailRepaired, trailResumed, type AuditEvent } from './event.ts'
 import { auditMetrics } from './metrics.ts'
 
 /** PORT: where audit lines go. They are safe (on the disk, out of this process) when `append` resolves. */
@@ -27,6 +27,11 @@ export interface AuditTrail extends AsyncDisposable {
    * @throws Failure `audit.sink-failed`: what was about to be done must then not be done (R-37)
    */
   append(event: AuditEvent): Promise<void>
+  /**
+   * Where the last record could not be written: tries whether that is over, by recording it, so that nobody has to be refused to find out.
+   * Never rejects.
+   */
+  retry(): Promise<void>
   /** Why nothing can be recorded, in words. */
   complaints(): readonly string[]
 }
@@ -66,7 +71,7 @@ export async function openTrail(sink: AuditSink, world: TrailWorld): Promise<Aud
 class ChainedTrail implements AuditTrail {
   readonly #sink: AuditSink
   readonly #world: TrailWorld
-  #problem: string | undefined
+  #problem: { readonly text: string; readonly since: Instant } | undefined
   #hash: string
   #waiting: { readonly event: AuditEvent; readonly at: Instant; readonly done: PromiseWithResolvers<void> }[] = []
   #writing: Promise<void> | undefined
@@ -93,10 +98,14 @@ class ChainedTrail implements AuditTrail {
     return done.promise
   }
 
+  async retry(): Promise<void> {
+    if (this.#problem) await this.append(trailResumed(this.#problem.since)).catch(() => {})
+  }
+
   complaints(): readonly string[] {
     if (this.#problem === undefined) return []
     const consequence = this.#world.dangerouslyGoOnWithout ? 'what happens is not recorded' : 'nothing can be issued'
-    return [`${consequence}: the audit trail cannot be written: ${this.#problem}`]
+    return [`${consequence}: the audit trail cannot be written: ${this.#problem.text}`]
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -146,9 +155,8 @@ class ChainedTrail implements AuditTrail {
   #failed(cause: unknown): void {
     const problem = tellChain(cause)
     this.#world.meter.counter(auditMetrics.failures, {}).add()
-    if (this.#problem === undefined)
-      this.#world.log.error('the audit trail cannot be written', { reason: 'audit.sink-failed', error: problem })
-    this.#problem = problem
+    if (!this.#problem) this.#world.log.error('the audit trail cannot be written', { reason: 'audit.sink-failed', error: problem })
+    this.#problem = { text: problem, since: this.#problem?.since ?? this.#world.clock.now() }
   }
 }
 

@@ -1,5 +1,5 @@
 import { seconds } from '../kernel/duration.ts'
-import { Failure } from '../kernel/failure.ts'
+import { tellChain } from '../kernel/failure.ts'
 import type { Log } from '../kernel/log.ts'
 import type { Meter } from '../kernel/meter.ts'
 import { WatchedValue, type Watched } from '../kernel/watched.ts'
@@ -14,11 +14,11 @@ export interface ServerHealth {
   readonly complaints: readonly string[]
 }
 
-type Needs = Pick<Server, 'ca' | 'entries' | 'nodes' | 'clock' | 'policies'> & { readonly identity: Pick<OwnIdentity, 'isGood'> }
+type Needs = Pick<Server, 'ca' | 'audit' | 'tryWrite' | 'nodes' | 'clock' | 'policies'> & { readonly identity: Pick<OwnIdentity, 'isGood'> }
 
 type Watching = Needs & Pick<Server, 'log' | 'meter'>
 
-/** Healthy means: the CA can sign, the store answers, and those who connect can verify us. */
+/** Healthy means: the CA can sign, the store takes what it is given, and those who connect can verify us. */
 export async function healthOf(server: Needs): Promise<ServerHealth> {
   return judged(await examined(server))
 }
@@ -27,6 +27,7 @@ export async function healthOf(server: Needs): Promise<ServerHealth> {
 type Findings = Readonly<Record<(typeof complaintSources)[number], readonly string[]>>
 
 async function examined(server: Needs): Promise<Findings> {
+  await server.audit.retry()
   return {
     ca: server.ca.complaints(),
     policies: server.policies.complaints(server.clock.now()),
@@ -87,12 +88,12 @@ export class WatchedHealth {
   }
 }
 
-async function storeComplaints({ entries }: Needs): Promise<string[]> {
+async function storeComplaints({ tryWrite }: Needs): Promise<string[]> {
   try {
-    await entries.find('health')
+    await tryWrite()
     return []
   } catch (error) {
-    return [`the store does not answer: ${Failure.from(error).message}`]
+    return [`the store cannot be written: ${tellChain(error)}`]
   }
 }
 

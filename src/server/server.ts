@@ -26,6 +26,8 @@ export interface Server {
   readonly entries: EntryStore
   readonly nodes: NodeStore
   readonly tokens: TokenStore
+  /** Rejects while what is kept cannot be changed. */
+  readonly tryWrite: () => Promise<void>
   readonly entryCache: EntryCache
   /** The server's halves of the node attestors, by their kind. */
   readonly verifiers: ReadonlyMap<string, NodeVerifier>

@@ -30,6 +30,7 @@ export function measured(store: Store, meter: Meter): Store {
     journal: watched(store.journal),
     issuances: watched(store.issuances),
     policies: watched(store.policies),
+    tryWrite: () => store.tryWrite().catch(failed),
     [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
   }
 }

@@ -56,7 +56,10 @@ class SqliteDriver implements Driver {
   /** Takes the write lock at once: a transaction that began by reading could not be made to wait for it. */
   beginTransaction = (connection: DatabaseConnection): Promise<void> => run(connection, 'begin immediate')
   commitTransaction = (connection: DatabaseConnection): Promise<void> => run(connection, 'commit')
-  rollbackTransaction = (connection: DatabaseConnection): Promise<void> => run(connection, 'rollback')
+  /** A full or failing disk made SQLite do it already: https://www.sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction */
+  rollbackTransaction = async (connection: DatabaseConnection): Promise<void> => {
+    if (this.#database?.isTransaction) await run(connection, 'rollback')
+  }
   savepoint = (connection: DatabaseConnection, name: string): Promise<void> => run(connection, `savepoint "${name}"`)
   rollbackToSavepoint = (connection: DatabaseConnection, name: string): Promise<void> => run(connection, `rollback to "${name}"`)
   releaseSavepoint = (connection: DatabaseConnection, name: string): Promise<void> => run(connection, `release "${name}"`)
@@ -80,7 +83,7 @@ class SqliteConnection implements DatabaseConnection {
     try {
       return this.#run<Row>(query)
     } catch (error) {
-      throw told(error)
+      throw told(error, this.#database.location())
     }
   }
 
@@ -118,8 +121,14 @@ function prepare(database: DatabaseSync, sql: string): Prepared {
 }
 
 /** A disk that is full or a file that is locked may be better soon; what breaks a rule of the tables is a mistake of ours. */
-function told(error: unknown): unknown {
+function told(error: unknown, path: string | null): unknown {
   const code = error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : undefined
+  if (code !== undefined && damaged.has(code)) {
+    return new Failure('failed_precondition', 'store.damaged', {
+      public: `the store \`${path ?? 'in memory'}\` is damaged: stop the server and restore a backup; what can still be read, \`sqlite3 FILE .recover\` shows`,
+      cause: error,
+    })
+  }
   if (code === undefined || ourMistakes.has(code)) return error
   return new Failure('unavailable', 'store.failed', { public: 'the store does not work at the moment', cause: error })
 }
@@ -129,5 +138,7 @@ async function run(connection: DatabaseConnection, sql: string): Promise<void> {
 }
 
 const maxPrepared = 200
+/** SQLITE_CORRUPT and SQLITE_NOTADB. */
+const damaged: ReadonlySet<number> = new Set([11, 26])
 /** SQLITE_ERROR, SQLITE_CONSTRAINT, SQLITE_MISMATCH, SQLITE_MISUSE and SQLITE_RANGE of https://www.sqlite.org/rescode.html */
 const ourMistakes: ReadonlySet<number> = new Set([1, 19, 20, 21, 25])

@@ -43,7 +43,7 @@ function openFile(path: string): DatabaseSync {
   } catch (cause) {
     database.close()
     throw new Failure('failed_precondition', 'store.unreadable', {
-      public: `\`${path}\` cannot be used as a store: expected an SQLite database that no other server has locked`,
+      public: `\`${path}\` cannot be used as a store: expected an SQLite database that no other server has locked; if it is damaged, restore a backup`,
       cause,
     })
   }

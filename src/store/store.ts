@@ -14,6 +14,8 @@ export interface Store extends AsyncDisposable {
   readonly journal: CaJournal
   readonly issuances: IssuanceRecords
   readonly policies: PolicyStore
+  /** Writes something that nobody reads: a store that only answers questions is not well. @throws Failure `store.failed` */
+  tryWrite(): Promise<void>
 }
 
 export type StoreDriver<Config = never> = Driver<Store, Config>

@@ -1,4 +1,5 @@
 import { Kysely, type Dialect } from 'kysely'
+import { countUp } from './counters.ts'
 import { entryTables } from './entries.ts'
 import { issuanceTable } from './issuances.ts'
 import { journalTable } from './journal.ts'
@@ -27,6 +28,9 @@ export async function openTables(dialect: Dialect): Promise<Store> {
     journal: journalTable(db, writes),
     issuances: issuanceTable(writes),
     policies: policyTable(db, writes),
+    async tryWrite() {
+      await writes.run((tx) => countUp(tx, 'tries'))
+    },
     async [Symbol.asyncDispose]() {
       await writes.settled()
       await db.destroy()

@@ -79,8 +79,13 @@ async function attempt(tx: Transaction<Tables>, write: Write): Promise<(() => vo
     await sql`release one_write`.execute(tx)
     return done
   } catch (error) {
-    await sql`rollback to one_write`.execute(tx)
-    await sql`release one_write`.execute(tx)
+    try {
+      await sql`rollback to one_write`.execute(tx)
+      await sql`release one_write`.execute(tx)
+    } catch {
+      // Where the disk is full the database undoes the whole group by itself: why is what everybody is told.
+      throw error
+    }
     write.reject(error)
     return undefined
   }

@@ -8,6 +8,7 @@ import { administered } from '../../src/audit/event.ts'
 import { file } from '../../src/audit/sinks/file.ts'
 import { openTrail, type AuditSink, type AuditTrail } from '../../src/audit/trail.ts'
 import { verifyTrail } from '../../src/audit/verify.ts'
+import { formatInstant } from '../../src/kernel/clock.ts'
 import { days, hours } from '../../src/kernel/duration.ts'
 import { systemFiles, type Files } from '../../src/kernel/files.ts'
 import { KeptLog, testWorld } from '../ca/support.ts'
@@ -53,6 +54,23 @@ describe('the audit trail', () => {
     await trail.append(event('a'))
     expect(trail.complaints()).toEqual(['what happens is not recorded: the audit trail cannot be written: disk full'])
     expect(log.lines[0]).toMatch(/^warn certificates are issued even where/)
+  })
+
+  test('R-37 a disk that is well again is found to be without anybody being refused, and the trail says since when it was not', async () => {
+    const files = new FakeFiles()
+    await using trail = await open(files)
+    await trail.retry()
+    files.fault = 'ENOSPC'
+    await expect(trail.append(event('a'))).rejects.toMatchObject({ reason: 'audit.sink-failed' })
+    await trail.retry()
+    expect(trail.complaints()).toHaveLength(1)
+    files.fault = undefined
+    await trail.retry()
+    expect(trail.complaints()).toEqual([])
+    const kept = Buffer.from(files.contents.get(path())!).toString('utf8').trimEnd().split('\n')
+    expect(kept.map((line) => (JSON.parse(line) as { event: object }).event)).toEqual([
+      expect.objectContaining({ what: 'audit.resumed', fields: { since: formatInstant(clock.now()) } }),
+    ])
   })
 
   test.for(['ENOSPC', 'EIO', 'EROFS'] as const)('R-37 a disk that says %s for a while leaves a whole trail', async (fault) => {

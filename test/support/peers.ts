@@ -20,7 +20,11 @@ export function describeWithPeer(name: PeerName, what: string, body: (found: Fou
     describe(what, () => body(found))
     return
   }
-  const reason = `${found.missing}: run \`${found.command}\``
+  describeWithout(name, `${found.missing}: run \`${found.command}\``, what, () => body({ path: '' }))
+}
+
+/** Tests that need what is missing here for a reason: skipped by name; with `VIDIMUS_REQUIRE_PEERS=1` a failure. */
+export function describeWithout(name: string, reason: string, what: string, body: () => void): void {
   if (process.env['VIDIMUS_REQUIRE_PEERS'] === '1') {
     describe(what, () => {
       test(`needs ${name}`, () => {
@@ -29,5 +33,5 @@ export function describeWithPeer(name: PeerName, what: string, body: (found: Fou
     })
     return
   }
-  describe.skip(what, { meta: { skipReason: reason } }, () => body({ path: '' }))
+  describe.skip(what, { meta: { skipReason: reason } }, body)
 }

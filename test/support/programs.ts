@@ -54,8 +54,11 @@ export class Installation implements AsyncDisposable {
     return this.path(name)
   }
 
-  /** Starts a server, by default as configured for everybody, and resolves when it is ready. `settings` are laid over its configuration. */
-  async server(settings: object = {}): Promise<ServerProgram> {
+  /**
+   * Starts a server, by default as configured for everybody, and resolves when it is ready. `settings` are laid over its configuration;
+   * `prefix` is the command that runs it.
+   */
+  async server(settings: object = {}, prefix: readonly string[] = []): Promise<ServerProgram> {
     const name = this.#name('server')
     const adminSocket = this.path(`${name}.sock`)
     const port = await freePort()
@@ -72,14 +75,15 @@ export class Installation implements AsyncDisposable {
       ['server', 'run', '--config', await this.write(`${name}.yaml`, JSON.stringify(written))],
       adminSocket,
       port,
+      prefix,
     )
     this.#programs.push(server)
     await server.start()
     return server
   }
 
-  /** Starts an agent that joins `server` with a fresh token, and resolves when it is ready. `settings` are laid over its configuration. */
-  async agent(server: ServerProgram, settings: object = {}): Promise<AgentProgram> {
+  /** Starts an agent that joins `server` with a fresh token, and resolves when it is ready. `settings` and `prefix` are as for a server. */
+  async agent(server: ServerProgram, settings: object = {}, prefix: readonly string[] = []): Promise<AgentProgram> {
     const name = this.#name('agent')
     const [socket, adminSocket] = [this.path(`${name}.sock`), this.path(`${name}-admin.sock`)]
     const written = {
@@ -99,6 +103,7 @@ export class Installation implements AsyncDisposable {
       ['agent', 'run', '--config', await this.write(`${name}.yaml`, JSON.stringify(written))],
       socket,
       adminSocket,
+      prefix,
     )
     this.#programs.push(agent)
     await agent.start()
@@ -125,16 +130,17 @@ export class Program implements AsyncDisposable {
   readonly #listeners = new Set<() => void>()
   #child: ChildProcess | undefined
 
-  constructor(name: string, args: readonly string[], readyMessage: string) {
+  constructor(name: string, args: readonly string[], readyMessage: string, prefix: readonly string[] = []) {
     this.name = name
-    this.#args = args
+    this.#args = [...prefix, process.execPath, cli, ...args]
     this.#readyMessage = readyMessage
   }
 
   /** @throws Error with the last lines of its log if it ends, or is not ready within 30 s */
   async start(): Promise<void> {
     this.#lines.length = 0
-    const child = spawn(process.execPath, [cli, ...this.#args], { cwd: repository, stdio: ['ignore', 'pipe', 'pipe'] })
+    const [command, ...args] = this.#args
+    const child = spawn(command!, args, { cwd: repository, stdio: ['ignore', 'pipe', 'pipe'] })
     this.#child = child
     for (const stream of [child.stdout, child.stderr]) createInterface({ input: stream }).on('line', (line) => this.#note(line))
     child.once('close', () => this.#listeners.forEach((listener) => listener()))
@@ -221,8 +227,8 @@ export class ServerProgram extends Program {
   readonly adminSocket: string
   readonly port: number
 
-  constructor(name: string, args: readonly string[], adminSocket: string, port: number) {
-    super(name, args, '"server ready"')
+  constructor(name: string, args: readonly string[], adminSocket: string, port: number, prefix: readonly string[] = []) {
+    super(name, args, '"server ready"', prefix)
     this.adminSocket = adminSocket
     this.port = port
   }
@@ -270,8 +276,8 @@ export class AgentProgram extends Program {
   readonly socket: string
   readonly adminSocket: string
 
-  constructor(name: string, args: readonly string[], socket: string, adminSocket: string) {
-    super(name, args, '"agent ready"')
+  constructor(name: string, args: readonly string[], socket: string, adminSocket: string, prefix: readonly string[] = []) {
+    super(name, args, '"agent ready"', prefix)
     this.socket = socket
     this.adminSocket = adminSocket
   }
