@@ -10,8 +10,8 @@ import {
   readSignatureAlgorithm,
   type SignatureAlgorithm,
   type Signer,
-  verifySignature,
   verifySignatureAsync,
+  verifyStrangersSignature,
 } from './signature.ts'
 
 /** A PKCS #10 request as its bytes say (RFC 2986). Only {@link proven} makes its key usable; nothing else of it is ever believed (rule R-3). */
@@ -58,7 +58,7 @@ export function provenSync(request: CertificateRequest): ProvenKey {
   return withProof(
     request,
     info,
-    verifySignature(importStrangersKey(request.spki), request.signatureAlgorithm, request.signedPart, request.signature),
+    verifyStrangersSignature(request.spki, info, request.signatureAlgorithm, request.signedPart, request.signature),
   )
 }
 

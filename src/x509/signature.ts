@@ -33,7 +33,7 @@ async function signatureOf(privateKey: KeyObject, keyType: KeyType, message: Uin
 
 /** Whether `signature` is this key's over `message`. An algorithm that is unknown, weak or not the key's own is a no. */
 export function verifySignature(publicKey: KeyObject, algorithm: SignatureAlgorithm, message: Uint8Array, signature: Uint8Array): boolean {
-  const row = usable(publicKey, algorithm)
+  const row = usable(publicKey.asymmetricKeyType, algorithm)
   if (!row) return false
   try {
     return verifyWith(row.hash, message, publicKey, signature)
@@ -49,9 +49,30 @@ export async function verifySignatureAsync(
   message: Uint8Array,
   signature: Uint8Array,
 ): Promise<boolean> {
-  const row = usable(publicKey, algorithm)
+  const row = usable(publicKey.asymmetricKeyType, algorithm)
   if (!row) return false
   return new Promise((resolve) => verifyWith(row.hash, message, publicKey, signature, (error, valid) => resolve(!error && valid)))
+}
+
+/**
+ * {@link verifySignature} with a key that is used this once: OpenSSL reads it where it is needed, which takes less than making an object of it.
+ * @throws Failure `x509.public-key`
+ */
+export function verifyStrangersSignature(
+  spki: Uint8Array,
+  info: PublicKeyInfo,
+  algorithm: SignatureAlgorithm,
+  message: Uint8Array,
+  signature: Uint8Array,
+): boolean {
+  const row = usable(info.family, algorithm)
+  try {
+    if (row) return verifyWith(row.hash, message, { key: spki, format: 'der', type: 'spki' }, signature)
+  } catch {
+    // Either the key is none, which is told now, or the signature cannot be read.
+  }
+  openPublicKey(spki, info)
+  return false
 }
 
 /** Reads the AlgorithmIdentifier that follows. @throws Failure `der.*` */
@@ -133,9 +154,9 @@ interface AlgorithmRow {
 }
 
 /** The row of an algorithm, if it is one that we know, with the parameters it must have, and this key can be used with it. */
-function usable(publicKey: KeyObject, algorithm: SignatureAlgorithm): AlgorithmRow | undefined {
+function usable(family: string | undefined, algorithm: SignatureAlgorithm): AlgorithmRow | undefined {
   const row = algorithms.get(algorithm.oid)
-  return row && row.family === publicKey.asymmetricKeyType && sameBytes(row.raw, algorithm.raw) ? row : undefined
+  return row && row.family === family && sameBytes(row.raw, algorithm.raw) ? row : undefined
 }
 
 function openPublicKey(spki: Uint8Array, { type, family, key }: PublicKeyInfo): KeyObject {
