@@ -16,7 +16,7 @@ export interface Threads<Question, Answer> extends AsyncDisposable {
 export interface ThreadsOptions {
   /** How many there may be. One is there from the beginning, another comes whenever all have more to do than they can. */
   readonly most: number
-  /** How long one message may take; then its thread is ended and another is started. */
+  /** How long one message may take; after that, and before twice that, its thread is ended and another is started. */
   readonly patience?: Duration
 }
 
@@ -161,6 +161,7 @@ class Thread<Question, Answer> {
   readonly #patience: Duration
   readonly #sent = new Map<number, readonly Asked<Question, Answer>[]>()
   #next = 0
+  #isWatched = false
 
   constructor(module: URL, patience: Duration, events: ThreadEvents) {
     this.#patience = patience
@@ -193,13 +194,27 @@ class Thread<Question, Answer> {
   send(asked: readonly Asked<Question, Answer>[]): void {
     const id = this.#next++
     this.#sent.set(id, asked)
-    deadline(this.#patience).addEventListener('abort', () => this.#sent.has(id) && void this.end(), { once: true })
+    if (!this.#isWatched) this.#watch()
     const message: Message<Question> = { id, questions: asked.map(({ question }) => question) }
     this.#worker.postMessage(message)
   }
 
   async end(): Promise<void> {
     await this.#worker.terminate()
+  }
+
+  /** One deadline at a time serves hundreds of messages a second: when it ends, those that were sent before it began must have been answered. */
+  #watch(): void {
+    this.#isWatched = true
+    const next = this.#next
+    const look = () => {
+      this.#isWatched = false
+      const [waiting] = this.#sent.keys()
+      if (waiting === undefined) return
+      if (waiting < next) void this.end()
+      else this.#watch()
+    }
+    deadline(this.#patience).addEventListener('abort', look, { once: true })
   }
 
   #receive({ id, answers }: Reply<Answer>): void {

@@ -35,6 +35,11 @@ describe('threads', () => {
     expect(await threads.ask('c')).toBe('C')
   })
 
+  test('a thread that hangs after others were answered is ended too', async () => {
+    expect(await threads.ask('a')).toBe('A')
+    await expect(threads.ask('hang')).rejects.toMatchObject({ reason: 'threads.ended' })
+  }, 20_000)
+
   test('another one comes when there is more to do than one can', async () => {
     const before = await threads.ask('which')
     await Promise.all(Array.from({ length: 2000 }, () => threads.ask('which')))
