@@ -25,7 +25,7 @@ import { StatusCode } from '../rpc/gen/envoy/type/v3/type_pb.ts'
 import { encode, type Encoded } from '../rpc/handler.ts'
 import { parseSpiffeId, pathOf, type SpiffeId } from '../spiffe/id.ts'
 import { contentVersion, type Resource, type Resources } from '../xds/resources.ts'
-import { isJoinedByEnvoy, repeatedAuthorization } from './joined-headers.ts'
+import { isJoinedByEnvoy, isRepeatedAuthorization } from '../policy/joined-headers.ts'
 
 /**
  * What Envoy says about a request, as far as it saw it itself. The destination's principal is left out: which policies apply
@@ -181,11 +181,9 @@ function headerLines(lines: readonly (readonly [name: string, value: string])[],
 }
 
 function withParts(name: string, value: string): string[] {
-  if (!value.includes(',') || (name === 'authorization' && !twoAuthorizations.test(value))) return [value]
+  if (!value.includes(',') || (name === 'authorization' && !isRepeatedAuthorization(value))) return [value]
   return [value, ...value.split(',').map((part) => part.trim())]
 }
-
-const twoAuthorizations = new RegExp(`^(?:${repeatedAuthorization})$`, 's')
 
 /** No address, so that every clause about it is decided on the refusing side. */
 const unknownAddress = ''

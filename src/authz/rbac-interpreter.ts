@@ -17,7 +17,7 @@ import { ConfigSchema as MtlsAuthenticatedSchema } from '../rpc/gen/envoy/extens
 import type { MetadataMatcher, PathMatcher, StringMatcher, ValueMatcher } from '../rpc/gen/envoy/type/matcher/v3/matcher_pb.ts'
 import type { Expr } from '../rpc/gen/google/api/expr/v1alpha1/syntax_pb.ts'
 import type { RbacRules } from './rbac.ts'
-import { isJoinedByEnvoy } from './joined-headers.ts'
+import { isJoinedByEnvoy, leftByEnvoy } from '../policy/joined-headers.ts'
 
 /** A request, or without `headers` a connection, as the filters of a proxy see it. */
 export interface ProxyRequest {
@@ -107,7 +107,7 @@ function headersSeen(http: NonNullable<PolicyRequest['http']>, path: string): Ma
   const query = /\?[^#]*/.exec(http.path)?.[0] ?? ''
   const lines = [...http.headers]
     .filter(([name]) => name !== 'host')
-    .map(([name, values]) => [name, isJoinedByEnvoy(name) ? [values.join(',')] : values] as const)
+    .map(([name, values]) => [name, isJoinedByEnvoy(name) ? [leftByEnvoy(values).join(',')] : values] as const)
   return new Map([...lines, [':method', [http.method]], [':path', [`${path}${query}`]], [':authority', [http.host]]])
 }
 

@@ -11,6 +11,7 @@ import { Failure } from '../kernel/failure.ts'
 import { type CompiledPolicies, onlyHttp } from '../policy/compile.ts'
 import type { CompiledRule } from '../policy/compiled-rule.ts'
 import { hostPattern, namesPort } from '../policy/evaluate.ts'
+import { isJoinedByEnvoy, repeatedAuthorization } from '../policy/joined-headers.ts'
 import type { AddressBlock, PathMatch, StringMatch, Template } from '../policy/matching.ts'
 import { canonicalPath } from '../policy/normalize.ts'
 import type {
@@ -36,7 +37,6 @@ import type { ValueMatcherSchema } from '../rpc/gen/envoy/type/matcher/v3/matche
 import { SubjectAltNameMatcher_SanType } from '../rpc/gen/envoy/extensions/transport_sockets/tls/v3/tls_pb.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { toExpression } from './cel-messages.ts'
-import { isJoinedByEnvoy, repeatedAuthorization } from './joined-headers.ts'
 import { hasOneSpelling, spellings } from './paths.ts'
 import {
   all,

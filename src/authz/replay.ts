@@ -2,6 +2,7 @@
 import { failedWith } from '../kernel/failure.ts'
 import type { CompiledPolicies } from '../policy/compile.ts'
 import { decide } from '../policy/evaluate.ts'
+import { isJoinedByEnvoy, isRepeatedAuthorization, leftByEnvoy } from '../policy/joined-headers.ts'
 import type { PolicyRequest } from '../policy/request.ts'
 import { trustDomainOf } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
@@ -14,10 +15,10 @@ import { applyAll, seenByProxy } from './rbac-interpreter.ts'
  */
 export function filtersAllow(policies: CompiledPolicies, request: PolicyRequest, trustDomain: TrustDomain): boolean | undefined {
   const { mode, pathNormalization, tokens } = policies
-  // A proxy joins the values of a repeated `authorization` header before any rule compares them.
-  if ((request.http?.headers.get('authorization')?.length ?? 0) > 1) return undefined
-  // In istio mode a condition about the server name reads a missing one as the empty text in the proxy, and as unknown in the evaluator.
-  if (mode === 'istio' && request.sni === undefined && asksForServerName(policies)) return undefined
+  // Envoy keeps one `authorization` header: two that read together as the parameters of one scheme cannot be told from one.
+  const authorizations = leftByEnvoy(request.http?.headers.get('authorization') ?? [])
+  if (mode === 'strict' && authorizations.length > 1 && !isRepeatedAuthorization(authorizations.join(','))) return undefined
+  if (mode === 'strict' && losesValues(request)) return undefined
   const seen = seenByProxy(request, pathNormalization, tokens)
   if (!seen || decide(policies, request).reason === 'token-refused') return undefined
   const trustDomains = [request.peer ? trustDomainOf(request.peer.spiffeId) : trustDomain]
@@ -30,5 +31,6 @@ export function filtersAllow(policies: CompiledPolicies, request: PolicyRequest,
   }
 }
 
-const asksForServerName = ({ audit, custom, deny, allow }: CompiledPolicies): boolean =>
-  [audit, custom, deny, allow].flat().some(({ cel }) => cel?.text.includes('requested_server_name'))
+/** An empty value beside others does not reach a proxy's rules where Envoy joins them: it is one value more here, and strict mode refuses it. */
+const losesValues = ({ http }: PolicyRequest): boolean =>
+  [...(http?.headers ?? [])].some(([name, values]) => isJoinedByEnvoy(name) && leftByEnvoy(values).length < values.length)

@@ -10,6 +10,7 @@ import type { CompiledRule } from './compiled-rule.ts'
 import type { DecidingRule, Decision, DecisionReason } from './decision.ts'
 import { blockHolds, globMatches, parseAddress, stringMatches, templateMatches, type StringMatch } from './matching.ts'
 import { foldPath, isCanonicalPath, isPlainPath, normalizePath } from './normalize.ts'
+import { isJoinedByEnvoy, leftByEnvoy } from './joined-headers.ts'
 import { mtlsAt } from './mtls.ts'
 import type {
   AddressClause,
@@ -384,6 +385,7 @@ function pathHolds(clause: PathClause, { path, mode }: SeenRequest, unknown: boo
 /**
  * A header may be there several times. Strict: ALLOW needs every value to agree, DENY one of them; what is not there has no value that could match,
  * so it satisfies a negation. Istio: one value is enough, and a negation is the opposite.
+ * Several that a proxy cannot tell apart are on the refusing side.
  */
 function headerHolds(clause: HeaderClause, action: PolicyAction, seen: SeenRequest): boolean {
   const { http } = seen.request
@@ -392,8 +394,17 @@ function headerHolds(clause: HeaderClause, action: PolicyAction, seen: SeenReque
   const matches = (value: string) => clause.anyOf.some((match) => stringMatches(match, value))
   if (seen.mode === 'istio') return values.some(matches) !== clause.not
   if (values.length === 0) return clause.not
+  if (wantsOneValue(clause, action)) return (values.length === 1 && matches(values[0]!) && !mayBeSeveral(clause, values[0]!)) !== clause.not
   return action === 'ALLOW' ? values.every((value) => matches(value) !== clause.not) : values.some((value) => matches(value) !== clause.not)
 }
+
+/** Whether each value of a header must match in strict mode, where a proxy sees but one value, with commas. */
+export const wantsOneValue = ({ name, anyOf, not }: HeaderClause, action: PolicyAction): boolean =>
+  not === (action !== 'ALLOW') && isJoinedByEnvoy(name) && !anyOf.some(({ kind }) => kind === 'present')
+
+/** A value with a comma may be two, unless all of it was named. */
+const mayBeSeveral = (clause: HeaderClause, value: string): boolean => asksForParts(clause) && value.includes(',')
+export const asksForParts = ({ anyOf }: HeaderClause): boolean => anyOf.some(({ kind }) => kind !== 'exact')
 
 /** Without a token: as without a peer. One value of a claim is enough, in both modes; a claim that is not there has no value. */
 function tokenHolds(clause: RequestPrincipalClause | ClaimClause, action: PolicyAction, { request, claims, mode }: SeenRequest): boolean {
@@ -451,7 +462,10 @@ function headerNamed(name: string, http: NonNullable<PolicyRequest['http']>, see
     if (name === ':method') return [http.method]
     if (name === ':path') return [`${seen.path ?? ''}${/\?.*/s.exec(http.path)?.[0] ?? ''}`]
   }
-  return http.headers.get(name) ?? []
+  const values = http.headers.get(name) ?? []
+  if (values.length < 2) return values
+  if (seen.mode === 'strict') return name === 'authorization' ? leftByEnvoy(values) : values
+  return isJoinedByEnvoy(name) ? [leftByEnvoy(values).join(',')] : values
 }
 
 /** Paths and server names: `*` wants a text that is not empty (authorization.md 1.3). */
@@ -503,7 +517,7 @@ function strictRefusal(
   if (!host) return 'the host cannot be read'
   if (path === undefined && compiled.comparesPaths) return 'the path can be read in more than one way'
   if (!compiled.knownMethods.includes(http.method)) return 'the method is not one that HTTP registers, and no rule names it'
-  if ((http.headers.get('authorization')?.length ?? 0) > 1) return 'there is more than one `authorization` header'
+  if (leftByEnvoy(http.headers.get('authorization') ?? []).length > 1) return 'there is more than one `authorization` header'
   return undefined
 }
 

@@ -451,6 +451,61 @@ const cases: readonly Case[] = [
     ],
   },
   ...(['ALLOW', 'DENY'] as const).map((action) => ({
+    name: `repeated headers that the proxy joins, in ${action} rules`,
+    modes: ['istio'] as const,
+    callers: ['web'] as const,
+    policy:
+      (action === 'DENY' ? allowAll : '') +
+      istio(
+        'a',
+        action,
+        [
+          'rules:',
+          '- to: [{operation: {paths: ["/is"]}}]',
+          '  when: [{key: "request.headers[authorization]", values: ["Bearer b"]}]',
+          '- to: [{operation: {paths: ["/begins"]}}]',
+          '  when: [{key: "request.headers[authorization]", values: ["Bearer b*"]}]',
+          '- to: [{operation: {paths: ["/ends"]}}]',
+          '  when: [{key: "request.headers[authorization]", values: ["*b"]}]',
+          '- to: [{operation: {paths: ["/is-not"]}}]',
+          '  when: [{key: "request.headers[authorization]", notValues: ["Bearer b"]}]',
+          '- to: [{operation: {paths: ["/accepts"]}}]',
+          '  when: [{key: "request.headers[accept]", values: ["text/html", "a,b"]}]',
+        ].join('\n'),
+      ),
+    requests: [
+      ...['/is', '/begins', '/ends', '/is-not'].flatMap((target) =>
+        [[], ['Bearer b'], ['Bearer a', 'Bearer b'], ['Bearer b', 'Bearer a'], ['Bearer b', 'Bearer b'], ['Digest a="1"', 'c="b"']].map(
+          (values) => get(target, ...values.map((value) => `Authorization: ${value}`)),
+        ),
+      ),
+      ...[['text/html'], ['text/html', 'text/plain'], ['a', 'b'], ['a,b'], ['b', 'a']].map((values) =>
+        get('/accepts', ...values.map((value) => `Accept: ${value}`)),
+      ),
+    ],
+  })),
+  ...(['ALLOW', 'DENY'] as const).map((action) => ({
+    name: `conditions about the server name, and about connections without one, in ${action} rules`,
+    modes: both,
+    callers: ['web', 'nobody'] as const,
+    policy:
+      (action === 'DENY' ? allowAll : '') +
+      [
+        ['/is', 'connection.requested_server_name == "shop.test"'],
+        ['/is-not', 'connection.requested_server_name != "shop.test"'],
+        ['/is-empty', 'connection.requested_server_name == ""'],
+        ['/begins', 'connection.requested_server_name.startsWith("")'],
+        ['/either', 'connection.requested_server_name == "shop.test" || request.method == "GET"'],
+      ]
+        .map(([target, condition], index) =>
+          ours(`c-${index}`, action, `rules: [{to: [{operation: {paths: ["${target}"]}}], condition: '${condition}'}]`),
+        )
+        .join(''),
+    requests: ['/is', '/is-not', '/is-empty', '/begins', '/either'].flatMap((target) =>
+      [undefined, 'shop.test', 'evil.test'].map((name): Request => ({ ...get(target), ...(name !== undefined && { sni: name }) })),
+    ),
+  })),
+  ...(['ALLOW', 'DENY'] as const).map((action) => ({
     name: `ports, addresses and server names in ${action} rules`,
     modes: both,
     callers: ['web', 'nobody'] as const,

@@ -155,6 +155,7 @@ function condition(
 }
 
 const at = (path: string, more: Sent = {}): Sent => ({ ...more, path })
+const sending = (name: string, ...values: readonly string[]): Sent => ({ headers: values.map((value) => [name, value] as const) })
 const withHeader = (...values: readonly string[]): Sent => ({ headers: values.map((value) => ['x-a', value] as const) })
 
 /** authorization.md 1.3: every value form in every column. */
@@ -480,6 +481,51 @@ const edges: readonly Row[] = [
       [withHeader('good'), true],
       [withHeader('good', 'bad'), { strict: false, istio: true }],
       [withHeader('good', 'good'), true],
+    ],
+  },
+  {
+    name: '1.8 a header of which Envoy keeps one hides values that stand beside others',
+    modes: both,
+    policies: [everyone, policy({ action: 'DENY', ...when('request.headers[accept]', ['bad']) })],
+    answers: [
+      [sending('accept', 'bad'), false],
+      [sending('accept', 'bad', 'good'), { strict: false, istio: true }],
+      [sending('accept', 'good', 'bad'), { strict: false, istio: true }],
+      [sending('accept', '', 'bad'), false],
+      [sending('accept', 'bad', ''), false],
+      [sending('accept', 'good'), true],
+    ],
+  },
+  {
+    name: '1.8 a header of which Envoy keeps one is allowed as a whole',
+    modes: both,
+    policies: [policy(when('request.headers[accept]', ['good']))],
+    answers: [
+      [sending('accept', 'good'), true],
+      [sending('accept', 'good', 'good'), false],
+      [sending('accept', 'good', 'bad'), false],
+      [sending('accept', ''), false],
+    ],
+  },
+  {
+    name: '1.8 a header of which Envoy keeps one has no empty values beside others',
+    modes: istioOnly,
+    policies: [policy(when('request.headers[accept]', ['good']))],
+    answers: [
+      [sending('accept', 'good', ''), true],
+      [sending('accept', '', 'good'), true],
+    ],
+  },
+  {
+    name: '1.8 two `authorization` headers',
+    modes: both,
+    policies: [everyone, policy({ action: 'DENY', ...when('request.headers[authorization]', ['bad']) })],
+    answers: [
+      [sending('authorization', 'bad'), false],
+      [sending('authorization', 'bad', 'good'), { strict: false, istio: true }],
+      [sending('authorization', 'good', 'good'), { strict: false, istio: true }],
+      [sending('authorization', '', 'bad'), false],
+      [sending('authorization', '', 'good'), true],
     ],
   },
   {

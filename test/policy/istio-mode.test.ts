@@ -103,6 +103,17 @@ describe('istio mode: the table of values (1.3)', () => {
     expect(one(header(':method', { values: ['GET'] }))).toBe(true)
   })
 
+  test('a header that Envoy keeps once is compared with all its values joined, as the proxy sees it (R-8)', () => {
+    const twice = { headers: [['Authorization', 'Bearer a'], ['authorization', 'Bearer b']] } as const // prettier-ignore
+    const authorization = (values: object) => one(header('authorization', values), twice)
+    expect(authorization({ values: ['Bearer a'] })).toBe(false)
+    expect(authorization({ values: ['Bearer b*'] })).toBe(false)
+    expect(authorization({ notValues: ['Bearer b'] })).toBe(true)
+    expect(authorization({ values: ['Bearer a,Bearer b'] })).toBe(true)
+    expect(authorization({ values: ['Bearer a*'] })).toBe(true)
+    expect(authorization({ values: ['*b'] })).toBe(true)
+  })
+
   test('a server name is not empty; without one the empty text is compared', () => {
     const sni = (values: object, more: PolicyRequest) => one({ when: [{ key: 'connection.sni', ...values }] }, {}, more)
     expect(sni({ values: ['*'] }, { sni: 'a' })).toBe(true)

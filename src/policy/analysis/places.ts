@@ -5,6 +5,8 @@ import type { CompiledRule } from '../compiled-rule.ts'
 import { see } from '../evaluate.ts'
 import { formatMatch } from '../explain.ts'
 import { blockHolds, formatStringMatch, parseAddress, type AddressBlock, type PathMatch, type StringMatch } from '../matching.ts'
+import { asksForParts } from '../evaluate.ts'
+import { isJoinedByEnvoy, leftByEnvoy } from '../joined-headers.ts'
 import { normalizePath } from '../normalize.ts'
 import type { Clause, PolicyMode, RequestPrincipalMatch } from '../policy-set.ts'
 import type { PolicyRequest } from '../request.ts'
@@ -120,7 +122,7 @@ export class Vocabulary {
   readonly blocks = new Map<string, Atoms<AddressBlock>>()
   readonly ports = new Atoms<NumberRange>()
   readonly opaque = new Map<string, Place['opaque'] & object>()
-  /** Headers about which CEL asks, to whom a header that was sent twice is not known. */
+  /** Headers for which it matters whether they were sent twice: CEL does not know them then, and a proxy cannot tell the values of some apart. */
   readonly repeatable = new Set<string>()
   readonly providers = new Set<string>()
   readonly keys = new Set<string>()
@@ -138,6 +140,10 @@ export class Vocabulary {
     }
     if (clause.on === 'destination.port') {
       return clause.anyOf.map((port) => this.ports.number(`${port}-${port}`, String(port), () => ({ from: port, to: port })))
+    }
+    if (clause.on === 'header' && isJoinedByEnvoy(clause.name)) {
+      this.repeatable.add(key)
+      if (this.mode === 'strict' && asksForParts(clause)) this.commaAtom(key)
     }
     const atoms = entry(this.texts, key)
     // A header and a field compare the same text in two ways.
@@ -175,8 +181,7 @@ export class Vocabulary {
     }
     if (attribute.on === 'request.headers') {
       this.repeatable.add(key)
-      // A value with a comma can be read in two ways.
-      this.textAtom(key, 'comma', '', () => regular('.*,.*'))
+      this.commaAtom(key)
     }
     if (comparison.is === 'present' || comparison.is === 'true') return undefined
     if (comparison.is === 'between') {
@@ -188,6 +193,7 @@ export class Vocabulary {
     return this.textAtom(key, `cel ${JSON.stringify(comparison)}`, written, () => celPattern(comparison)!)
   }
 
+  /** A value with a comma can be read in two ways. */
   commaAtom(key: string): number {
     return this.textAtom(key, 'comma', '', () => regular('.*,.*'))
   }
@@ -408,8 +414,8 @@ function headerPlace(key: string, words: Vocabulary, level: number, budget: Budg
   const atoms = words.texts.get(key) ?? new Atoms<Regular>()
   const classes = partitionTexts(domains.headerValues, atoms.compared, budget)
   const matched = matchedBy(domains.headerValues, atoms.compared)
-  // R-8: a second `authorization` header is refused whatever the rules say.
-  const once = words.mode === 'strict' && name === 'authorization'
+  // R-8: a second `authorization` header is refused whatever the rules say. Istio compares what Envoy made of several.
+  const once = words.mode === 'strict' ? name === 'authorization' : isJoinedByEnvoy(name)
   const title = `header \`${name}\``
   const single = once ? new Scalar(title, level, atoms.texts, classes, true) : undefined
   const list = new List(title, level, atoms.texts, classes, words.repeatable.has(key))
@@ -425,8 +431,12 @@ function headerPlace(key: string, words: Vocabulary, level: number, budget: Budg
       else draft.headers.set(name, [value as string])
     },
     classesIn(request) {
-      const values = request.http?.headers.get(name) ?? []
-      if (single) return values.length > 1 ? undefined : scalarClass(single, values[0], matched)
+      const sent = request.http?.headers.get(name) ?? []
+      const values = single ? leftByEnvoy(sent) : sent
+      if (single) {
+        if (words.mode === 'strict' && values.length > 1) return undefined
+        return scalarClass(single, values.length > 1 ? values.join(',') : values[0], matched)
+      }
       const atomsThere = values.map(matched)
       const known = atomsThere.filter((one) => one !== undefined)
       return known.length < values.length ? undefined : known.map((one) => list.classOf(one))

@@ -3,7 +3,7 @@ import { parseSpiffeId } from '../../spiffe/id.ts'
 import type { CelTest, CelTree } from '../cel.ts'
 import type { CompiledPolicies } from '../compile.ts'
 import type { CompiledRule } from '../compiled-rule.ts'
-import { clauseHolds, see, type SeenRequest } from '../evaluate.ts'
+import { asksForParts, clauseHolds, wantsOneValue, see, type SeenRequest } from '../evaluate.ts'
 import type { Clause, PolicyMode } from '../policy-set.ts'
 import type { PolicyRequest } from '../request.ts'
 import type { Budget } from './budget.ts'
@@ -167,6 +167,8 @@ export class Space {
     }
     const { dimension } = this.#byKey.get(keyOfClause(clause, this.mode))!
     const atoms = this.#words.atomsOf(clause)
+    if (clause.on === 'header' && this.mode === 'strict' && wantsOneValue(clause, action))
+      return this.#oneValueOver(dimension, atoms, clause)
     if (dimension instanceof Scalar) {
       return dimension.where(diagram, atoms, { not: clause.not, ifAbsent: clauseHolds(clause, action, nothingKnown(this.mode)) })
     }
@@ -181,6 +183,18 @@ export class Space {
     const someOther = list.someOther(diagram, atoms)
     if (action === 'ALLOW') return diagram.without(list.there(diagram), someOther)
     return not ? diagram.or(someOther, diagram.not(list.there(diagram))) : some
+  }
+
+  /** A header of which a proxy sees but one value: that one must match, and be one. */
+  #oneValueOver(dimension: Place['dimension'], atoms: readonly number[], clause: Clause & { on: 'header' }): Node {
+    const { diagram } = this
+    const having = (some: readonly number[]) =>
+      dimension instanceof Scalar
+        ? dimension.where(diagram, some, { not: false, ifAbsent: false })
+        : (dimension as List).some(diagram, some)
+    const alone = dimension instanceof Scalar ? having(atoms) : diagram.and((dimension as List).once(diagram), having(atoms))
+    const matching = asksForParts(clause) ? diagram.without(alone, having([this.#words.commaAtom(keyOfClause(clause, this.mode))])) : alone
+    return clause.not ? diagram.not(matching) : matching
   }
 
   /** With a token. One value of a claim is enough. */

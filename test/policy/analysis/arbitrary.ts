@@ -71,6 +71,7 @@ function ruleIn(mode: PolicyMode, isOurs: boolean) {
   const condition = fc.oneof(
     when('request.headers[x]', '1', '2', '*', '1*', '*2'),
     when('request.headers[authorization]', 'Bearer *', 'b'),
+    when('request.headers[accept]', '1', '12', '2*'),
     when('connection.sni', 'a', '*', 'a*'),
     when('destination.ip', '10.0.0.0/8'),
     when('source.namespace', 'a'),
@@ -168,7 +169,7 @@ export const requestsIn = (mode: PolicyMode) =>
         'a',
       ),
       host: fc.constantFrom('a.org', 'A.org:80', 'b.org', 'b', 'a.org.', '[::1]:80', ...(mode === 'strict' ? ['a b', ''] : [])),
-      headers: fc.array(fc.tuple(fc.constantFrom('x', 'x', 'authorization'), fc.constantFrom('1', '2', '', '12', 'Bearer z')), {
+      headers: fc.array(fc.tuple(fc.constantFrom('x', 'accept', 'authorization'), fc.constantFrom('1', '2', '', '12', 'Bearer z')), {
         maxLength: 3,
       }),
       sourceIp: fc.constantFrom('10.1.2.3', '10.2.0.1', '11.0.0.1', '::1', '::2', '::ffff:10.0.0.1'),

@@ -3,8 +3,18 @@
 /** True for such a header; the name is in lower case. */
 export const isJoinedByEnvoy = (name: string): boolean => joined.has(name) || name.startsWith('x-envoy-')
 
+/** Of the values of such a header those that Envoy joins: an empty one adds nothing. */
+export function leftByEnvoy(values: readonly string[]): readonly string[] {
+  const said = values.filter((value) => value !== '')
+  return said.length > 0 ? said : values.slice(0, 1)
+}
+
 /** Of an `authorization` header, in full: after a comma stands neither `name=` nor the rest of such a list, so there were two (R-8). */
 export const repeatedAuthorization = String.raw`.*,[ \t]*[^ \t=,]+(?:[ \t]+[^ \t=].*|,.*)?`
+
+/** True for the text of one `authorization` header that {@link repeatedAuthorization} takes for two. Two that read as one, `Digest a="b"` and `c="d"`, are not found. */
+export const isRepeatedAuthorization = (text: string): boolean => twoAuthorizations.test(text)
+const twoAuthorizations = new RegExp(`^(?:${repeatedAuthorization})$`, 's')
 
 /** The request headers that Envoy 1.40 registers as single ones. */
 const joined: ReadonlySet<string> = new Set(
