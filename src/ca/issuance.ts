@@ -5,7 +5,7 @@
  */
 import { hash } from 'node:crypto'
 import { sameBytes, hex } from '../kernel/bytes.ts'
-import { Turns, type Instant } from '../kernel/clock.ts'
+import type { Instant } from '../kernel/clock.ts'
 import { seconds, type Duration } from '../kernel/duration.ts'
 import { idOfTrustDomain } from '../spiffe/id.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
@@ -118,7 +118,7 @@ export async function redeem(token: IssuanceToken, signer: Signer, { intents, wo
 
 /**
  * A signer of tokens, which writes an intent with the hash of the very bytes before it signs them (C-10).
- * Its first signature is its only one. What a group of intents lets go on is signed and checked on this very thread, so a few go at a time.
+ * Its first signature is its only one.
  */
 export function recordedSigner(
   key: Signer,
@@ -133,7 +133,6 @@ export function recordedSigner(
       if (intent) throw new Error('bug: a recorded signer is used twice')
       intent = { ...told, hash: hash('sha256', message) }
       await intents.intend(intent)
-      await turns.take()
       return key.sign(message, signal)
     },
   }
@@ -193,6 +192,3 @@ class IssuanceToken {
     return { draft: this.#draft, intent: this.#intent }
   }
 }
-
-/** A millisecond of signing and checking. */
-const turns = new Turns(8)

@@ -60,38 +60,3 @@ function oneTimer(duration: Duration, signal: AbortSignal | undefined): Promise<
 const longestTimer = 2 ** 31 - 1
 
 const rfc3339 = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})$/
-
-/**
- * Turns on this thread, for work that waits for nothing: at most `atOnce` callers go on before the event loop has seen to everybody else.
- * Whoever came first goes first.
- */
-export class Turns {
-  readonly #atOnce: number
-  readonly #waiting: (() => void)[] = []
-  #left: number
-  #isDue = false
-
-  constructor(atOnce: number) {
-    this.#atOnce = atOnce
-    this.#left = atOnce
-  }
-
-  /** Resolves when it is the caller's turn: at once, unless many have just had theirs. */
-  async take(): Promise<void> {
-    this.#see()
-    if (this.#left > 0) this.#left--
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve))
-  }
-
-  #see(): void {
-    if (this.#isDue) return
-    this.#isDue = true
-    setImmediate(() => {
-      this.#isDue = false
-      const next = this.#waiting.splice(0, this.#atOnce)
-      this.#left = this.#atOnce - next.length
-      if (next.length > 0) this.#see()
-      for (const goOn of next) goOn()
-    })
-  }
-}

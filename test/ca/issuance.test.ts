@@ -164,25 +164,6 @@ describe('C-10 what is about to be signed is written down first', () => {
     expect(intents.kept).toEqual([{ ...told, hash: hash('sha256', Uint8Array.of(1)) }])
     await expect(signer.sign(Uint8Array.of(2))).rejects.toThrow('bug:')
   })
-
-  test('many tokens whose intents are written together let everybody else have a turn between', async () => {
-    const intents = new FakeIntents()
-    let signed = 0
-    const counting: Signer = { ...root.signer, sign: async () => ((signed += 1), new Uint8Array()) }
-    const tokens = Array.from({ length: 40 }, (_, index) => {
-      const told = { kind: 'jwt', name: `j${index}`, id: workload, entry: '', revision: '', until: at } as const
-      return recordedSigner(counting, told, intents).signer.sign(Uint8Array.of(index))
-    })
-    const inTurns: number[] = []
-    for (let before = 0; signed < tokens.length; before = signed) {
-      await new Promise((resolve) => setImmediate(resolve))
-      inTurns.push(signed - before)
-    }
-    await Promise.all(tokens)
-    // What was allowed at once, and what the next turn allows, may both be seen by the first look.
-    expect(Math.max(...inTurns)).toBeLessThanOrEqual(16)
-    expect(inTurns.length).toBeGreaterThanOrEqual(4)
-  })
 })
 
 describe('C-9 C-11 nothing leaves whose signature does not hold', () => {

@@ -1,7 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { backoff } from '../../src/kernel/backoff.ts'
-import { Turns } from '../../src/kernel/clock.ts'
 import { formatDuration, hours, minutes, parseDuration, seconds } from '../../src/kernel/duration.ts'
 import { Failure, tellChain } from '../../src/kernel/failure.ts'
 import { Secret } from '../../src/kernel/log.ts'
@@ -24,32 +23,6 @@ describe('durations', () => {
 
   test('what is written is read back', () => {
     fc.assert(fc.property(fc.integer({ min: 0, max: 10 ** 11 }), (duration) => parseDuration(formatDuration(duration)) === duration))
-  })
-})
-
-describe('turns', () => {
-  test('no more than were allowed go on before the event loop has had its turn, and all do in their order', async () => {
-    const turns = new Turns(3)
-    const went: number[] = []
-    for (let index = 0; index < 8; index++) void turns.take().then(() => went.push(index))
-    const seen: number[] = []
-    const look = () => seen.push(went.length)
-    await new Promise<void>((resolve) => queueMicrotask(() => queueMicrotask(() => queueMicrotask(resolve))))
-    look()
-    for (let turn = 0; turn < 3; turn++) {
-      await new Promise((resolve) => setImmediate(resolve))
-      look()
-    }
-    expect(seen).toEqual([3, 6, 8, 8])
-    expect(went).toEqual([0, 1, 2, 3, 4, 5, 6, 7])
-  })
-
-  test('who comes alone does not wait', async () => {
-    const turns = new Turns(1)
-    let went = false
-    void turns.take().then(() => (went = true))
-    await Promise.resolve()
-    expect(went).toBe(true)
   })
 })
 
