@@ -1,10 +1,10 @@
 import { parseArgs } from 'node:util'
 import { cacheFolder, provide, type NotProvided, type Provided } from './peers/provide.ts'
-import { isPeerName, peerNames, peers, type PeerName } from './peers/table.ts'
+import { isPeerName, peerNames, peers, peersOfTests, type PeerName } from './peers/table.ts'
 
 const usage = `usage: npm run peers -- [name…] [--require]
-Provides the real counterparts that tests and demo run against, from ordinary package clients.
-They stay in ${cacheFolder()}, linked from .peers; running it again takes seconds.
+Provides the real counterparts that tests, demo and benches run against, from ordinary package clients.
+Without names, those of tests and demo. They stay in ${cacheFolder()}, linked from .peers; running it again takes seconds.
   --require   end with 1 if one cannot be had
 `
 
@@ -37,7 +37,7 @@ function parse(args: readonly string[]): { names: readonly PeerName[]; require: 
       return undefined
     }
     const names = [...new Set(positionals.filter(isPeerName))]
-    return { names: names.length > 0 ? names : peerNames, require: values.require, help: values.help }
+    return { names: names.length > 0 ? names : peersOfTests, require: values.require, help: values.help }
   } catch (error) {
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${usage}`)
     return undefined

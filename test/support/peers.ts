@@ -20,11 +20,7 @@ export function describeWithPeer(name: PeerName, what: string, body: (found: Fou
     describe(what, () => body(found))
     return
   }
-  describeWithout(name, `${found.missing}: run \`${found.command}\``, what, () => body({ path: '' }))
-}
-
-/** Tests that need what is missing here for a reason: skipped by name; with `VIDIMUS_REQUIRE_PEERS=1` a failure. */
-export function describeWithout(name: string, reason: string, what: string, body: () => void): void {
+  const reason = `${found.missing}: run \`${found.command}\``
   if (process.env['VIDIMUS_REQUIRE_PEERS'] === '1') {
     describe(what, () => {
       test(`needs ${name}`, () => {
@@ -33,5 +29,9 @@ export function describeWithout(name: string, reason: string, what: string, body
     })
     return
   }
-  describe.skip(what, { meta: { skipReason: reason } }, body)
+  describeSkipped(what, reason, () => body({ path: '' }))
 }
+
+/** Tests that this machine cannot run: skipped by name, with the reason. */
+export const describeSkipped = (what: string, skipReason: string, body: () => void): void =>
+  void describe.skip(what, { meta: { skipReason } }, body)

@@ -5,7 +5,7 @@ import { appendFile, mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe } from 'vitest'
 import { lastWords, run } from '../../tools/run.ts'
-import { describeWithout } from './peers.ts'
+import { describeSkipped } from './peers.ts'
 
 export class SmallDisk implements AsyncDisposable {
   /** Where programs see it. */
@@ -82,14 +82,12 @@ export class SmallDisk implements AsyncDisposable {
   }
 }
 
-/** Tests that need a {@link SmallDisk}: where the machine permits none they are skipped by name, and with `VIDIMUS_REQUIRE_PEERS=1` that is a failure. */
+/** Tests that need a {@link SmallDisk}: where the machine permits none they are skipped by name. That is no counterpart which could be provided. */
 export function describeWithSmallDisk(what: string, body: () => void): void {
-  if (spawnSync('unshare', [...namespaces, 'true']).status === 0) {
-    describe(what, body)
-    return
-  }
+  const isPermitted = spawnSync('unshare', [...namespaces, 'true']).status === 0
   const reason = 'this machine permits no mount namespace: `unshare --user --map-root-user --mount true` fails'
-  describeWithout('a disk of its own', reason, what, body)
+  if (isPermitted) describe(what, body)
+  else describeSkipped(what, reason, body)
 }
 
 const namespaces = ['--user', '--map-root-user', '--mount'] as const

@@ -81,3 +81,6 @@ export const peerNames = Object.keys(peers) as readonly PeerName[]
 export function isPeerName(text: string): text is PeerName {
   return Object.hasOwn(peers, text)
 }
+
+/** What is provided when nothing is named: what benches alone run beside is asked for by name. */
+export const peersOfTests = peerNames.filter((name) => name !== 'cerbos')
