@@ -321,8 +321,8 @@ class IntentLog implements Intents {
       const clashes = await records.put(part)
       if (clashes.length > 0)
         log.error('two certificates have one serial number', { reason: 'intents.name-twice', names: clashes.join(' ') })
-      // Signing goes before copying.
-      await clock.sleep(betweenCopies, signal)
+      // Signing goes before copying, but for files that pile up: were they to go on, nothing could be signed at last.
+      await clock.sleep(this.#closed.length > unhurried ? 1 : betweenCopies, signal)
     }
     await files.remove(pathOf(directory, segment.number))
     for (const { name } of intents) this.#outcomes.delete(name)
@@ -411,4 +411,6 @@ const pause = seconds(1)
 const linesATurn = 256
 const copiedAtOnce = 32
 const betweenCopies = 10
+/** Files that may wait without haste: 16 MiB. */
+const unhurried = 4
 const pruneEvery = minutes(10)

@@ -190,6 +190,26 @@ describe('C-10 an intent', () => {
     expect([...stored.keys()].sort()).toEqual(['n0', 'n1', 'n2'])
   })
 
+  test('is copied in haste where files have piled up, so that issuing for hours fills no disk', async () => {
+    await using intents = await open()
+    isAway = true
+    const [piled, each] = [9, 320]
+    await whileCopying(intents, async () => {
+      for (let file = 0; file < piled; file++) {
+        const names = Array.from({ length: each }, (_, index) => `${file}-${index}`)
+        await Promise.all(names.map((name) => intents.intend(intent(name))))
+        for (const name of names) intents.settle(intent(name), 'issued')
+        await pass(11)
+      }
+      expect(files.contents.size).toBeGreaterThanOrEqual(piled)
+      isAway = false
+      while (stored.size === 0) await clock.advance(1)
+      // With the pauses of quiet times these would be enough for a third.
+      for (let step = 0; step < 300; step++) await clock.advance(1)
+      expect(stored.size).toBeGreaterThan((piled * each) / 2)
+    })
+  })
+
   test('that expired while the store was away is dropped', async () => {
     isAway = true
     await using intents = await open()
