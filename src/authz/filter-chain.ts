@@ -38,7 +38,6 @@ export function filterChain(compiled: CompiledPolicies, options: ChainOptions): 
     return { rules, shadow: shadow && !strict ? onlyNew(shadow, rules) : shadow }
   }
   const [http, network] = [at('http'), at('tcp')]
-  const required = [...compiled.mtls.ports.values(), compiled.mtls.mode].includes('STRICT')
   return {
     http: [
       ...customFilters(http.rules, options, httpNames),
@@ -50,10 +49,21 @@ export function filterChain(compiled: CompiledPolicies, options: ChainOptions): 
       ...http.rules.notes,
       ...network.rules.notes,
       ...unknownProviders(http.rules, options),
-      ...(required ? ['a `PeerAuthentication` takes mTLS alone: the listener has to ask for client certificates'] : []),
+      ...notesOnListener(compiled),
       ...compiled.tokens.flatMap(notesOnKeys),
     ],
   }
+}
+
+/** What only the listener of a proxy can do: filters see a connection once it was taken. */
+function notesOnListener({ mtls }: CompiledPolicies): string[] {
+  const modes = new Set([mtls.mode, ...mtls.ports.values()])
+  return [
+    ...(modes.has('STRICT') ? ['a `PeerAuthentication` takes mTLS alone: the listener has to ask for client certificates'] : []),
+    ...(modes.has('DISABLE')
+      ? ['a `PeerAuthentication` takes no TLS (`DISABLE`): the listener must offer none; a peer that proved itself all the same is one']
+      : []),
+  ]
 }
 
 interface Names {
