@@ -1,7 +1,7 @@
 /** The agent's own SVID and the bundle it trusts: kept on disk, renewed at half life, told to the server connection. */
 import { backoff } from '../kernel/backoff.ts'
 import type { Instant } from '../kernel/clock.ts'
-import { seconds } from '../kernel/duration.ts'
+import { minutes, seconds } from '../kernel/duration.ts'
 import { Failure, tellChain } from '../kernel/failure.ts'
 import { fraction } from '../kernel/random.ts'
 import { type Watched, WatchedValue } from '../kernel/watched.ts'
@@ -124,9 +124,9 @@ export class OwnIdentity {
         if (isRejection(Failure.from(error))) throw error
         log.warn('the SVID of the agent cannot be renewed; trying again', { error: tellChain(error), inMs: Math.round(delay) })
       }
-      if (this.#isExpired()) return this.#goOnUnkept()
+      if (await this.#isOver()) return
       await clock.sleep(retryDelay(delay, this.#leaf.notAfter - clock.now()), signal)
-      if (this.#isExpired()) return this.#goOnUnkept()
+      if (await this.#isOver()) return
     }
   }
 
@@ -143,15 +143,20 @@ export class OwnIdentity {
     log.info('the agent renewed its SVID', { spiffeId: this.#state.current.credentials.spiffeId })
   }
 
-  /** The SVID in use has ended, so no restart could use it either: a renewed one is used although the disk does not take it. */
-  async #goOnUnkept(): Promise<void> {
-    if (this.#renewed && this.#isGood(this.#renewed)) {
+  /**
+   * True where a renewed SVID was taken into use although the disk does not take it: the one in use is about to end, so a restart could hardly use it either,
+   * and whoever still calls with one that has ended is rejected. @throws Failure `agent.identity-expired` where it ended and nothing was renewed
+   */
+  async #isOver(): Promise<boolean> {
+    const { clock, log } = this.#parts
+    const { notBefore, notAfter } = this.#leaf
+    const left = notAfter - clock.now()
+    if (left < Math.min((notAfter - notBefore) / 10, longestEnding) && this.#renewed && this.#isGood(this.#renewed)) {
       await this.#useRenewed(this.#renewed, 'use')
-      this.#parts.log.warn('the renewed SVID of the agent is used although it cannot be kept', {
-        spiffeId: this.#state.current.credentials.spiffeId,
-      })
-      return
+      log.warn('the renewed SVID of the agent is used although it cannot be kept', { spiffeId: this.#state.current.credentials.spiffeId })
+      return true
     }
+    if (!this.#isExpired()) return false
     throw new Failure('unauthenticated', 'agent.identity-expired', {
       public: 'the SVID of the agent expired before it could be renewed: the agent must join again',
     })
@@ -234,6 +239,8 @@ export class OwnIdentity {
   }
 }
 
+/** How long before its end an SVID gives way to one that is not on the disk: a tenth of its life, and no more than this. */
+const longestEnding = minutes(1)
 const tryDiskEvery = seconds(5)
 
 /** A renewal is of the same agent (R-39). */

@@ -79,9 +79,10 @@ describe('the agent’s own SVID', () => {
       disk.fault = fault
       await rig.clock.advance(minutes(40))
       await passing(rig, () => complains(rig))
-      await rig.clock.advance(first - rig.clock.now() - seconds(10))
+      await rig.clock.advance(first - rig.clock.now() - seconds(70))
       expect(rig.agent.status().svidExpiresAt).toBe(first)
       await passing(rig, () => rig.agent.status().svidExpiresAt > first)
+      expect(rig.clock.now(), 'whoever calls with one that has ended is rejected').toBeLessThan(first)
       expect([rig.server.calls.renew, rig.agent.status().ready]).toEqual([1, true])
       expect(complains(rig)).toBe(true)
       disk.fault = undefined

@@ -65,7 +65,7 @@ test('an entry for another agent, or for selectors that only partly hold, gives 
   await world.pass(world.syncInterval)
   const web = await one.workload('test:name:web')
   expect(web.context.current?.identities.map(({ spiffeId }) => spiffeId)).toEqual([idOf('/mine')])
-  await expect(one.workload('test:name:nobody')).rejects.toMatchObject({ message: expect.stringContaining('no identity issued') as string })
+  await expect(one.refusal('test:name:nobody')).rejects.toMatchObject({ message: expect.stringContaining('no identity issued') as string })
 })
 
 test('R-11 an entry without selectors is refused, and so is one of another trust domain', async () => {

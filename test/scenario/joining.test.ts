@@ -69,7 +69,7 @@ describe('an agent that is banned', () => {
     await world.pass(world.syncInterval)
     expect(await bad.ended).toMatchObject({ reason: 'agent.rejected', message: expect.stringContaining('banned') as string })
     await until(() => lost.context.current === undefined, 'the workload of the banned agent holds nothing')
-    await expect(bad.workload('test:name:web')).rejects.toBeInstanceOf(Failure)
+    await expect(bad.refusal('test:name:web')).rejects.toBeInstanceOf(Failure)
     demandMutualTrust(world, kept)
     await expect(world.agent('bad', { token: false })).rejects.toMatchObject({ reason: 'agent.no-evidence' })
   })

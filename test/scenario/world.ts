@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { openAgent, type OpenAgent } from '../../src/agent/open-agent.ts'
 import { joinToken } from '../../src/attestation/node/join-token.ts'
 import type { NodeVerifier } from '../../src/attestation/node-attestor.ts'
@@ -172,11 +173,12 @@ export class World implements AsyncDisposable {
     }
   }
 
-  /** Moves on in small steps until this is so. A connection that was lost comes back in real time: whoever waits for one is waited for. */
+  /** Moves on in small steps until this is so. A connection that was lost comes back in real time, so each step leaves some. */
   async passUntil(condition: () => boolean, longest: Duration, what: string): Promise<void> {
     for (let passed = 0; passed < longest && !condition(); passed += 250) {
       await this.clock.advance(250)
       await this.quiet()
+      await pause(5)
     }
     if (!condition()) throw new Error(`did not happen in ${longest / 1000} s: ${what}`)
   }
@@ -285,6 +287,12 @@ export class RunningAgent implements AsyncDisposable {
     return this.#owned.use(
       await openX509Source({ address: `unix://${this.#listener.address}`, clock: this.#world.clock, timeout: seconds(20) }),
     )
+  }
+
+  /** Asks once for X509-SVIDs as a process with these selectors. @throws Failure as the agent refuses it */
+  async refusal(...selectors: string[]): Promise<void> {
+    const answers = this.api(...selectors).watchX509(AbortSignal.timeout(seconds(20)))
+    await answers[Symbol.asyncIterator]().next()
   }
 
   /** The whole Workload API, as a process with these selectors. */
