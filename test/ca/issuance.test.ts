@@ -248,6 +248,21 @@ describe('what is issued', () => {
     expect(signedBy(certificate, root.certificate)).toBe(true)
   })
 
+  test.for<KeyType>(['ec-p256', 'rsa-2048'])(
+    'C-4 a leaf with a key of type %s may prove itself and agree on keys, and nothing else',
+    async (type) => {
+      const certificate = await issue(await provenKey(type))
+      expect(certificate).toMatchObject({
+        basicConstraints: { critical: true, ca: false },
+        keyUsage: { critical: true, digitalSignature: true, keyEncipherment: type === 'rsa-2048', keyAgreement: false, keyCertSign: false },
+        extKeyUsage: { purposes: [oid.serverAuth, oid.clientAuth] },
+        subjectAltName: { critical: false, uris: [workload], dnsNames: [] },
+      })
+      expect(certificate.basicConstraints).not.toHaveProperty('pathLength')
+      expect([certificate.subjectKeyId, certificate.authorityKeyId]).toEqual([expect.anything(), root.certificate.subjectKeyId])
+    },
+  )
+
   test('a first DNS name that is too long for a common name is in the names alone', async () => {
     const name = `${'a'.repeat(60)}.example.org`
     const certificate = await issue(await provenKey(), { dnsNames: [name] })
