@@ -404,6 +404,7 @@ export const wantsOneValue = ({ name, anyOf, not }: HeaderClause, action: Policy
 
 /** A value with a comma may be two, unless all of it was named. */
 const mayBeSeveral = (clause: HeaderClause, value: string): boolean => asksForParts(clause) && value.includes(',')
+/** Whether a clause names parts of values, so that a comma within one may stand between two. */
 export const asksForParts = ({ anyOf }: HeaderClause): boolean => anyOf.some(({ kind }) => kind !== 'exact')
 
 /** Without a token: as without a peer. One value of a claim is enough, in both modes; a claim that is not there has no value. */

@@ -1,18 +1,7 @@
 /** Whether this process has anything to do that time alone does not bring: how a world on a fake clock knows that everybody is done. */
-import { createHook } from 'node:async_hooks'
 import { setTimeout as pause } from 'node:timers/promises'
 import { performance } from 'node:perf_hooks'
-
-/** Work of other threads that is under way: keys being made, signatures, files, connections being opened. */
-const underWay = new Map<number, { readonly type: string; readonly job: { readonly ondone?: unknown } }>()
-createHook({
-  init(id, type, _, job) {
-    if (isWork.test(type)) underWay.set(id, { type, job })
-  },
-  after: (id) => void underWay.delete(id),
-  destroy: (id) => void underWay.delete(id),
-  trackPromises: false,
-}).enable()
+import { working } from '../fakes/work-under-way.ts'
 
 /** Calls that somebody waits for, by object. */
 export class Calls {
@@ -65,14 +54,6 @@ export async function stillness(calls: Calls, longestMs: number): Promise<void> 
   }
 }
 
-function working(): readonly string[] {
-  // Cryptography that was done at once looks the same, but for nobody being told of its end.
-  for (const [id, { type, job }] of underWay) if (type.endsWith('REQUEST') && !job.ondone) underWay.delete(id)
-  return [...underWay.values()].map(({ type }) => type)
-}
-
 /** Everything that the event loop ever took up from outside, timers aside. */
 const events = (): number => performance.nodeTiming.uvMetricsInfo.events
-/** Of the names of https://nodejs.org/api/async_hooks.html#type, those that begin and end by themselves. */
-const isWork = /^(?!HTTP).*(?:REQUEST|REQ|REQPROMISE|REQCALLBACK|CONNECTWRAP|REQWRAP)$/
 const turns = 10
